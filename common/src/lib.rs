@@ -1,0 +1,25 @@
+//! The contract between the services: plain types, the frames of every conversation, the rule that decides
+//! which records of the log count, and the seams to the engines.
+//!
+//! Nothing here starts a service, and nothing here knows one: `dispatcher`, `chat-node` and `storage-writer`
+//! import this crate and never each other.
+
+pub mod cache;
+pub mod config;
+pub mod engines;
+pub mod ids;
+pub mod link;
+pub mod listen;
+pub mod log;
+pub mod model;
+pub mod partition;
+pub mod problem;
+pub mod revocations;
+pub mod ring;
+pub mod shutdown;
+pub mod store;
+pub mod telemetry;
+pub mod term;
+pub mod time;
+pub mod token;
+pub mod wire;
