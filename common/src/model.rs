@@ -1,1 +1,264 @@
-//! To be written.
+//! The words of the domain, as clients see them: messages, chats, members, users, pages.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    ids::{ChatId, ClientId, MessageId, NodeId, Number, SessionId, UserId},
+    time::Millis,
+};
+
+/// Bounds on what may be stored. A request past one of them is refused before anything is appended.
+pub mod limits {
+    /// Bytes of a message's body (UTF-8).
+    pub const BODY_BYTES: usize = 16 * 1024;
+    /// Members of a chat.
+    pub const MEMBERS: usize = 50_000;
+    /// Members in one record: a longer list is several records.
+    pub const MEMBERS_PER_RECORD: usize = 1_000;
+    /// Characters of a chat's or a person's name.
+    pub const NAME_CHARS: usize = 200;
+    /// Characters of a chat's description.
+    pub const DESCRIPTION_CHARS: usize = 2_000;
+    /// Attachments of one message.
+    pub const ATTACHMENTS: usize = 10;
+    /// Characters of one attachment's id or address.
+    pub const ATTACHMENT_CHARS: usize = 512;
+    /// Most results on a page, and most messages in one history answer.
+    pub const PER_PAGE: u32 = 100;
+    /// Members that a chat's own view lists; the rest are paged.
+    pub const MEMBERS_SHOWN: usize = 100;
+}
+
+/// Whether the store can hold `text`: Postgres has no U+0000.
+pub fn storable(text: &str) -> bool {
+    !text.contains('\0')
+}
+
+/// What a message is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MessageKind {
+    /// Plain text.
+    #[default]
+    Text,
+    /// A picture.
+    Image,
+    /// A photograph.
+    Photo,
+    /// A moving picture.
+    Video,
+    /// Sound.
+    Audio,
+    /// Any other file.
+    File,
+}
+
+impl MessageKind {
+    /// Every kind, with its word.
+    pub const ALL: [(Self, &'static str); 6] = [
+        (Self::Text, "text"),
+        (Self::Image, "image"),
+        (Self::Photo, "photo"),
+        (Self::Video, "video"),
+        (Self::Audio, "audio"),
+        (Self::File, "file"),
+    ];
+
+    /// Its word in frames and rows.
+    pub fn word(self) -> &'static str {
+        Self::ALL.iter().find(|(kind, _)| *kind == self).map_or("text", |(_, word)| word)
+    }
+
+    /// The kind with this word.
+    pub fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.iter().find(|(_, known)| *known == word).map(|(kind, _)| *kind)
+    }
+}
+
+/// A message as it stands: what history answers and what events carry.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Message {
+    /// Its name anywhere.
+    pub id: MessageId,
+    /// Its chat.
+    pub chat: ChatId,
+    /// Its chat once more, under the name that older clients know.
+    pub room_id: ChatId,
+    /// Its place in the chat, from 1, without holes.
+    pub number: Number,
+    /// Who wrote it.
+    pub from: UserId,
+    /// The text; empty once deleted.
+    pub body: String,
+    /// What it is.
+    pub kind: MessageKind,
+    /// When its chat's owner accepted it.
+    pub created_at: Millis,
+    /// When it was last changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub edited_at: Option<Millis>,
+    /// Whether it was deleted: it keeps its number and its place.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub deleted: bool,
+    /// The number of the message it answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reply_to: Option<Number>,
+    /// Ids of its attachments.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub attachments: Vec<String>,
+    /// The name its sender's client gave it; shown to nobody else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_id: Option<ClientId>,
+}
+
+/// Two people, or a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ChatKind {
+    /// Two users; there is one such chat for each pair.
+    Direct,
+    /// Any number of users, with a name or without.
+    Group,
+}
+
+/// What a member may do in a group.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Reads and writes.
+    #[default]
+    Member,
+    /// Also manages members and messages.
+    Admin,
+    /// Also names admins and deletes the group. A group has one owner.
+    Owner,
+}
+
+/// A member as chats list them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemberView {
+    /// The user.
+    pub id: UserId,
+    /// The user's name.
+    pub name: String,
+    /// What they may do.
+    pub role: Role,
+    /// Since when they are in.
+    pub joined_at: Millis,
+}
+
+/// A chat as one of its members sees it (CH-1).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChatView {
+    /// Its id.
+    pub id: ChatId,
+    /// Its number in the application, from 1.
+    pub number: u64,
+    /// Direct or group.
+    pub kind: ChatKind,
+    /// The group's name; of a direct chat, and of an unnamed group, the names of the others.
+    pub name: String,
+    /// What the group is for.
+    pub description: Option<String>,
+    /// The first members (at most [`limits::MEMBERS_SHOWN`]), in order of joining.
+    pub members: Vec<MemberView>,
+    /// How many members there are.
+    pub members_count: u64,
+    /// How many messages there are, deleted ones included.
+    pub messages_count: u64,
+    /// When it was made.
+    pub created_at: Millis,
+    /// By whom.
+    pub created_by: UserId,
+    /// The newest message.
+    pub last_message: Option<Message>,
+    /// Messages after the caller's read mark.
+    pub unread_count: u64,
+    /// The `seq` of the newest change this view includes.
+    pub seq: u64,
+}
+
+/// How far a chat is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Head {
+    /// The number of its newest message.
+    pub number: Number,
+    /// The `seq` of its newest change.
+    pub seq: u64,
+}
+
+/// A user as others see them (ID-7).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UserView {
+    /// The public id.
+    pub id: UserId,
+    /// The name to show.
+    pub name: String,
+}
+
+/// A user as they see themselves.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OwnUserView {
+    /// The public id.
+    pub id: UserId,
+    /// The sign-in name; never shown to others.
+    pub username: String,
+    /// The name to show.
+    pub name: String,
+    /// Never shown to others.
+    pub mobile_number: Option<String>,
+    /// IANA name of the time zone, as given.
+    pub timezone: Option<String>,
+    /// When the user registered.
+    pub created_at: Millis,
+}
+
+/// One sign-in of the caller (ID-5).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionView {
+    /// Its id.
+    pub id: SessionId,
+    /// The device's name, as its client gave it.
+    pub device: Option<String>,
+    /// The nodes that hold open sockets of it.
+    pub nodes: Vec<NodeId>,
+    /// Since when it is signed in.
+    pub since: Millis,
+    /// Until when its token is good.
+    pub expires_at: Millis,
+    /// Whether the request came with this one's token.
+    pub current: bool,
+}
+
+/// A page of results: `current` from 1, `total` pages in all. Past the end `results` is empty.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Page<T> {
+    /// Which page this is.
+    pub current: u32,
+    /// How many there are.
+    pub total: u32,
+    /// What is on it.
+    pub results: Vec<T>,
+}
+
+/// A page that was asked for, checked: both at least 1, `per_page` at most [`limits::PER_PAGE`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PageRequest {
+    /// Which page, from 1.
+    pub page: u32,
+    /// How many results on it.
+    pub per_page: u32,
+}
+
+impl PageRequest {
+    /// How many results come before this page.
+    pub fn skip(self) -> u64 {
+        u64::from(self.page.saturating_sub(1)) * u64::from(self.per_page)
+    }
+
+    /// The page, of `count` results in all, that holds `results`.
+    pub fn answer<T>(self, count: u64, results: Vec<T>) -> Page<T> {
+        let total = count.div_ceil(u64::from(self.per_page.max(1)));
+        Page { current: self.page, total: u32::try_from(total).unwrap_or(u32::MAX), results }
+    }
+}

@@ -1,1 +1,90 @@
-//! To be written.
+//! Time as it stands in frames, records and rows: milliseconds since 1970, UTC.
+
+use std::{
+    fmt,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+/// A moment: milliseconds since 1970-01-01T00:00:00Z. In JSON an RFC 3339 text in UTC with milliseconds
+/// (`2026-11-21T09:05:54.123Z`), in binary frames the number.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Millis(pub i64);
+
+impl Millis {
+    /// The machine's clock. Whoever decides something by time takes it as an argument; this is for whoever hands it in.
+    pub fn now() -> Self {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+    }
+
+    /// The moment `span` later, or the last one there is.
+    #[must_use]
+    pub fn plus(self, span: Duration) -> Self {
+        Self(self.0.saturating_add(i64::try_from(span.as_millis()).unwrap_or(i64::MAX)))
+    }
+
+    /// How long after `earlier` this is; zero when it is not.
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
+    }
+
+    /// Whole seconds since 1970, as tokens count.
+    pub fn as_secs(self) -> i64 {
+        self.0.div_euclid(1000)
+    }
+
+    /// The moment with this many whole seconds since 1970.
+    pub fn from_secs(secs: i64) -> Self {
+        Self(secs.saturating_mul(1000))
+    }
+}
+
+impl fmt::Display for Millis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match Timestamp::from_millisecond(self.0) {
+            Ok(at) => write!(f, "{at:.3}"),
+            Err(_) => write!(f, "{}ms", self.0),
+        }
+    }
+}
+
+impl Serialize for Millis {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if serializer.is_human_readable() { serializer.collect_str(self) } else { serializer.serialize_i64(self.0) }
+    }
+}
+
+impl<'de> Deserialize<'de> for Millis {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        if deserializer.is_human_readable() {
+            let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
+            let at: Timestamp = text.parse().map_err(de::Error::custom)?;
+            Ok(Self(at.as_millisecond()))
+        } else {
+            i64::deserialize(deserializer).map(Self)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_moment_is_written_in_utc_with_milliseconds() {
+        let at = Millis(1_795_252_554_120);
+        assert_eq!(at.to_string(), "2026-11-21T09:15:54.120Z");
+        let json = serde_json::to_string(&at).unwrap();
+        assert_eq!(serde_json::from_str::<Millis>(&json).unwrap(), at);
+        assert_eq!(rmp_serde::from_slice::<Millis>(&rmp_serde::to_vec(&at).unwrap()).unwrap(), at);
+    }
+
+    #[test]
+    fn arithmetic_never_overflows() {
+        assert_eq!(Millis(i64::MAX).plus(Duration::MAX), Millis(i64::MAX));
+        assert_eq!(Millis(0).since(Millis(5)), Duration::ZERO);
+    }
+}

@@ -1,1 +1,352 @@
-//! To be written.
+//! The store: what belongs to one user or one application (accounts, sessions), and what the writer drains from the
+//! log (chats, members, messages, positions).
+//!
+//! A trait for each reader or writer, because no service needs them all: [`Accounts`] (REST, dispatcher), [`Chats`] (REST, sessions),
+//! [`Owned`] (owners taking over and looking back), [`Drain`] (the writer). [`Store`] is an engine that has all four.
+//! Nothing here decides anything about a chat: the log does.
+
+use std::{fmt, sync::Arc};
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::{
+    ids::{AppId, ChatId, ChatKey, ClientId, MessageId, Number, Offset, Partition, Seq, SessionId, UserId},
+    model::{ChatKind, ChatView, Head, MemberView, Message, Page, PageRequest, Role, UserView},
+    term::TermState,
+    time::Millis,
+    wire::record::Change,
+};
+
+/// Why the store did not answer.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum StoreError {
+    /// It cannot be reached, is busy past the time-out, or broke off: the same call may succeed later. A write may have been done.
+    #[error("the store is not available: {0}")]
+    Unavailable(String),
+    /// What it holds cannot be read by this program: an operator must look.
+    #[error("the store holds what this program cannot read: {0}")]
+    Corrupt(String),
+}
+
+/// What most calls answer.
+pub type Result<T, E = StoreError> = std::result::Result<T, E>;
+
+/// Every part of an engine.
+pub trait Store: Accounts + Chats + Owned + Drain + fmt::Debug + Send + Sync + 'static {}
+
+impl<T: Accounts + Chats + Owned + Drain + fmt::Debug + Send + Sync + 'static> Store for T {}
+
+/// A store that is shared by everything in a process.
+pub type SharedStore = Arc<dyn Store>;
+
+/// A user's row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct User {
+    /// The public id.
+    pub id: UserId,
+    /// The sign-in name, as given. Unique in its application without regard to case.
+    pub username: String,
+    /// The name to show.
+    pub name: String,
+    /// Never shown to others.
+    pub mobile_number: Option<String>,
+    /// IANA name.
+    pub timezone: Option<String>,
+    /// When the user registered.
+    pub created_at: Millis,
+    /// Argon2id, in PHC form.
+    pub password_hash: String,
+}
+
+/// A sign-in's row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SignIn {
+    /// Its id.
+    pub id: SessionId,
+    /// Whose.
+    pub user: UserId,
+    /// The device's name, as given.
+    pub device: Option<String>,
+    /// Since when.
+    pub created_at: Millis,
+    /// Until when its token is good.
+    pub expires_at: Millis,
+}
+
+/// A sign-in that was ended before its token expired. Numbered, so that nodes poll for what is new.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Revocation {
+    /// Its number, from 1. A row is seen only after every row with a lower number.
+    pub no: u64,
+    /// The application.
+    pub app: AppId,
+    /// Whose.
+    pub user: UserId,
+    /// Which.
+    pub session: SessionId,
+    /// Until when it matters: the token's own expiry.
+    pub expires_at: Millis,
+}
+
+/// An application's row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Application {
+    /// Its id, also the issuer of its tokens.
+    pub id: AppId,
+    /// Its name.
+    pub name: String,
+    /// The secret that signs the tokens of its users (HS256).
+    pub token_secret: Vec<u8>,
+    /// The name of that secret in a token's `kid`.
+    pub token_kid: String,
+}
+
+/// Users and their sign-ins.
+#[async_trait]
+pub trait Accounts: Send + Sync {
+    /// Every application.
+    async fn applications(&self) -> Result<Vec<Application>>;
+
+    /// A secret of the cluster, made from `fresh` when there is none of that name. Whoever asks first decides; all get the same.
+    async fn cluster_secret(&self, name: &str, fresh: &[u8]) -> Result<Vec<u8>>;
+
+    /// Adds a user; `false` when the username is taken.
+    async fn add_user(&self, app: AppId, user: &User) -> Result<bool>;
+
+    /// The user with this sign-in name.
+    async fn user_by_username(&self, app: AppId, username: &str) -> Result<Option<User>>;
+
+    /// The user with this id.
+    async fn user(&self, app: AppId, id: UserId) -> Result<Option<User>>;
+
+    /// Those of `ids` that exist, in no order. One query, up to 1,000 ids.
+    async fn users(&self, app: AppId, ids: &[UserId]) -> Result<Vec<UserView>>;
+
+    /// Adds a sign-in.
+    async fn add_sign_in(&self, app: AppId, sign_in: &SignIn) -> Result<()>;
+
+    /// The user's sign-ins that are neither ended nor expired, newest first, at most 100.
+    async fn sign_ins(&self, app: AppId, user: UserId, now: Millis) -> Result<Vec<SignIn>>;
+
+    /// Ends a sign-in of `user` and numbers the revocation, in one transaction; `false` when there is no such one (any more).
+    async fn end_sign_in(&self, app: AppId, user: UserId, session: SessionId) -> Result<bool>;
+
+    /// Revocations after number `after` that still matter at `now`, in order, at most 1,000.
+    async fn revocations(&self, after: u64, now: Millis) -> Result<Vec<Revocation>>;
+}
+
+/// A chat that a user is in: what a session needs at its start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Membership {
+    /// The chat.
+    pub chat: ChatId,
+    /// How far it is, as stored.
+    pub head: Head,
+}
+
+/// Which messages of a chat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Range {
+    /// Below this number, newest first; `Number::MAX` starts at the end.
+    Before(Number),
+    /// Above this number, oldest first.
+    After(Number),
+}
+
+/// Messages of a chat, as stored, and how far the store is with it. Read at one instant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Slice {
+    /// In the order asked for, each at most once, no hole but at the ends. A deleted one has no body.
+    pub messages: Vec<Message>,
+    /// How far the store is: changes with a higher `seq` are not in `messages`.
+    pub head: Head,
+}
+
+/// What clients read.
+#[async_trait]
+pub trait Chats: Send + Sync {
+    /// The chats a user is in, with their heads.
+    async fn memberships(&self, app: AppId, user: UserId) -> Result<Vec<Membership>>;
+
+    /// A page of a user's chats, most recent activity first.
+    async fn chats_of(&self, app: AppId, user: UserId, page: PageRequest) -> Result<Page<ChatView>>;
+
+    /// One chat as `user` sees it; none when the user is not in it or it was deleted.
+    async fn chat_view(&self, chat: ChatKey, user: UserId) -> Result<Option<ChatView>>;
+
+    /// A page of a chat's members in order of joining; none when `user` is not in it.
+    async fn members(&self, chat: ChatKey, user: UserId, page: PageRequest) -> Result<Option<Page<MemberView>>>;
+
+    /// Messages of a chat, at most `limit`; none when the store does not know the chat. Membership is the owner's to check: see
+    /// [`Self::is_member`] for when there is none to ask.
+    async fn history(&self, chat: ChatKey, range: Range, limit: u32) -> Result<Option<Slice>>;
+
+    /// Whether the store shows `user` in the chat.
+    async fn is_member(&self, chat: ChatKey, user: UserId) -> Result<bool>;
+
+    /// The numbers of all messages that the store has of a chat, and their ids, in order of number, from `after` on, at most
+    /// `limit`: for checks from outside.
+    async fn message_ids(&self, chat: ChatKey, after: Number, limit: u32) -> Result<Vec<(Number, MessageId)>>;
+}
+
+/// A chat as its owner takes it up: all that deciding needs, read at one instant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChatRow {
+    /// The chat.
+    pub key: ChatKey,
+    /// Direct or group.
+    pub kind: ChatKind,
+    /// The group's name.
+    pub name: Option<String>,
+    /// What it is for.
+    pub description: Option<String>,
+    /// Who made it.
+    pub created_by: UserId,
+    /// How far it is, as stored.
+    pub head: Head,
+    /// Whether it was deleted.
+    pub deleted: bool,
+    /// Its members in order of joining.
+    pub members: Vec<MemberRow>,
+}
+
+/// A member as the owner knows one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemberRow {
+    /// The user.
+    pub user: UserId,
+    /// What they may do.
+    pub role: Role,
+    /// The change that let them in.
+    pub joined_seq: Seq,
+}
+
+/// What names a send: the same three, the same message.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct SendKey {
+    /// The chat.
+    pub chat: ChatKey,
+    /// The sender.
+    pub from: UserId,
+    /// The name its client gave it.
+    pub client_id: ClientId,
+}
+
+/// What owners look up.
+#[async_trait]
+pub trait Owned: Send + Sync {
+    /// Those of `chats` that the store knows, deleted ones included, in no order; each read at one instant. One query for many.
+    async fn load(&self, chats: &[ChatKey]) -> Result<Vec<ChatRow>>;
+
+    /// The messages, as first written, that were sent under these names. Deleted ones are found too. One query for many. With each the
+    /// fingerprint of what was sent ([`fingerprint`]), which an edit does not change.
+    async fn find_sent(&self, keys: &[SendKey]) -> Result<Vec<Found>>;
+
+    /// One message as it stands.
+    async fn message(&self, chat: ChatKey, number: Number) -> Result<Option<Message>>;
+}
+
+/// A message found by its sender's name for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// The name.
+    pub key: SendKey,
+    /// Its id.
+    pub id: MessageId,
+    /// Its number.
+    pub number: Number,
+    /// The change that wrote it.
+    pub seq: Seq,
+    /// When it was accepted.
+    pub at: Millis,
+    /// Of what was sent.
+    pub fingerprint: Fingerprint,
+}
+
+/// Tells two bodies under one client id apart without keeping them.
+pub type Fingerprint = u64;
+
+/// The fingerprint of what a client sent: body, kind, reply and attachments, by the stable hash of [`crate::partition`].
+pub fn fingerprint(
+    body: &str,
+    kind: crate::model::MessageKind,
+    reply_to: Option<Number>,
+    attachments: &[String],
+) -> Fingerprint {
+    let reply_to = reply_to.unwrap_or(0).to_be_bytes();
+    let mut parts: Vec<&[u8]> = vec![body.as_bytes(), &[0xff], kind.word().as_bytes(), &reply_to];
+    for attachment in attachments {
+        parts.push(attachment.as_bytes());
+        parts.push(&[0xff]);
+    }
+    crate::partition::stable_hash(&parts)
+}
+
+/// How far the writer is with a partition: everything before `offset` is in the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Position {
+    /// The log that the offset belongs to.
+    pub log: Uuid,
+    /// The next offset to be read.
+    pub offset: Offset,
+    /// Where the rule stands there.
+    pub state: TermState,
+}
+
+/// What one partition's records became: applied whole or not at all.
+#[derive(Clone, Debug)]
+pub struct PartitionBatch {
+    /// The partition.
+    pub partition: Partition,
+    /// The position it starts from; another one in the store refuses it. None: the store must have none yet.
+    pub expected: Option<Position>,
+    /// The position it leads to.
+    pub next: Position,
+    /// Its valid changes in the order of the log.
+    pub changes: Vec<Change>,
+    /// Its bytes that are no record at all.
+    pub dead: Vec<DeadLetter>,
+}
+
+/// Bytes in the log that are no record: kept for an operator to look at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeadLetter {
+    /// Where.
+    pub offset: Offset,
+    /// What.
+    pub payload: Vec<u8>,
+    /// Why it is none.
+    pub reason: String,
+}
+
+/// Why a partition's batch was not applied. Nothing of it is in the store.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// Another writer has moved the position: this one has lost the partition.
+    #[error("the position in the store is {0:?}: another writer has the partition")]
+    Moved(Option<Position>),
+    /// A valid change does not follow what is stored: the partition stops until an operator has looked.
+    #[error("change {seq} of chat {chat} does not follow what is stored: {why}")]
+    Broken {
+        /// Which chat.
+        chat: ChatKey,
+        /// Which change.
+        seq: Seq,
+        /// What does not fit.
+        why: String,
+    },
+}
+
+/// What the writer writes.
+#[async_trait]
+pub trait Drain: Send + Sync {
+    /// The position of every partition that has one.
+    async fn positions(&self) -> Result<Vec<(Partition, Position)>>;
+
+    /// Applies the batches of several partitions in one transaction, each whole or not at all: rows, heads and the position
+    /// (compare-and-set). `seq` and `number` of every change must follow the chat's head by one. Answers one outcome for each batch. An
+    /// error means that what was done is unknown: the caller reads the positions again.
+    async fn apply(&self, batches: &[PartitionBatch]) -> Result<Vec<std::result::Result<(), Refused>>>;
+}

@@ -1,0 +1,418 @@
+//! What a client and its node say to each other over a socket.
+//!
+//! Frames are JSON objects with a `type`. Fields a side does not know are ignored; a `type` it does not know is answered
+//! `unknown_type`. Requests carry a `ref` that their answer repeats. Events of a chat carry its contiguous `seq`.
+//!
+//! Absent on purpose: what a field may hold beyond its type (lengths, ranges). That is checked where REST's is, by
+//! the node's commands.
+
+use std::collections::HashMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::codes::ErrorCode;
+use crate::{
+    ids::{ChatId, ClientId, MessageId, NodeId, Number, Seq, SessionId, UserId},
+    model::{ChatView, Head, Message, MessageKind, Role},
+    time::Millis,
+};
+
+/// A request's mark, chosen by the client and repeated by the answer.
+pub type Ref = u64;
+
+/// The subprotocol of JSON text frames: the default when a client asks for none.
+pub const SUBPROTOCOL_JSON: &str = "chat.v1.json";
+
+/// A frame from a client.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum ClientFrame {
+    /// The first frame: answered `ready`.
+    Hello(Hello),
+    /// Writes a message: answered `ack`.
+    Send(Send),
+    /// Changes a message's body: answered `ack`.
+    Edit(Edit),
+    /// Deletes a message: answered `ack`.
+    Delete(Delete),
+    /// Reads messages: answered `page`.
+    History(History),
+    /// Asks whether the server is there: answered `pong`.
+    Ping(Ping),
+}
+
+impl ClientFrame {
+    /// The types this server knows, as they stand in `type`.
+    pub const TYPES: &[&str] = &["hello", "send", "edit", "delete", "history", "ping"];
+}
+
+/// See [`ClientFrame::Hello`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// Repeated by the answer.
+    #[serde(rename = "ref")]
+    pub ref_: Ref,
+    /// The device's name, for the user's list of sessions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
+    /// Where the client left off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resume: Option<Resume>,
+}
+
+/// Where a client left off: its last cursor, and the `seq` it has of chats that moved after it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resume {
+    /// The last `cursor` the client was given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cursor: Option<String>,
+    /// The newest `seq` it has, by chat.
+    #[serde(default, skip_serializing_if = "HashMap::is_empty")]
+    pub chats: HashMap<ChatId, Seq>,
+}
+
+/// See [`ClientFrame::Send`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Send {
+    /// Repeated by the answer.
+    #[serde(rename = "ref")]
+    pub ref_: Ref,
+    /// Where to.
+    pub chat: ChatId,
+    /// The message's name until it has an id; a repeat is known by it.
+    pub client_id: ClientId,
+    /// The text.
+    pub body: String,
+    /// What it is.
+    #[serde(default)]
+    pub kind: MessageKind,
+    /// The number of the message it answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reply_to: Option<Number>,
+    /// Ids of its attachments.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub attachments: Vec<String>,
+    /// Whether it may have been sent before.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub retry: bool,
+}
+
+/// See [`ClientFrame::Edit`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Edit {
+    /// Repeated by the answer.
+    #[serde(rename = "ref")]
+    pub ref_: Ref,
+    /// Where it stands.
+    pub chat: ChatId,
+    /// Which message.
+    pub number: Number,
+    /// Its new text.
+    pub body: String,
+}
+
+/// See [`ClientFrame::Delete`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Delete {
+    /// Repeated by the answer.
+    #[serde(rename = "ref")]
+    pub ref_: Ref,
+    /// Where it stands.
+    pub chat: ChatId,
+    /// Which message.
+    pub number: Number,
+}
+
+/// See [`ClientFrame::History`]. `before` (newest first) or `after` (oldest first), not both.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct History {
+    /// Repeated by the answer.
+    #[serde(rename = "ref")]
+    pub ref_: Ref,
+    /// Which chat.
+    pub chat: ChatId,
+    /// Messages below this number, newest first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<Number>,
+    /// Messages above this number, oldest first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<Number>,
+    /// How many at most, 1 to 100.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u32>,
+}
+
+/// See [`ClientFrame::Ping`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ping {
+    /// Repeated by the answer.
+    #[serde(rename = "ref")]
+    pub ref_: Ref,
+}
+
+/// A frame to a client.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum ServerFrame {
+    /// Answers `hello`: from here on the session sees every event of its chats.
+    Ready(Ready),
+    /// Answers `send`, `edit` and `delete`: it is in the log.
+    Ack(Ack),
+    /// Answers `history`.
+    Page(HistoryPage),
+    /// Answers `ping`.
+    Pong {
+        /// The request's.
+        #[serde(rename = "ref")]
+        ref_: Ref,
+    },
+    /// Answers a request that was not done, or says that a frame was none.
+    Error(ErrorFrame),
+
+    /// A message was written.
+    NewMessage {
+        /// Where.
+        chat: ChatId,
+        /// The change's place in the chat.
+        seq: Seq,
+        /// When.
+        at: Millis,
+        /// By whom.
+        by: UserId,
+        /// What.
+        message: Message,
+    },
+    /// A message was edited.
+    MessageUpdated {
+        /// Where.
+        chat: ChatId,
+        /// The change's place in the chat.
+        seq: Seq,
+        /// When.
+        at: Millis,
+        /// By whom.
+        by: UserId,
+        /// The message as it stands now.
+        message: Message,
+    },
+    /// A message was deleted.
+    MessageDeleted {
+        /// Where.
+        chat: ChatId,
+        /// The change's place in the chat.
+        seq: Seq,
+        /// When.
+        at: Millis,
+        /// By whom.
+        by: UserId,
+        /// Which message.
+        number: Number,
+    },
+    /// Somebody came into the chat.
+    MemberJoined {
+        /// Where.
+        chat: ChatId,
+        /// The change's place in the chat.
+        seq: Seq,
+        /// When.
+        at: Millis,
+        /// Who let them in.
+        by: UserId,
+        /// Who came.
+        user: UserId,
+        /// What they may do.
+        role: Role,
+    },
+    /// Somebody left the chat, or was removed by another (`by`).
+    MemberLeft {
+        /// Where.
+        chat: ChatId,
+        /// The change's place in the chat.
+        seq: Seq,
+        /// When.
+        at: Millis,
+        /// Who did it.
+        by: UserId,
+        /// Who is gone.
+        user: UserId,
+        /// Who owns the group from now on, when its owner left.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        owner: Option<UserId>,
+    },
+    /// The chat's name or description changed; only what changed is present.
+    ChatUpdated {
+        /// Where.
+        chat: ChatId,
+        /// The change's place in the chat.
+        seq: Seq,
+        /// When.
+        at: Millis,
+        /// By whom.
+        by: UserId,
+        /// The new name.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        name: Option<String>,
+        /// The new description.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        description: Option<String>,
+    },
+    /// The chat is no more.
+    ChatDeleted {
+        /// Which.
+        chat: ChatId,
+        /// The change's place in the chat: its last.
+        seq: Seq,
+        /// When.
+        at: Millis,
+        /// By whom.
+        by: UserId,
+    },
+
+    /// The user is in a chat they were not in before; its events follow, from `seq` + 1 on.
+    NewChat {
+        /// The chat as the user sees it.
+        chat: Box<ChatView>,
+        /// The change up to which `chat` is told.
+        seq: Seq,
+    },
+    /// The user is in this chat no more.
+    ChatRemoved {
+        /// Which.
+        chat: ChatId,
+    },
+    /// This view of the chat is not whole: read it again.
+    ChatReload {
+        /// Which.
+        chat: ChatId,
+    },
+    /// The session was ended; the connection closes.
+    SessionRevoked {
+        /// Which.
+        session: SessionId,
+    },
+}
+
+/// See [`ServerFrame::Ready`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ready {
+    /// The request's.
+    #[serde(rename = "ref")]
+    pub ref_: Ref,
+    /// The sign-in the socket belongs to.
+    pub session: SessionId,
+    /// Who the caller is.
+    pub user: UserId,
+    /// The node that holds the socket.
+    pub node: NodeId,
+    /// Where the session is; to be given back in `resume`.
+    pub cursor: String,
+    /// How often the server pings, in milliseconds.
+    pub ping_interval_ms: u64,
+    /// What the server takes.
+    pub limits: SocketLimits,
+    /// Whether missed events follow. When not, what the client has is to be read again.
+    pub resuming: bool,
+}
+
+/// What a node takes from one socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SocketLimits {
+    /// Bytes of a frame.
+    pub frame_bytes: u64,
+    /// Bytes of a message's body.
+    pub body_bytes: u64,
+    /// Requests under way at once.
+    pub pending_sends: u64,
+}
+
+/// See [`ServerFrame::Ack`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ack {
+    /// The request's.
+    #[serde(rename = "ref")]
+    pub ref_: Ref,
+    /// Where.
+    pub chat: ChatId,
+    /// The change's place in the chat.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seq: Option<Seq>,
+    /// Of a `send`: the name its client gave it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_id: Option<ClientId>,
+    /// Of a `send`: the message's id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<MessageId>,
+    /// The message's number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub number: Option<Number>,
+    /// Of a `send`: when it was accepted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub created_at: Option<Millis>,
+    /// Of a `send`: whether it was there already.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub repeat: bool,
+}
+
+/// See [`ServerFrame::Page`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HistoryPage {
+    /// The request's.
+    #[serde(rename = "ref")]
+    pub ref_: Ref,
+    /// Which chat.
+    pub chat: ChatId,
+    /// The messages.
+    pub messages: Vec<Message>,
+    /// How far the chat is.
+    pub head: Head,
+    /// Whether everything acknowledged so far was looked at.
+    pub complete: bool,
+}
+
+/// See [`ServerFrame::Error`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorFrame {
+    /// The request's; absent when it answers none.
+    #[serde(default, rename = "ref", skip_serializing_if = "Option::is_none")]
+    pub ref_: Option<Ref>,
+    /// Why.
+    pub code: ErrorCode,
+    /// For a person.
+    pub detail: String,
+    /// When to try again, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_after_ms: Option<u64>,
+    /// Whether trying again may help.
+    pub temporary: bool,
+    /// Of `invalid`: the fields that are wrong.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub errors: Vec<FieldError>,
+}
+
+/// One field that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FieldError {
+    /// `body`, `headers`, `query` or `params`.
+    pub location: String,
+    /// Its name, with a path where it lies deeper.
+    pub param: String,
+    /// What is wrong with it.
+    pub msg: String,
+}
+
+impl FieldError {
+    /// A field of the body that is wrong.
+    pub fn body(param: impl Into<String>, msg: impl Into<String>) -> Self {
+        Self { location: "body".into(), param: param.into(), msg: msg.into() }
+    }
+
+    /// A part of the query that is wrong.
+    pub fn query(param: impl Into<String>, msg: impl Into<String>) -> Self {
+        Self { location: "query".into(), param: param.into(), msg: msg.into() }
+    }
+
+    /// A part of the path that is wrong.
+    pub fn params(param: impl Into<String>, msg: impl Into<String>) -> Self {
+        Self { location: "params".into(), param: param.into(), msg: msg.into() }
+    }
+}

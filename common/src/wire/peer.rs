@@ -1,0 +1,207 @@
+//! What nodes and dispatchers say to each other over a link.
+//!
+//! The link delivers in order, once, and resends after a break; so these frames need no acknowledgement of their own. What a
+//! request or a live event holds is opaque here ([`super::owner`], [`Live`]): a dispatcher reads addresses only.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    ids::{AppId, ChatId, ChatKey, Incarnation, NodeId, Partition, Seq, SessionId, UserId, UserKey},
+    time::Millis,
+};
+
+/// From a node to a dispatcher.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum NodeToDispatcher {
+    /// The first frame of a link: who the node is. The link's certificate has proved the name.
+    Register {
+        /// This life of it.
+        incarnation: Incarnation,
+        /// Where clients open sockets: `ws://host:port` or `wss://…`, without a path.
+        socket_url: String,
+        /// Where the gateway sends REST requests: `http://host:port`.
+        http_url: String,
+        /// How many sockets it takes.
+        capacity: u32,
+    },
+    /// Renews the lease, each second.
+    Heartbeat {
+        /// Counts up; the echo repeats it.
+        no: u64,
+        /// Open sockets.
+        sockets: u32,
+    },
+    /// The node stops: it is to be taken out of ring and table now.
+    Leave,
+    /// The topics that the node has sessions for have changed.
+    Interest {
+        /// Counts up; the answer repeats it.
+        no: u64,
+        /// First in.
+        add: Vec<Topic>,
+        /// Last out.
+        remove: Vec<Topic>,
+    },
+    /// A request to the owner of a partition.
+    Request {
+        /// Chosen by the asking node; its answer repeats it.
+        id: u64,
+        /// Whose owner.
+        partition: Partition,
+        /// Past this moment (the dispatcher's clock) the owner refuses it.
+        deadline: Millis,
+        /// An [`super::owner::OwnerRequest`].
+        body: Bytes,
+    },
+    /// An owner's answer.
+    Response {
+        /// Who asked.
+        to: NodeId,
+        /// Which life of it.
+        incarnation: Incarnation,
+        /// Which request.
+        id: u64,
+        /// An [`super::owner::Answer`].
+        body: Bytes,
+    },
+    /// A live event, for every other node that has sessions for one of the topics.
+    Publish {
+        /// Whom it concerns.
+        topics: Vec<Topic>,
+        /// A [`Live`].
+        body: Bytes,
+    },
+}
+
+/// From a dispatcher to a node.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum DispatcherToNode {
+    /// Answers `Register`: the node is in.
+    Registered {
+        /// How long a lease holds without a heartbeat, in milliseconds.
+        lease_ms: u64,
+        /// The dispatcher's clock.
+        clock: Millis,
+    },
+    /// Answers `Heartbeat`: the lease holds from when that one was sent.
+    Echo {
+        /// Which heartbeat.
+        no: u64,
+        /// The dispatcher's clock.
+        clock: Millis,
+    },
+    /// The node's lease had ended: it must register again.
+    Expired,
+    /// Who owns which partition, and which nodes there are.
+    Placement(Placement),
+    /// Answers `Interest`: every event published from now on reaches the node.
+    Interested {
+        /// Which change.
+        no: u64,
+    },
+    /// A request to this node as an owner.
+    Request {
+        /// Who asks.
+        from: NodeId,
+        /// Which life of it.
+        incarnation: Incarnation,
+        /// Its mark.
+        id: u64,
+        /// Whose owner is meant.
+        partition: Partition,
+        /// Past this moment (the dispatcher's clock) it is to be refused.
+        deadline: Millis,
+        /// An [`super::owner::OwnerRequest`].
+        body: Bytes,
+    },
+    /// The owner's answer to a request of this node.
+    Response {
+        /// Which request.
+        id: u64,
+        /// An [`super::owner::Answer`].
+        body: Bytes,
+    },
+    /// No owner could be asked: surely not stored by this attempt.
+    Undeliverable {
+        /// Which request.
+        id: u64,
+    },
+    /// A live event.
+    Publish {
+        /// Whom it concerns: those of its topics that this node has registered.
+        topics: Vec<Topic>,
+        /// A [`Live`].
+        body: Bytes,
+    },
+    /// Frames were lost on the way: what the node knows of live events may have holes.
+    Gap,
+}
+
+/// Who owns which partition.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Placement {
+    /// Counts up with every change.
+    pub epoch: u64,
+    /// The owner of each partition; none while no node is alive.
+    pub owners: Vec<Option<NodeId>>,
+}
+
+/// What live events are about, and what nodes register interest in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Topic {
+    /// What happens in a chat.
+    Chat(AppId, ChatId),
+    /// What concerns one user.
+    User(AppId, UserId),
+}
+
+impl From<ChatKey> for Topic {
+    fn from(key: ChatKey) -> Self {
+        Self::Chat(key.app, key.chat)
+    }
+}
+
+impl From<UserKey> for Topic {
+    fn from(key: UserKey) -> Self {
+        Self::User(key.app, key.user)
+    }
+}
+
+/// A live event, from an owner to the nodes that serve whom it concerns.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Live {
+    /// A confirmed change of a chat: the record's bytes as they stand in the log.
+    Change(Bytes),
+    /// These users are in a chat now; the store shows it.
+    Added {
+        /// The application.
+        app: AppId,
+        /// The chat.
+        chat: ChatId,
+        /// The change that did it.
+        seq: Seq,
+        /// Who; each is one of the frame's topics.
+        users: Vec<UserId>,
+    },
+    /// These users are in the chat no more; the store shows it.
+    Removed {
+        /// The application.
+        app: AppId,
+        /// The chat.
+        chat: ChatId,
+        /// The change that did it.
+        seq: Seq,
+        /// Who.
+        users: Vec<UserId>,
+    },
+    /// A sign-in was ended: look at the revocations now.
+    Revoked {
+        /// The application.
+        app: AppId,
+        /// Whose.
+        user: UserId,
+        /// Which.
+        session: SessionId,
+    },
+}

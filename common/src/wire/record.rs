@@ -1,0 +1,218 @@
+//! The records of the log: what every chat is made of.
+//!
+//! A record is a version byte, then MessagePack with field names. The key is the chat's 32 bytes (a claim has none). A record holds an
+//! outcome, never a question: its reader asks only whether it counts ([`crate::term`]).
+
+use bytes::{BufMut, Bytes, BytesMut};
+use serde::{Deserialize, Serialize};
+
+use super::codec::{BadBytes, pack, unpack};
+use crate::{
+    ids::{AppId, ChatId, ChatKey, ClientId, Incarnation, MessageId, NodeId, Number, Offset, Seq, UserId},
+    model::{ChatKind, Message, MessageKind, Role},
+    term,
+    time::Millis,
+};
+
+/// The version that is written. Readers know this one only; a new one is written when all readers know it.
+pub const VERSION: u8 = 1;
+
+/// A record of the log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Record {
+    /// A node takes the partition over; the record's offset is its term.
+    Claim(Claim),
+    /// Something happened in a chat.
+    Change(Change),
+}
+
+/// A node takes a partition over.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claim {
+    /// Who.
+    pub node: NodeId,
+    /// Which life of it.
+    pub incarnation: Incarnation,
+    /// When, for people who read logs.
+    pub at: Millis,
+}
+
+/// Something happened in a chat.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Change {
+    /// The application.
+    pub app: AppId,
+    /// The chat.
+    pub chat: ChatId,
+    /// The owner's term: the offset of its claim.
+    pub term: Offset,
+    /// The record's place in the term, from 1.
+    pub n: u64,
+    /// The change's place in the chat, from 1.
+    pub seq: Seq,
+    /// When the owner accepted it.
+    pub at: Millis,
+    /// Who asked for it.
+    pub by: UserId,
+    /// What.
+    pub what: What,
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum What {
+    /// The chat was made, with its first members (at most 1,000; more follow as [`What::Members`]).
+    Created {
+        /// Direct or group.
+        kind: ChatKind,
+        /// The group's name.
+        name: Option<String>,
+        /// What it is for.
+        description: Option<String>,
+        /// Its members.
+        members: Vec<(UserId, Role)>,
+    },
+    /// More first members of a chat that was just made.
+    Members {
+        /// Who.
+        members: Vec<(UserId, Role)>,
+    },
+    /// Somebody came in.
+    Joined {
+        /// Who.
+        user: UserId,
+        /// As what.
+        role: Role,
+    },
+    /// Somebody left or was removed.
+    Left {
+        /// Who.
+        user: UserId,
+        /// Who owns the group from now on, when its owner left.
+        heir: Option<UserId>,
+    },
+    /// Name or description changed; what is absent stays.
+    Updated {
+        /// The new name.
+        name: Option<String>,
+        /// The new description.
+        description: Option<String>,
+    },
+    /// The chat is no more.
+    Deleted,
+    /// A message was written.
+    Sent {
+        /// Its id.
+        id: MessageId,
+        /// Its number.
+        number: Number,
+        /// The name its sender's client gave it.
+        client_id: Option<ClientId>,
+        /// The text.
+        body: String,
+        /// What it is.
+        kind: MessageKind,
+        /// The number of the message it answers.
+        reply_to: Option<Number>,
+        /// Ids of its attachments.
+        attachments: Vec<String>,
+    },
+    /// A message has a new text; the record holds it whole, so that readers look nothing up.
+    Edited {
+        /// The message as it stands from now on.
+        message: Box<Message>,
+    },
+    /// A message was deleted. It keeps its number.
+    Erased {
+        /// Which.
+        number: Number,
+    },
+}
+
+impl Change {
+    /// The chat, across applications.
+    pub fn key(&self) -> ChatKey {
+        ChatKey { app: self.app, chat: self.chat }
+    }
+
+    /// The message that this change wrote, as it stood then.
+    pub fn message(&self) -> Option<Message> {
+        match &self.what {
+            What::Sent { id, number, client_id, body, kind, reply_to, attachments } => Some(Message {
+                id: *id,
+                chat: self.chat,
+                room_id: self.chat,
+                number: *number,
+                from: self.by,
+                body: body.clone(),
+                kind: *kind,
+                created_at: self.at,
+                edited_at: None,
+                deleted: false,
+                reply_to: *reply_to,
+                attachments: attachments.clone(),
+                client_id: client_id.clone(),
+            }),
+            What::Edited { message } => Some((**message).clone()),
+            _ => None,
+        }
+    }
+
+    /// The number of a message that this change added.
+    pub fn number(&self) -> Option<Number> {
+        match &self.what {
+            What::Sent { number, .. } => Some(*number),
+            _ => None,
+        }
+    }
+
+    /// Whether it changes who is in the chat, or that it exists: such a request is answered when it is stored.
+    pub fn of_membership(&self) -> bool {
+        matches!(
+            self.what,
+            What::Created { .. } | What::Members { .. } | What::Joined { .. } | What::Left { .. } | What::Deleted
+        )
+    }
+}
+
+/// Why bytes from the log cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum BadRecord {
+    /// Written by a later version: the reader stops, for what it skipped would be lost.
+    #[error("record version {0} is newer than this program knows: upgrade it before whoever writes")]
+    Version(u8),
+    /// No record at all.
+    #[error(transparent)]
+    Bytes(#[from] BadBytes),
+}
+
+impl Record {
+    /// The record's bytes.
+    pub fn encode(&self) -> Bytes {
+        let body = pack(self);
+        let mut bytes = BytesMut::with_capacity(1 + body.len());
+        bytes.put_u8(VERSION);
+        bytes.extend_from_slice(&body);
+        bytes.freeze()
+    }
+
+    /// The record in these bytes.
+    ///
+    /// # Errors
+    /// [`BadRecord`].
+    pub fn decode(bytes: &[u8]) -> Result<Self, BadRecord> {
+        match bytes.split_first() {
+            Some((&VERSION, body)) => Ok(unpack("record", body)?),
+            Some((&version, _)) if version > VERSION && version < 0x20 => Err(BadRecord::Version(version)),
+            _ => Err(BadBytes { what: "record", why: "it does not start with a version".into() }.into()),
+        }
+    }
+
+    /// What the rule needs to know of it.
+    pub fn header(&self) -> term::Header {
+        match self {
+            Self::Claim(_) => term::Header::Claim,
+            Self::Change(change) => term::Header::Entry { term: change.term, n: change.n },
+        }
+    }
+}
