@@ -65,6 +65,8 @@ pub enum NodeToDispatcher {
         /// An [`super::owner::Answer`].
         body: Bytes,
     },
+    /// Live events of this node were dropped on the way to the dispatcher: every other node is to be sent `Gap`.
+    Lost,
     /// A live event, for every other node that has sessions for one of the topics.
     Publish {
         /// Whom it concerns.
