@@ -1,0 +1,188 @@
+//! The file: its lock, its format, and how connections to it are made.
+
+use std::{
+    fs::{File, TryLockError},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use sqlx::{
+    ConnectOptions, Connection, SqliteConnection,
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
+};
+use tokio::time::{Instant, sleep};
+use uuid::Uuid;
+
+use crate::{
+    ids::{Offset, Partition},
+    log::OpenError,
+};
+
+/// The version of the tables below, in the file's `user_version`. A file that is not a log yet has 0.
+const FORMAT: i64 = 1;
+
+/// `offset` is contiguous within a partition. Without a row id a record is stored once, in the order it is read.
+const SCHEMA: &str = "
+    CREATE TABLE log (
+        one        INTEGER PRIMARY KEY CHECK (one = 1),
+        id         BLOB    NOT NULL,
+        partitions INTEGER NOT NULL
+    );
+    CREATE TABLE records (
+        partition INTEGER NOT NULL,
+        offset    INTEGER NOT NULL,
+        key       BLOB    NOT NULL,
+        payload   BLOB    NOT NULL,
+        PRIMARY KEY (partition, offset)
+    ) WITHOUT ROWID;
+";
+
+/// How long to wait for the lock of a process that is just closing the file. A restart overlaps by less.
+const LOCK_WAIT: Duration = Duration::from_secs(2);
+
+/// How long a statement waits for a lock inside the file. Only someone who opened it by hand can hold one.
+const BUSY_WAIT: Duration = Duration::from_secs(1);
+
+/// What the write-ahead file is cut back to after a burst: sixteen times what SQLite lets gather before it moves pages over.
+const WAL_KEPT_BYTES: u32 = 64 * 1024 * 1024;
+
+/// A log's file, locked for this process as long as this lives.
+#[derive(Debug)]
+pub(super) struct LogFile {
+    path: PathBuf,
+    partitions: Partition,
+    /// SQLite's own locks are dropped when a process closes any handle of the file, so this one is on a file beside it.
+    _lock: File,
+}
+
+impl LogFile {
+    /// Locks the file, makes the log if there is none, and checks that it is the one asked for.
+    pub(super) async fn open(path: &Path, partitions: Partition) -> Result<(Self, Uuid), OpenError> {
+        let lock = lock(path).await?;
+        let file = Self { path: path.to_owned(), partitions, _lock: lock };
+        let mut connection = file
+            .writer_options()
+            .create_if_missing(true)
+            .connect()
+            .await
+            .map_err(|error| file.unavailable(&error))?;
+        let id = file.identify(&mut connection).await?;
+        connection.close().await.map_err(|error| file.unavailable(&error))?;
+        Ok((file, id))
+    }
+
+    async fn identify(&self, connection: &mut SqliteConnection) -> Result<Uuid, OpenError> {
+        let unavailable = |error| self.unavailable(&error);
+        let format: i64 = sqlx::query_scalar("PRAGMA user_version")
+            .fetch_one(&mut *connection)
+            .await
+            .map_err(unavailable)?;
+        if format == 0 {
+            self.create(connection).await?;
+        } else if format != FORMAT {
+            return Err(OpenError::Version { log: self.name(), has: format, known: FORMAT });
+        }
+        let (id, has): (Vec<u8>, i64) = sqlx::query_as("SELECT id, partitions FROM log")
+            .fetch_one(&mut *connection)
+            .await
+            .map_err(|error| self.foreign(error.to_string()))?;
+        let id = Uuid::from_slice(&id).map_err(|error| self.foreign(error.to_string()))?;
+        let has = Partition::try_from(has).map_err(|_| self.foreign(format!("it has {has} partitions")))?;
+        if has != self.partitions {
+            return Err(OpenError::PartitionCount { log: self.name(), has, asked: self.partitions });
+        }
+        Ok(id)
+    }
+
+    async fn create(&self, connection: &mut SqliteConnection) -> Result<(), OpenError> {
+        let unavailable = |error| self.unavailable(&error);
+        let tables: i64 = sqlx::query_scalar("SELECT count(*) FROM sqlite_schema")
+            .fetch_one(&mut *connection)
+            .await
+            .map_err(unavailable)?;
+        if tables != 0 {
+            return Err(self.foreign("it is a database of another kind".to_owned()));
+        }
+        if self.partitions == 0 {
+            return Err(self.foreign("a log needs at least one partition".to_owned()));
+        }
+        let mut transaction = connection.begin().await.map_err(unavailable)?;
+        sqlx::raw_sql(SCHEMA).execute(&mut *transaction).await.map_err(unavailable)?;
+        sqlx::query("INSERT INTO log (one, id, partitions) VALUES (1, ?, ?)")
+            .bind(Uuid::new_v4().as_bytes().as_slice())
+            .bind(i64::from(self.partitions))
+            .execute(&mut *transaction)
+            .await
+            .map_err(unavailable)?;
+        sqlx::query("PRAGMA user_version = 1").execute(&mut *transaction).await.map_err(unavailable)?;
+        transaction.commit().await.map_err(unavailable)
+    }
+
+    /// A connection for the writer.
+    pub(super) async fn connect(&self) -> sqlx::Result<SqliteConnection> {
+        self.writer_options().connect().await
+    }
+
+    /// By partition, the offset that its next record will have, as the file says.
+    pub(super) async fn ends(&self, connection: &mut SqliteConnection) -> sqlx::Result<Vec<Offset>> {
+        let mut ends = Vec::with_capacity(usize::from(self.partitions));
+        for partition in 0..self.partitions {
+            let last: Option<i64> = sqlx::query_scalar("SELECT max(offset) FROM records WHERE partition = ?")
+                .bind(i64::from(partition))
+                .fetch_one(&mut *connection)
+                .await?;
+            ends.push(last.map_or(0, |last| last.cast_unsigned() + 1));
+        }
+        Ok(ends)
+    }
+
+    fn options(&self) -> SqliteConnectOptions {
+        SqliteConnectOptions::new().filename(&self.path).busy_timeout(BUSY_WAIT).disable_statement_logging()
+    }
+
+    fn writer_options(&self) -> SqliteConnectOptions {
+        self.options()
+            .journal_mode(SqliteJournalMode::Wal)
+            // A commit is on the disk before it is reported. It is what a receipt promises.
+            .synchronous(SqliteSynchronous::Full)
+            .pragma("journal_size_limit", WAL_KEPT_BYTES.to_string())
+    }
+
+    pub(super) fn reader_options(&self) -> SqliteConnectOptions {
+        self.options().read_only(true)
+    }
+
+    pub(super) fn name(&self) -> String {
+        self.path.display().to_string()
+    }
+
+    pub(super) fn unavailable(&self, error: &sqlx::Error) -> OpenError {
+        OpenError::Unavailable { log: self.name(), what: error.to_string() }
+    }
+
+    fn foreign(&self, what: String) -> OpenError {
+        OpenError::Foreign { log: self.name(), what }
+    }
+}
+
+async fn lock(path: &Path) -> Result<File, OpenError> {
+    let log = || path.display().to_string();
+    let unavailable = |error: std::io::Error| OpenError::Unavailable { log: log(), what: error.to_string() };
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".lock");
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(PathBuf::from(beside))
+        .map_err(unavailable)?;
+    let until = Instant::now() + LOCK_WAIT;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) if Instant::now() < until => sleep(Duration::from_millis(20)).await,
+            Err(TryLockError::WouldBlock) => return Err(OpenError::InUse { log: log() }),
+            Err(TryLockError::Error(error)) => return Err(unavailable(error)),
+        }
+    }
+}
