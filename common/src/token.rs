@@ -1,15 +1,38 @@
 //! Tokens that users hold and tickets that open one socket, both signed (the one place that names jsonwebtoken).
 //!
 //! A key is chosen from our own table by issuer and `kid`, and brings its algorithm with it: nothing in a token chooses how it is
-//! checked (facts 16).
+//! checked (facts 16). Times are checked here, against the moment that is passed in, and not by the library, which asks the machine.
 
-use std::sync::Arc;
+use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
+
+use jsonwebtoken::{
+    Algorithm, DecodingKey, EncodingKey, Header, Validation, dangerous::insecure_decode_claims, decode,
+    decode_header, encode,
+};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     ids::{AppId, Incarnation, NodeId, SessionId, UserId},
-    store::Application,
+    store::{Application, SharedStore, StoreError},
     time::Millis,
 };
+
+/// How far two clocks may be apart: a token is good this long after its `exp` and before its `nbf`.
+pub const LEEWAY: Duration = Duration::from_secs(5);
+
+/// The longest token that is looked at, in bytes. Ours have about 350; those of other issuers carry names and roles besides.
+pub const MAX_BYTES: usize = 4 * 1024;
+
+/// The shortest secret that signs (RFC 7518, 3.2: as long as the hash).
+pub const MIN_SECRET_BYTES: usize = 32;
+
+/// The one algorithm of every key so far. A key of another one would be pinned beside it, in [`SigningKey`].
+const ALGORITHM: Algorithm = Algorithm::HS256;
+
+const TOKEN_AUDIENCE: &str = "chat";
+const TICKET_AUDIENCE: &str = "chat-ticket";
+const TICKET_ISSUER: &str = "chat-cluster";
 
 /// Who a good token speaks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,14 +43,14 @@ pub struct Caller {
     pub user: UserId,
     /// The sign-in.
     pub session: SessionId,
-    /// Until when the token is good.
+    /// Until when the token is good. Whole seconds: that is how tokens count.
     pub expires_at: Millis,
 }
 
 /// Why a token is not good. What is said to its bearer is one word for all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadToken {
-    /// Not a token of ours: forged, cut, of another algorithm, audience or issuer.
+    /// Not a token of ours: forged, cut, of another algorithm, audience or issuer, or not yet good.
     #[error("the token is not one of ours")]
     Forged,
     /// It was good once.
@@ -35,30 +58,157 @@ pub enum BadToken {
     Expired,
 }
 
+/// A secret and everything that is fixed about checking with it.
+struct SigningKey {
+    encoding: EncodingKey,
+    decoding: DecodingKey,
+    header: Header,
+    validation: Validation,
+}
+
+impl SigningKey {
+    fn new(secret: &[u8], kid: Option<String>, issuer: &str, audience: &str) -> Self {
+        let mut validation = Validation::new(ALGORITHM);
+        validation.set_issuer(&[issuer]);
+        validation.set_audience(&[audience]);
+        // Present and of the right type: a text in `exp` is no `exp`.
+        validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
+        // By `Self::check`, against the caller's clock.
+        (validation.validate_exp, validation.validate_nbf) = (false, false);
+        let mut header = Header::new(ALGORITHM);
+        header.kid = kid;
+        Self {
+            encoding: EncodingKey::from_secret(secret),
+            decoding: DecodingKey::from_secret(secret),
+            header,
+            validation,
+        }
+    }
+
+    fn issue<C: Serialize>(&self, claims: &C) -> Result<String, BadToken> {
+        encode(&self.header, claims, &self.encoding).map_err(|_| BadToken::Forged)
+    }
+
+    fn check<C: DeserializeOwned + Timed>(&self, token: &str, now: Millis) -> Result<C, BadToken> {
+        let data = decode::<C>(token, &self.decoding, &self.validation).map_err(|_| BadToken::Forged)?;
+        // RFC 7515, 4.1.11: who does not understand what is marked as critical refuses the token. We mark nothing.
+        if data.header.crit.is_some() {
+            return Err(BadToken::Forged);
+        }
+        let (exp, nbf) = data.claims.times();
+        if Millis::from_secs(exp).plus(LEEWAY) <= now {
+            return Err(BadToken::Expired);
+        }
+        if nbf.is_some_and(|nbf| now.plus(LEEWAY) < Millis::from_secs(nbf)) {
+            return Err(BadToken::Forged);
+        }
+        Ok(data.claims)
+    }
+}
+
+/// The times among claims, in whole seconds since 1970.
+trait Timed {
+    /// `exp`, and `nbf` where there is one.
+    fn times(&self) -> (i64, Option<i64>);
+}
+
+#[derive(Serialize, Deserialize)]
+struct TokenClaims {
+    iss: AppId,
+    aud: Audience,
+    sub: UserId,
+    sid: SessionId,
+    #[serde(default)]
+    iat: Option<i64>,
+    #[serde(default)]
+    nbf: Option<i64>,
+    exp: i64,
+}
+
+impl Timed for TokenClaims {
+    fn times(&self) -> (i64, Option<i64>) {
+        (self.exp, self.nbf)
+    }
+}
+
+/// One audience or a list; the library has looked at what is in it.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum Audience {
+    One(String),
+    Many(Vec<String>),
+}
+
 /// The keys of all applications. Cheap to clone; shared by whoever checks.
-#[derive(Clone, Debug)]
-pub struct Tokens(Arc<()>);
+#[derive(Clone)]
+pub struct Tokens(Arc<HashMap<AppId, HashMap<String, SigningKey>>>);
+
+impl fmt::Debug for Tokens {
+    /// Without a secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Tokens").field(&self.0.keys().collect::<Vec<_>>()).finish()
+    }
+}
 
 impl Tokens {
-    /// The keys of these applications.
-    pub fn new(_applications: &[Application]) -> Self {
-        todo!()
+    /// The keys of these applications. One whose secret is shorter than [`MIN_SECRET_BYTES`] is left out, loudly: its users cannot sign in,
+    /// and nobody can guess their tokens.
+    pub fn new(applications: &[Application]) -> Self {
+        let mut keys: HashMap<AppId, HashMap<String, SigningKey>> = HashMap::new();
+        for application in applications {
+            if application.token_secret.len() < MIN_SECRET_BYTES {
+                tracing::error!(application = %application.id, "token secret shorter than 32 bytes: not used");
+                continue;
+            }
+            let kid = application.token_kid.clone();
+            let issuer = application.id.to_string();
+            let key = SigningKey::new(&application.token_secret, Some(kid.clone()), &issuer, TOKEN_AUDIENCE);
+            keys.entry(application.id).or_default().insert(kid, key);
+        }
+        Self(Arc::new(keys))
     }
 
     /// A token for `caller`, signed with its application's key.
     ///
     /// # Errors
     /// [`BadToken::Forged`] when the application is not known.
-    pub fn issue(&self, _caller: &Caller, _now: Millis) -> Result<String, BadToken> {
-        todo!()
+    pub fn issue(&self, caller: &Caller, now: Millis) -> Result<String, BadToken> {
+        let key = self.0.get(&caller.app).and_then(|keys| keys.values().next()).ok_or(BadToken::Forged)?;
+        key.issue(&TokenClaims {
+            iss: caller.app,
+            aud: Audience::One(TOKEN_AUDIENCE.into()),
+            sub: caller.user,
+            sid: caller.session,
+            iat: Some(now.as_secs()),
+            nbf: Some(now.as_secs()),
+            exp: caller.expires_at.as_secs(),
+        })
     }
 
     /// Who `token` speaks for at `now`: exp, iss, aud and sub are required, leeway is 5 s, at most 4 KiB are looked at.
     ///
     /// # Errors
     /// [`BadToken`].
-    pub fn check(&self, _token: &str, _now: Millis) -> Result<Caller, BadToken> {
-        todo!()
+    pub fn check(&self, token: &str, now: Millis) -> Result<Caller, BadToken> {
+        #[derive(Deserialize)]
+        struct Issuer {
+            iss: AppId,
+        }
+
+        if token.len() > MAX_BYTES {
+            return Err(BadToken::Forged);
+        }
+        // Unproven words, used for nothing but finding the key that must prove them.
+        let kid = decode_header(token).ok().and_then(|header| header.kid).ok_or(BadToken::Forged)?;
+        let issuer: Issuer = insecure_decode_claims(token).map_err(|_| BadToken::Forged)?;
+        let key = self.0.get(&issuer.iss).and_then(|keys| keys.get(&kid)).ok_or(BadToken::Forged)?;
+        let claims: TokenClaims = key.check(token, now)?;
+        Ok(Caller {
+            app: claims.iss,
+            user: claims.sub,
+            session: claims.sid,
+            expires_at: Millis::from_secs(claims.exp),
+        })
     }
 }
 
@@ -73,42 +223,144 @@ pub struct Ticket {
     pub incarnation: Incarnation,
     /// Its own name: it opens one socket.
     pub id: u128,
-    /// Until when it may be used, at most 30 s from when it was made.
+    /// Until when it may be used (and [`LEEWAY`] longer), at most [`Tickets::LIFETIME`] from when it was made. Whole seconds.
     pub expires_at: Millis,
 }
 
+#[derive(Serialize, Deserialize)]
+struct TicketClaims {
+    iss: String,
+    aud: Audience,
+    app: AppId,
+    sub: UserId,
+    sid: SessionId,
+    /// The token's expiry.
+    tex: i64,
+    node: NodeId,
+    /// As text: JSON's numbers end at 53 bits in some readers.
+    inc: String,
+    jti: String,
+    exp: i64,
+}
+
+impl Timed for TicketClaims {
+    fn times(&self) -> (i64, Option<i64>) {
+        (self.exp, None)
+    }
+}
+
 /// Signs and checks tickets with the cluster's secret. Another audience than tokens: neither passes for the other.
-#[derive(Clone, Debug)]
-pub struct Tickets(Arc<()>);
+#[derive(Clone)]
+pub struct Tickets(Arc<SigningKey>);
+
+impl fmt::Debug for Tickets {
+    /// Without the secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Tickets")
+    }
+}
 
 impl Tickets {
     /// How long a ticket may be used.
-    pub const LIFETIME: std::time::Duration = std::time::Duration::from_secs(30);
+    pub const LIFETIME: Duration = Duration::from_secs(30);
+
+    /// The secret's name among the cluster's ([`crate::store::Accounts::cluster_secret`]).
+    pub const SECRET: &str = "tickets";
 
     /// With the cluster's secret (at least 32 bytes).
-    pub fn new(_secret: &[u8]) -> Self {
-        todo!()
+    pub fn new(secret: &[u8]) -> Self {
+        Self(Arc::new(SigningKey::new(secret, None, TICKET_ISSUER, TICKET_AUDIENCE)))
     }
 
-    /// The ticket as it stands in a URL.
+    /// The ticket as it stands in a URL. Good for [`Self::LIFETIME`] at most, whatever it asks for.
     ///
     /// # Errors
     /// [`BadToken::Forged`] when it cannot be signed.
-    pub fn issue(&self, _ticket: &Ticket, _now: Millis) -> Result<String, BadToken> {
-        todo!()
+    pub fn issue(&self, ticket: &Ticket, now: Millis) -> Result<String, BadToken> {
+        self.0.issue(&TicketClaims {
+            iss: TICKET_ISSUER.into(),
+            aud: Audience::One(TICKET_AUDIENCE.into()),
+            app: ticket.caller.app,
+            sub: ticket.caller.user,
+            sid: ticket.caller.session,
+            tex: ticket.caller.expires_at.as_secs(),
+            node: ticket.node.clone(),
+            inc: format!("{:016x}", ticket.incarnation.0),
+            jti: format!("{:032x}", ticket.id),
+            exp: ticket.expires_at.min(now.plus(Self::LIFETIME)).as_secs(),
+        })
     }
 
-    /// What `ticket` says, if it is for this node's present life and not past its time. That it is used once is for its node to see to.
+    /// What `ticket` says, if it is for this node's present life and not past its time. That it is used once is for its node to see to:
+    /// it remembers `id` until [`LEEWAY`] after `expires_at`.
     ///
     /// # Errors
     /// [`BadToken`].
     pub fn check(
         &self,
-        _ticket: &str,
-        _node: &NodeId,
-        _incarnation: Incarnation,
-        _now: Millis,
+        ticket: &str,
+        node: &NodeId,
+        incarnation: Incarnation,
+        now: Millis,
     ) -> Result<Ticket, BadToken> {
-        todo!()
+        if ticket.len() > MAX_BYTES {
+            return Err(BadToken::Forged);
+        }
+        let claims: TicketClaims = self.0.check(ticket, now)?;
+        let expires_at = Millis::from_secs(claims.exp);
+        let own = claims.node == *node && u64::from_str_radix(&claims.inc, 16) == Ok(incarnation.0);
+        // One that is good for longer would outlive the memory of its use.
+        if !own || expires_at > now.plus(Self::LIFETIME).plus(LEEWAY) {
+            return Err(BadToken::Forged);
+        }
+        Ok(Ticket {
+            caller: Caller {
+                app: claims.app,
+                user: claims.sub,
+                session: claims.sid,
+                expires_at: Millis::from_secs(claims.tex),
+            },
+            node: claims.node,
+            incarnation,
+            id: u128::from_str_radix(&claims.jti, 16).map_err(|_| BadToken::Forged)?,
+            expires_at,
+        })
     }
 }
+
+/// Reads what every service that checks needs: the applications' keys and the cluster's secret for tickets (made by whoever asks first).
+/// Asks again until the store answers; none when `shutdown` came first.
+pub async fn load(store: &SharedStore, shutdown: &CancellationToken) -> Option<(Tokens, Tickets)> {
+    /// How long before the store is asked again.
+    const AGAIN: Duration = Duration::from_millis(500);
+    /// How long the store has. It has time-outs of its own; this one is for an engine that forgets them.
+    const PATIENCE: Duration = Duration::from_secs(10);
+
+    loop {
+        let attempt = tokio::select! {
+            () = shutdown.cancelled() => return None,
+            attempt = tokio::time::timeout(PATIENCE, load_once(store)) => attempt,
+        };
+        match attempt {
+            Ok(Ok(keys)) => return Some(keys),
+            Ok(Err(error)) => tracing::warn!(%error, "keys not loaded: asking again"),
+            Err(_) => tracing::warn!("keys not loaded, the store is silent: asking again"),
+        }
+        tokio::select! {
+            () = shutdown.cancelled() => return None,
+            () = tokio::time::sleep(AGAIN) => {}
+        }
+    }
+}
+
+async fn load_once(store: &SharedStore) -> Result<(Tokens, Tickets), StoreError> {
+    let applications = store.applications().await?;
+    let secret = store.cluster_secret(Tickets::SECRET, &rand::random::<[u8; MIN_SECRET_BYTES]>()).await?;
+    if secret.len() < MIN_SECRET_BYTES {
+        return Err(StoreError::Corrupt("the secret for tickets is shorter than 32 bytes".into()));
+    }
+    Ok((Tokens::new(&applications), Tickets::new(&secret)))
+}
+
+#[cfg(test)]
+mod tests;
