@@ -1,1 +1,170 @@
-//! To be written.
+//! The cache: what is shared between processes and short-lived.
+//!
+//! Tails of chats for quick resumes, who is connected where, and shared limits. All of it may be gone at any moment
+//! (flushed, evicted, its engine down): that costs speed, never correctness. So nothing here numbers anything, nothing is
+//! only here, and who gets an error goes on without.
+//!
+//! Here: the contract ([`Cache`]). Beside it: [`memory`], the embedded engine, and `conformance`, the suite that every
+//! engine passes.
+
+#[cfg(any(test, feature = "conformance"))]
+#[doc(hidden)]
+pub mod conformance;
+pub mod memory;
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use crate::{
+    ids::{AppId, ChatKey, Incarnation, NodeId, Seq, SessionId, SocketId, UserKey},
+    time::Millis,
+};
+
+/// Changes that the tail of one chat holds at most. A client that missed more reads pages from the store.
+pub const TAIL_ENTRIES: usize = 256;
+
+/// Bytes that the tail of one chat holds at most: 1 KiB for each of its changes on the mean, about four times what they have.
+pub const TAIL_BYTES: usize = 256 * 1024;
+
+/// What is shared and short-lived, as every service sees it.
+#[async_trait]
+pub trait Cache: Send + Sync + 'static {
+    /// Adds changes to the tail of a chat.
+    ///
+    /// A tail is one run without a hole. What it has already is ignored (a `seq` names one change for ever); what ends right
+    /// before it is put in front while there is room; what leaves a gap behind it replaces it. Past [`TAIL_ENTRIES`] or [`TAIL_BYTES`]
+    /// the oldest go, and chats that nobody asked for go first.
+    ///
+    /// # Errors
+    /// [`CacheError::Unavailable`].
+    async fn append_tail(&self, chat: ChatKey, entries: Vec<TailEntry>) -> Result<(), CacheError>;
+
+    /// The changes of a chat behind `after`. Whether they reach the chat's head, the caller sees by comparing.
+    ///
+    /// # Errors
+    /// [`CacheError::Unavailable`].
+    async fn tail_after(&self, chat: ChatKey, after: Seq) -> Result<Tail, CacheError>;
+
+    /// Notes that a user has a socket. The same socket again replaces what was known of it.
+    ///
+    /// # Errors
+    /// [`CacheError`]: the socket is served, and not shown.
+    async fn session_opened(&self, user: UserKey, session: LiveSession) -> Result<(), CacheError>;
+
+    /// Notes that a socket is gone; one that is not known is no error.
+    ///
+    /// # Errors
+    /// [`CacheError::Unavailable`].
+    async fn session_closed(&self, user: UserKey, socket: SocketId) -> Result<(), CacheError>;
+
+    /// The sockets of a user on all nodes, oldest first.
+    ///
+    /// # Errors
+    /// [`CacheError::Unavailable`].
+    async fn sessions_of(&self, user: UserKey) -> Result<Vec<LiveSession>, CacheError>;
+
+    /// Forgets every socket of one life of a node, which is over.
+    ///
+    /// # Errors
+    /// [`CacheError::Unavailable`].
+    async fn node_gone(&self, life: &NodeLife) -> Result<(), CacheError>;
+
+    /// Takes `cost` from the bucket that `key` names within an application, if it holds that much. A bucket not used before
+    /// is full. `cost` counts as at most the burst, so that whatever is asked for can be had some time.
+    ///
+    /// Time is the caller's, and callers' clocks may differ: a bucket is never emptier than empty.
+    ///
+    /// # Errors
+    /// [`CacheError::Unavailable`].
+    async fn take(
+        &self,
+        app: AppId,
+        key: &str,
+        cost: u32,
+        policy: LimitPolicy,
+        now: Millis,
+    ) -> Result<Grant, CacheError>;
+
+    /// Forgets everything. Nothing may depend on when this happens, and tests call it at the worst time.
+    ///
+    /// # Errors
+    /// [`CacheError::Unavailable`].
+    async fn flush(&self) -> Result<(), CacheError>;
+}
+
+/// A cache that can be shared.
+pub type SharedCache = Arc<dyn Cache>;
+
+/// A change of a chat in its tail.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TailEntry {
+    /// Its place in the chat.
+    pub seq: Seq,
+    /// The change; what it means is not known here.
+    pub bytes: Bytes,
+}
+
+/// What the cache knows behind a `seq`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Tail {
+    /// The changes from the one after it on, without a hole, as far as the tail goes; none when it ends right there.
+    Run(Vec<TailEntry>),
+    /// The tail does not touch that place. Ask the owner or the store.
+    Missing,
+}
+
+/// One life of one node.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NodeLife {
+    /// Its name.
+    pub node: NodeId,
+    /// Which of its lives.
+    pub incarnation: Incarnation,
+}
+
+/// A socket that a user has somewhere.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LiveSession {
+    /// The socket.
+    pub socket: SocketId,
+    /// The sign-in behind it.
+    pub session: SessionId,
+    /// The device's name, as its client gave it.
+    pub device: Option<Arc<str>>,
+    /// Who serves it.
+    pub life: NodeLife,
+    /// Since when.
+    pub since: Millis,
+}
+
+/// A token bucket's shape.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LimitPolicy {
+    /// What flows in per second. Below one a day (and for what is no number) it counts as one a day.
+    pub per_second: f64,
+    /// What the bucket holds; 0 counts as 1.
+    pub burst: u32,
+}
+
+/// A bucket's answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum Grant {
+    /// It was taken.
+    Granted,
+    /// Nothing was taken. If nobody else takes any, there is enough after this long.
+    RetryAfter(Duration),
+}
+
+/// Why the cache did not do it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CacheError {
+    /// The engine did not answer. Go on without.
+    #[error("the cache is not available: {0}")]
+    Unavailable(String),
+    /// There is no room for another session, of this user or at all.
+    #[error("the cache holds as many sessions as it may")]
+    Full,
+}

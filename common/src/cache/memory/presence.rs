@@ -1,0 +1,120 @@
+//! Who is connected where: by user, and by the node that may die.
+
+use std::collections::{HashMap, HashSet};
+
+use crate::{
+    cache::{CacheError, LiveSession, NodeLife},
+    ids::{SocketId, UserKey},
+};
+
+#[derive(Debug)]
+pub(super) struct Presence {
+    most: usize,
+    most_of_user: usize,
+    count: usize,
+    by_user: HashMap<UserKey, Vec<LiveSession>>,
+    by_life: HashMap<NodeLife, HashSet<(UserKey, SocketId)>>,
+}
+
+impl Presence {
+    pub(super) fn new(most: usize, most_of_user: usize) -> Self {
+        Self { most, most_of_user, count: 0, by_user: HashMap::new(), by_life: HashMap::new() }
+    }
+
+    pub(super) fn opened(&mut self, user: UserKey, session: LiveSession) -> Result<(), CacheError> {
+        self.closed(user, session.socket);
+        let of_user = self.by_user.get(&user).map_or(0, Vec::len);
+        if self.count >= self.most || of_user >= self.most_of_user {
+            return Err(CacheError::Full);
+        }
+        self.count += 1;
+        self.by_life.entry(session.life.clone()).or_default().insert((user, session.socket));
+        self.by_user.entry(user).or_default().push(session);
+        Ok(())
+    }
+
+    pub(super) fn closed(&mut self, user: UserKey, socket: SocketId) {
+        let Some(life) = self.forget(user, socket) else { return };
+        if let Some(sockets) = self.by_life.get_mut(&life) {
+            sockets.remove(&(user, socket));
+            if sockets.is_empty() {
+                self.by_life.remove(&life);
+            }
+        }
+    }
+
+    pub(super) fn of(&self, user: UserKey) -> Vec<LiveSession> {
+        let mut sessions = self.by_user.get(&user).cloned().unwrap_or_default();
+        sessions.sort_by_key(|session| (session.since, session.socket));
+        sessions
+    }
+
+    pub(super) fn gone(&mut self, life: &NodeLife) {
+        for (user, socket) in self.by_life.remove(life).unwrap_or_default() {
+            self.forget(user, socket);
+        }
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.count = 0;
+        self.by_user.clear();
+        self.by_life.clear();
+    }
+
+    /// Takes a socket from its user, and says whose it was.
+    fn forget(&mut self, user: UserKey, socket: SocketId) -> Option<NodeLife> {
+        let sessions = self.by_user.get_mut(&user)?;
+        let place = sessions.iter().position(|session| session.socket == socket)?;
+        let session = sessions.swap_remove(place);
+        if sessions.is_empty() {
+            self.by_user.remove(&user);
+        }
+        self.count -= 1;
+        Some(session.life)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        ids::{AppId, Incarnation, NodeId, SessionId, UserId},
+        time::Millis,
+    };
+
+    fn user() -> UserKey {
+        UserKey { app: AppId::DEFAULT, user: UserId::random() }
+    }
+
+    fn session() -> LiveSession {
+        LiveSession {
+            socket: SocketId::random(),
+            session: SessionId::random(),
+            device: None,
+            life: NodeLife { node: NodeId::new("a").unwrap(), incarnation: Incarnation(1) },
+            since: Millis(0),
+        }
+    }
+
+    #[test]
+    fn a_full_house_refuses_and_takes_again_when_somebody_left() {
+        let mut presence = Presence::new(3, 2);
+        let (ana, ben) = (user(), user());
+        let (first, second) = (session(), session());
+        assert_eq!(presence.opened(ana, first.clone()), Ok(()));
+        assert_eq!(presence.opened(ana, second.clone()), Ok(()));
+        assert_eq!(presence.opened(ana, second.clone()), Ok(()), "it was there already");
+        assert_eq!(presence.opened(ana, session()), Err(CacheError::Full), "two are what one user may have");
+        assert_eq!(presence.opened(ben, session()), Ok(()));
+        assert_eq!(presence.opened(ben, session()), Err(CacheError::Full), "three are what there may be");
+        presence.closed(ana, first.socket);
+        presence.closed(ana, first.socket);
+        assert_eq!(presence.opened(ben, session()), Ok(()));
+        presence.gone(&second.life);
+        assert_eq!(
+            (presence.count, presence.by_user.len(), presence.by_life.len()),
+            (0, 0, 0),
+            "nothing is left behind"
+        );
+    }
+}
