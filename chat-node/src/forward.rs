@@ -1,35 +1,154 @@
-//! Asking the owner of a chat, wherever it is.
+//! Asking the owner of a chat, wherever it is: this node itself, or another one behind a dispatcher.
+//!
+//! A request is held until its owner has answered: after a break, or when the placement names another owner, it is asked again, flagged
+//! as a retry. [`Lanes`] keep one device's sends in order per chat.
+
+mod lanes;
+
+use std::{
+    fmt,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use common::{
-    ids::ChatId,
-    token::Caller,
-    wire::owner::{Answer, Draft, OwnerRequest, Refusal, Sent},
+    ids::{NodeId, Partition},
+    partition::partition_of,
+    wire::{
+        codec::pack,
+        codes::ErrorCode,
+        owner::{Answer, OwnerRequest, Refusal},
+        peer::Placement,
+    },
 };
-use tokio::sync::oneshot;
+use tokio::{sync::watch, time::Instant};
+
+pub use self::lanes::Lanes;
+use crate::{
+    control::{Clock, Control, Remote, RemoteAnswer},
+    owner::Owners,
+};
+
+/// How long an owner may take, take-overs included. Then the asker is told that the outcome is not known.
+pub const DEADLINE: Duration = Duration::from_secs(5);
+/// A read that nobody answers is answered from the store, so it need not wait as long: one take-over of a partition.
+const READ_DEADLINE: Duration = Duration::from_secs(2);
+/// Between two attempts, when nothing has changed meanwhile.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// The way to every chat's owner. Cheap to clone.
-#[derive(Clone, Debug)]
-pub struct Forward;
+#[derive(Clone)]
+pub struct Forward(Arc<Inner>);
 
-impl Forward {
-    /// Asks the chat's owner; see the module.
-    pub async fn ask(&self, _request: OwnerRequest) -> Answer {
-        todo!()
+struct Inner {
+    node: NodeId,
+    partitions: Partition,
+    placement: watch::Receiver<Arc<Placement>>,
+    remote: Remote,
+    clock: Clock,
+    owners: OnceLock<Owners>,
+}
+
+impl fmt::Debug for Forward {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Forward of {}", self.0.node)
     }
 }
 
-/// One device's sends, in order per chat.
-#[derive(Clone, Debug)]
-pub struct Lanes;
-
-impl Lanes {
-    /// For one socket of `caller`.
-    pub fn new(_forward: Forward, _caller: Caller) -> Self {
-        todo!()
+impl Forward {
+    /// For this node, over a log of `partitions`.
+    pub fn new(node: NodeId, partitions: Partition, control: &Control) -> Self {
+        Self(Arc::new(Inner {
+            node,
+            partitions,
+            placement: control.placement(),
+            remote: control.remote(),
+            clock: control.clock(),
+            owners: OnceLock::new(),
+        }))
     }
 
-    /// Takes its place in the chat's order before it returns.
-    pub fn send(&self, _chat: ChatId, _draft: Draft) -> oneshot::Receiver<Result<Sent, Refusal>> {
-        todo!()
+    /// Who answers for what this node owns itself. Said once, when the owners are there.
+    pub fn answer_locally(&self, owners: Owners) {
+        if self.0.owners.set(owners).is_err() {
+            tracing::error!("the owners of this node were set twice");
+        }
     }
+
+    /// Asks the chat's owner; asks again, flagged as a retry, after a break or a change of owner; at most 5 s. Never answers
+    /// [`Answer::NotOwner`]. When the time is over: `retry_later` if the request is surely not stored, else [`Answer::Unknown`].
+    pub async fn ask(&self, mut request: OwnerRequest) -> Answer {
+        let inner = &self.0;
+        let partition = partition_of(request.key(), inner.partitions);
+        let wait = if request.ask.reads() { READ_DEADLINE } else { DEADLINE };
+        let end = Instant::now() + wait;
+        let mut placement = inner.placement.clone();
+        let mut surely_not = true;
+        loop {
+            let owner = placement.borrow_and_update().owners.get(usize::from(partition)).cloned().flatten();
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return if surely_not { not_stored() } else { Answer::Unknown };
+            }
+            if let Some(owner) = owner {
+                let moved = moved(&mut placement, partition, &owner);
+                let attempt = tokio::select! {
+                    attempt = self.attempt(&owner, partition, &request, left) => attempt,
+                    // It may have been stored before the owner was replaced.
+                    () = moved => RemoteAnswer::Broken,
+                };
+                match attempt {
+                    RemoteAnswer::Answer(Answer::NotOwner) | RemoteAnswer::Undeliverable => {}
+                    RemoteAnswer::Answer(Answer::Unknown) | RemoteAnswer::Broken => {
+                        surely_not &= request.ask.reads();
+                        request.retry = true;
+                    }
+                    RemoteAnswer::Answer(answer) => return answer,
+                }
+            }
+            tokio::select! {
+                () = tokio::time::sleep_until(end.min(Instant::now() + PAUSE)) => {}
+                changed = placement.changed() => if changed.is_err() {
+                    return if surely_not { not_stored() } else { Answer::Unknown };
+                },
+            }
+        }
+    }
+
+    async fn attempt(
+        &self,
+        owner: &NodeId,
+        partition: Partition,
+        request: &OwnerRequest,
+        left: Duration,
+    ) -> RemoteAnswer {
+        let inner = &self.0;
+        let deadline = inner.clock.now().plus(left);
+        if *owner != inner.node {
+            return inner.remote.ask(partition, deadline, left, pack(request)).await;
+        }
+        let Some(owners) = inner.owners.get() else { return RemoteAnswer::Undeliverable };
+        match tokio::time::timeout(left, owners.handle(partition, request.clone(), deadline)).await {
+            Ok(answer) => RemoteAnswer::Answer(answer),
+            Err(_) => RemoteAnswer::Broken,
+        }
+    }
+}
+
+/// Resolves when the placement names another owner than `owner`.
+async fn moved(placement: &mut watch::Receiver<Arc<Placement>>, partition: Partition, owner: &NodeId) {
+    let other = |placement: &Arc<Placement>| {
+        placement.owners.get(usize::from(partition)).and_then(Option::as_ref) != Some(owner)
+    };
+    if placement.wait_for(other).await.is_err() {
+        // Nobody tells of placements any more: the node is stopping.
+        std::future::pending().await
+    }
+}
+
+fn not_stored() -> Answer {
+    Answer::Refused(Refusal {
+        retry_after_ms: Some(1_000),
+        ..Refusal::new(ErrorCode::RetryLater, "the chat has no owner at the moment")
+    })
 }

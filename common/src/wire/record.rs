@@ -187,12 +187,24 @@ pub enum BadRecord {
 }
 
 impl Record {
+    /// The bytes of a change's record, without taking the change apart.
+    pub fn encode_change(change: &Change) -> Bytes {
+        #[derive(Serialize)]
+        enum Borrowed<'a> {
+            Change(&'a Change),
+        }
+        Self::framed(&pack(&Borrowed::Change(change)))
+    }
+
     /// The record's bytes.
     pub fn encode(&self) -> Bytes {
-        let body = pack(self);
+        Self::framed(&pack(self))
+    }
+
+    fn framed(body: &[u8]) -> Bytes {
         let mut bytes = BytesMut::with_capacity(1 + body.len());
         bytes.put_u8(VERSION);
-        bytes.extend_from_slice(&body);
+        bytes.extend_from_slice(body);
         bytes.freeze()
     }
 

@@ -1,0 +1,306 @@
+//! The task that keeps one dispatcher's link: says who the node is, renews the lease, and hands frames to whom they concern.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use common::{
+    ids::{Incarnation, NodeId, Partition},
+    link::{Event, Events},
+    time::Millis,
+    wire::{
+        codec::{pack, unpack},
+        codes::ErrorCode,
+        owner::{Answer, OwnerRequest, Refusal},
+        peer::{DispatcherToNode, NodeToDispatcher, Placement},
+    },
+};
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, MissedTickBehavior},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{Control, Line, Receiver, RemoteAnswer};
+use crate::owner::Owners;
+
+/// How often the lease is renewed; it holds for three of these.
+const HEARTBEAT: Duration = Duration::from_secs(1);
+/// Requests of other nodes under way at once; beyond it they are refused with `retry_later`. At 5 ms each this is 800,000/s.
+const REQUESTS: usize = 4_096;
+/// How long the last frames may take when the node leaves.
+const GOODBYE: Duration = Duration::from_secs(1);
+
+pub(super) struct LinkTask {
+    control: Control,
+    index: usize,
+    owners: Owners,
+    receiver: Arc<dyn Receiver>,
+    tasks: TaskTracker,
+    shutdown: CancellationToken,
+    requests: Arc<Semaphore>,
+    granted: Duration,
+    beat: u64,
+    /// Heartbeats without an echo: number, and when they were sent.
+    beats: VecDeque<(u64, Instant)>,
+    /// The interest whose confirmation makes the registration whole.
+    registering: Option<u64>,
+    /// Whether there was a registration before this one.
+    again: bool,
+}
+
+impl LinkTask {
+    pub(super) fn new(
+        control: Control,
+        index: usize,
+        owners: Owners,
+        receiver: Arc<dyn Receiver>,
+        tasks: TaskTracker,
+        shutdown: CancellationToken,
+    ) -> Self {
+        Self {
+            control,
+            index,
+            owners,
+            receiver,
+            tasks,
+            shutdown,
+            requests: Arc::new(Semaphore::new(REQUESTS)),
+            granted: 3 * HEARTBEAT,
+            beat: 0,
+            beats: VecDeque::new(),
+            registering: None,
+            again: false,
+        }
+    }
+
+    fn line(&self) -> Option<&Line> {
+        self.control.0.lines.get(self.index)
+    }
+
+    pub(super) async fn run(mut self, mut events: Events) {
+        let mut heartbeat = tokio::time::interval(HEARTBEAT);
+        heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let shutdown = self.shutdown.clone();
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => break,
+                event = events.recv() => match event {
+                    Some(event) => self.event(event),
+                    None => break,
+                },
+                _ = heartbeat.tick() => self.heartbeat(),
+            }
+        }
+        if let Some(line) = self.line() {
+            if line.ready() && line.send(&NodeToDispatcher::Leave).is_ok() {
+                // The frames that are still to come are not read: whoever sent them asks the next owner.
+                line.link.drain(GOODBYE).await;
+            }
+            line.link.close();
+        }
+    }
+
+    fn event(&mut self, event: Event) {
+        match event {
+            Event::Up { fresh: true, peer, .. } => {
+                tracing::info!(dispatcher = %peer, "linked");
+                self.register();
+            }
+            Event::Up { fresh: false, .. } => self.heartbeat(),
+            Event::Frame(bytes) => match unpack::<DispatcherToNode>("dispatcher's frame", &bytes) {
+                Ok(frame) => self.frame(frame),
+                Err(error) => {
+                    tracing::error!(%error, "a dispatcher says what this node does not understand");
+                    self.gap();
+                }
+            },
+            Event::Gap { .. } => self.gap(),
+            Event::Down => tracing::warn!("the link to a dispatcher broke; it is being taken up again"),
+            Event::Refused(refusal) => tracing::error!(%refusal, "a dispatcher cannot be linked"),
+            Event::Closed => {
+                self.control.0.interest.forget(self.index);
+                self.control.0.remote.broken(self.index);
+            }
+        }
+    }
+
+    /// Says who this node is, and everything that a dispatcher must know of it.
+    fn register(&mut self) {
+        let control = self.control.clone();
+        let shared = &control.0;
+        shared.remote.broken(self.index);
+        self.beats.clear();
+        let Some(line) = self.line() else { return };
+        let lost = line.behind.swap(false, Ordering::AcqRel) || self.again;
+        let who = &shared.presentation;
+        let register = NodeToDispatcher::Register {
+            incarnation: who.incarnation,
+            socket_url: who.socket_url.clone(),
+            http_url: who.http_url.clone(),
+            capacity: who.capacity,
+        };
+        if line.send(&register).is_err() {
+            line.behind.store(true, Ordering::Release);
+            return;
+        }
+        if lost && line.send(&NodeToDispatcher::Lost).is_err() {
+            line.behind.store(true, Ordering::Release);
+        }
+        self.again = true;
+        self.registering = Some(shared.interest.register(self.index));
+        self.heartbeat();
+    }
+
+    /// Frames to this node were lost: answers among them, and live events.
+    fn gap(&self) {
+        self.control.0.remote.broken(self.index);
+        self.receiver.lost();
+    }
+
+    fn heartbeat(&mut self) {
+        let control = self.control.clone();
+        let Some(line) = self.line() else { return };
+        if !line.link.is_up() {
+            return;
+        }
+        if !line.ready() {
+            if line.behind.load(Ordering::Acquire) {
+                self.register();
+            }
+            return;
+        }
+        if line.behind.swap(false, Ordering::AcqRel) {
+            // Whatever could not be said is said again, as a whole.
+            self.register();
+            return;
+        }
+        let no = self.beat + 1;
+        let sockets = control.0.sockets.load(Ordering::Relaxed);
+        if line.send(&NodeToDispatcher::Heartbeat { no, sockets }).is_ok() {
+            self.beat = no;
+            self.beats.push_back((no, Instant::now()));
+            // An echo that takes longer than the lease renews nothing.
+            while self.beats.len() > 8 {
+                self.beats.pop_front();
+            }
+        }
+    }
+
+    fn frame(&mut self, frame: DispatcherToNode) {
+        let control = self.control.clone();
+        let shared = &control.0;
+        match frame {
+            DispatcherToNode::Registered { lease_ms, .. } => self.granted = Duration::from_millis(lease_ms),
+            DispatcherToNode::Echo { no, clock } => self.echo(no, clock),
+            DispatcherToNode::Expired => self.register(),
+            DispatcherToNode::Placement(placement) => self.place(placement),
+            DispatcherToNode::Interested { no } => {
+                shared.interest.confirmed(self.index, no);
+                if self.registering == Some(no) {
+                    self.registering = None;
+                    // What was published between the last registration and this one did not come here.
+                    self.receiver.lost();
+                }
+            }
+            DispatcherToNode::Request { from, incarnation, id, partition, deadline, body } => {
+                self.serve(Asked { from, incarnation, id, partition, deadline, body });
+            }
+            DispatcherToNode::Response { id, body } => match unpack("owner's answer", &body) {
+                Ok(answer) => shared.remote.answered(id, RemoteAnswer::Answer(answer)),
+                Err(error) => {
+                    tracing::error!(%error, "an owner's answer cannot be read");
+                    shared.remote.answered(id, RemoteAnswer::Broken);
+                }
+            },
+            DispatcherToNode::Undeliverable { id } => shared.remote.answered(id, RemoteAnswer::Undeliverable),
+            DispatcherToNode::Publish { body, .. } => match unpack("live event", &body) {
+                Ok(live) => self.receiver.live(live),
+                Err(error) => {
+                    tracing::error!(%error, "a live event cannot be read");
+                    self.receiver.lost();
+                }
+            },
+            DispatcherToNode::Gap => self.gap(),
+        }
+    }
+
+    fn echo(&mut self, no: u64, clock: Millis) {
+        while let Some((beat, sent)) = self.beats.pop_front() {
+            if beat == no {
+                self.control.0.lease.renew(sent, self.granted);
+                self.control.0.clock.hear(clock, Millis::now(), sent.elapsed());
+                break;
+            }
+            if beat > no {
+                self.beats.push_front((beat, sent));
+                break;
+            }
+        }
+    }
+
+    fn place(&self, placement: Placement) {
+        let shared = &self.control.0;
+        let newer = shared.placement.send_if_modified(|known| {
+            // The first is taken whatever its epoch.
+            let newer = placement.epoch > known.epoch || known.owners.is_empty();
+            if newer {
+                *known = Arc::new(placement);
+            }
+            newer
+        });
+        if newer {
+            let placement = shared.placement.borrow().clone();
+            self.owners.place(&placement, &shared.presentation.node);
+        }
+    }
+
+    /// Another node asks this one as an owner.
+    fn serve(&self, asked: Asked) {
+        let control = self.control.clone();
+        let Ok(permit) = Arc::clone(&self.requests).try_acquire_owned() else {
+            let busy = Refusal::new(ErrorCode::RetryLater, "the chat's owner has too much to do");
+            respond(&control, self.index, &asked, &Answer::Refused(busy));
+            return;
+        };
+        let (owners, index) = (self.owners.clone(), self.index);
+        self.tasks.spawn(async move {
+            let answer = match unpack::<OwnerRequest>("owner request", &asked.body) {
+                Ok(request) => owners.handle(asked.partition, request, asked.deadline).await,
+                Err(error) => {
+                    tracing::error!(%error, from = %asked.from, "a node asks what cannot be read");
+                    Answer::Refused(Refusal::new(ErrorCode::Internal, "the request cannot be read"))
+                }
+            };
+            respond(&control, index, &asked, &answer);
+            drop(permit);
+        });
+    }
+}
+
+/// A request of another node.
+struct Asked {
+    from: NodeId,
+    incarnation: Incarnation,
+    id: u64,
+    partition: Partition,
+    deadline: Millis,
+    body: Bytes,
+}
+
+fn respond(control: &Control, index: usize, asked: &Asked, answer: &Answer) {
+    let Some(line) = control.0.lines.get(index) else { return };
+    let response = NodeToDispatcher::Response {
+        to: asked.from.clone(),
+        incarnation: asked.incarnation,
+        id: asked.id,
+        body: pack(answer),
+    };
+    if let Err(error) = line.send(&response) {
+        // The asker waits until its deadline, and then asks again under the same name.
+        tracing::warn!(%error, to = %asked.from, "an answer could not be sent");
+    }
+}

@@ -1,0 +1,191 @@
+//! The node's links to the dispatchers: registration and its lease, the placement, interest in topics, requests to other owners and
+//! from other nodes, live events both ways.
+//!
+//! [`Control`] is what the rest of the node holds; [`link`] is the task that keeps one dispatcher's link.
+//!
+//! Absent on purpose: deciding anything. A frame is handed to whom it concerns: requests to the owners, events to delivery, answers to
+//! who waits for them.
+
+pub mod interest;
+pub mod lease;
+mod link;
+mod remote;
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
+};
+
+use bytes::Bytes;
+use common::{
+    ids::{Incarnation, NodeId},
+    link::{Events, Link, SendError},
+    wire::{
+        codec::pack,
+        peer::{Live, NodeToDispatcher, Placement, Topic},
+    },
+};
+use tokio::sync::watch;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+pub use self::{
+    interest::{Interest, InterestTimeout},
+    lease::{Clock, Lease},
+    remote::{Remote, RemoteAnswer},
+};
+use crate::owner::Owners;
+
+/// How a node presents itself to the dispatchers.
+#[derive(Clone, Debug)]
+pub struct Presentation {
+    /// Its name.
+    pub node: NodeId,
+    /// This life of it.
+    pub incarnation: Incarnation,
+    /// Where clients open sockets, without a path: `ws://host:port`.
+    pub socket_url: String,
+    /// Where the gateway sends requests: `http://host:port`.
+    pub http_url: String,
+    /// Sockets it takes.
+    pub capacity: u32,
+}
+
+/// What a dispatcher's frames are for.
+pub trait Receiver: Send + Sync + 'static {
+    /// A live event from another node. Must not block.
+    fn live(&self, live: Live);
+    /// Live events may have been lost: everything that is served must be looked at.
+    fn lost(&self);
+}
+
+/// A dispatcher's link as the rest of the node uses it.
+pub(crate) struct Line {
+    link: Link,
+    /// Whether the dispatcher knows this node: only then are other frames of use to it.
+    registered: AtomicBool,
+    /// Live events or changes of interest could not be sent: to be made good when there is room.
+    behind: AtomicBool,
+}
+
+impl Line {
+    fn ready(&self) -> bool {
+        self.registered.load(Ordering::Acquire)
+    }
+
+    fn send(&self, frame: &NodeToDispatcher) -> Result<(), SendError> {
+        self.send_bytes(pack(frame))
+    }
+
+    fn send_bytes(&self, bytes: Bytes) -> Result<(), SendError> {
+        self.link.send(bytes).map(drop)
+    }
+}
+
+/// The way to the dispatchers. Cheap to clone.
+#[derive(Clone)]
+pub struct Control(Arc<Shared>);
+
+struct Shared {
+    presentation: Presentation,
+    lines: Arc<[Line]>,
+    interest: Interest,
+    remote: Remote,
+    lease: Lease,
+    clock: Clock,
+    placement: watch::Sender<Arc<Placement>>,
+    sockets: Arc<AtomicU32>,
+}
+
+impl fmt::Debug for Control {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Control of {}", self.0.presentation.node)
+    }
+}
+
+impl Control {
+    /// Over these links, none of which is listened to before [`Self::start`]. `sockets` is read for each heartbeat.
+    pub fn new(presentation: Presentation, links: Vec<Link>, sockets: Arc<AtomicU32>) -> Self {
+        let lines: Arc<[Line]> = links
+            .into_iter()
+            .map(|link| Line { link, registered: AtomicBool::new(false), behind: AtomicBool::new(false) })
+            .collect();
+        Self(Arc::new(Shared {
+            interest: Interest::over(Arc::clone(&lines)),
+            remote: Remote::over(Arc::clone(&lines)),
+            presentation,
+            lines,
+            lease: Lease::default(),
+            clock: Clock::default(),
+            placement: watch::Sender::new(Arc::default()),
+            sockets,
+        }))
+    }
+
+    /// Listens to each link until `shutdown`; then leaves the cluster. `events` are the links' in their order.
+    pub fn start(
+        &self,
+        events: Vec<Events>,
+        owners: &Owners,
+        receiver: &Arc<dyn Receiver>,
+        tasks: &TaskTracker,
+        shutdown: &CancellationToken,
+    ) {
+        for (index, events) in events.into_iter().enumerate() {
+            let task = link::LinkTask::new(
+                self.clone(),
+                index,
+                owners.clone(),
+                Arc::clone(receiver),
+                tasks.clone(),
+                shutdown.clone(),
+            );
+            tasks.spawn(task.run(events));
+        }
+    }
+
+    /// The topics that dispatchers send here.
+    pub fn interest(&self) -> Interest {
+        self.0.interest.clone()
+    }
+
+    /// Requests to owners on other nodes.
+    pub fn remote(&self) -> Remote {
+        self.0.remote.clone()
+    }
+
+    /// Whether the dispatchers count on this node.
+    pub fn lease(&self) -> Lease {
+        self.0.lease.clone()
+    }
+
+    /// The dispatchers' clock.
+    pub fn clock(&self) -> Clock {
+        self.0.clock.clone()
+    }
+
+    /// Who owns what, as last heard.
+    pub fn placement(&self) -> watch::Receiver<Arc<Placement>> {
+        self.0.placement.subscribe()
+    }
+
+    /// Whether any dispatcher knows this node.
+    pub fn registered(&self) -> bool {
+        self.0.lines.iter().any(Line::ready)
+    }
+
+    /// Sends a live event to the nodes that have sessions for one of `topics`. What cannot be sent is marked as lost.
+    pub fn publish(&self, topics: Vec<Topic>, live: &Live) {
+        let lines = &self.0.lines;
+        let Some(line) = lines.iter().find(|line| line.ready()) else {
+            // Nobody hears of it; when a dispatcher is there again, the others must look.
+            lines.iter().for_each(|line| line.behind.store(true, Ordering::Release));
+            return;
+        };
+        if line.send(&NodeToDispatcher::Publish { topics, body: pack(live) }).is_err() {
+            line.behind.store(true, Ordering::Release);
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! Owning: for the partitions that the placement names this node for, it decides, numbers, appends and publishes.
+//!
+//! A partition is one task ([`partition`]): it takes over ([`takeover`]: claims, and reads what the store does not have yet), then
+//! serves one request after another: each chat has a queue ([`queue`]), a request waits in it for what it needs from the store
+//! ([`lookup`]), is decided by pure rules ([`policy`]) against the chat in memory ([`chat`]), appended, and answered when
+//! the log has confirmed it ([`publish`]), or, if it changes who is in a chat, when the writer has stored it ([`stored`]).
+//!
+//! Absent on purpose: who should own what (the dispatcher says so), and how requests get here (`forward`, `control`).
+
+mod chat;
+mod lookup;
+mod partition;
+mod policy;
+mod publish;
+mod queue;
+mod stored;
+mod takeover;
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use common::{
+    ids::{Incarnation, NodeId, Partition},
+    log::SharedLog,
+    store::SharedStore,
+    time::Millis,
+    wire::{
+        codes::ErrorCode,
+        owner::{Answer, OwnerRequest, Refusal},
+        peer::{Live, Placement, Topic},
+    },
+};
+use prometheus::{IntCounter, IntCounterVec, Opts, Registry};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use self::{lookup::Lookup, queue::Job, stored::Stored};
+use crate::control::{Clock, Lease};
+
+/// Requests that wait for one partition's task. At 5,000/s on one partition this is 0.4 s of work; when it is full, a request is
+/// refused with `retry_later`, surely not stored.
+const INTAKE: usize = 2_048;
+
+/// Where confirmed changes go: this node's own sessions, and the dispatchers for everybody else's.
+pub trait Outlet: Send + Sync + 'static {
+    /// Must not block; what it cannot pass on, it marks as lost, and receivers repair.
+    fn publish(&self, topics: Vec<Topic>, live: Live);
+}
+
+/// What an owner's memory may hold.
+#[derive(Clone, Copy, Debug)]
+pub struct OwnerLimits {
+    /// Bytes of undrained changes in one partition; beyond it requests are refused with `retry_later` until the writer has caught up.
+    pub undrained_bytes: usize,
+    /// Chats in memory in one partition; beyond it a chat that is not in memory is refused with `retry_later`.
+    pub chats: usize,
+}
+
+impl Default for OwnerLimits {
+    fn default() -> Self {
+        // 16 partitions on one node: 1 GiB of changes at the worst, and about 1 KiB a small chat.
+        Self { undrained_bytes: 64 * 1024 * 1024, chats: 50_000 }
+    }
+}
+
+/// What owning stands on.
+pub struct OwnerDeps {
+    /// This node.
+    pub node: NodeId,
+    /// This life of it.
+    pub incarnation: Incarnation,
+    /// The log.
+    pub log: SharedLog,
+    /// The store.
+    pub store: SharedStore,
+    /// Whether the dispatchers still count on this node.
+    pub lease: Lease,
+    /// The dispatchers' clock.
+    pub clock: Clock,
+    /// Where confirmed changes go.
+    pub outlet: Arc<dyn Outlet>,
+    /// Bounds.
+    pub limits: OwnerLimits,
+}
+
+struct Context {
+    node: NodeId,
+    incarnation: Incarnation,
+    log: SharedLog,
+    store: SharedStore,
+    lease: Lease,
+    clock: Clock,
+    outlet: Arc<dyn Outlet>,
+    limits: OwnerLimits,
+    stored: Stored,
+    lookup: Lookup,
+    metrics: Metrics,
+}
+
+struct Metrics {
+    appended: IntCounter,
+    confirmed: IntCounter,
+    repeats: IntCounter,
+    terms: IntCounterVec,
+}
+
+impl Metrics {
+    fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let metrics = Self {
+            appended: IntCounter::new(
+                "owner_appended_total",
+                "Records appended to the log, claims excluded",
+            )?,
+            confirmed: IntCounter::new("owner_confirmed_total", "Records confirmed by the log")?,
+            repeats: IntCounter::new("owner_repeats_total", "Sends that were known already")?,
+            terms: IntCounterVec::new(
+                Opts::new("owner_terms_total", "Terms that began or ended, by how"),
+                &["how"],
+            )?,
+        };
+        registry.register(Box::new(metrics.appended.clone()))?;
+        registry.register(Box::new(metrics.confirmed.clone()))?;
+        registry.register(Box::new(metrics.repeats.clone()))?;
+        registry.register(Box::new(metrics.terms.clone()))?;
+        Ok(metrics)
+    }
+}
+
+/// The door to every partition's task. Cheap to clone.
+#[derive(Clone)]
+pub struct Owners(Arc<Vec<Handle>>);
+
+impl fmt::Debug for Owners {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Owners of {} partitions", self.0.len())
+    }
+}
+
+struct Handle {
+    jobs: mpsc::Sender<Job>,
+    named: watch::Sender<bool>,
+}
+
+impl Owners {
+    /// Starts a task for each partition; none owns anything before [`Self::place`]. They end with `shutdown`, after what they
+    /// appended is settled.
+    ///
+    /// # Errors
+    /// When the registry has one of the metrics' names already.
+    pub fn start(
+        deps: OwnerDeps,
+        registry: &Registry,
+        tasks: &TaskTracker,
+        shutdown: &CancellationToken,
+    ) -> Result<Self, prometheus::Error> {
+        let partitions = deps.log.partitions();
+        let context = Arc::new(Context {
+            stored: Stored::start(deps.store.clone(), tasks, shutdown.clone()),
+            lookup: Lookup::start(deps.store.clone(), tasks, shutdown.clone()),
+            metrics: Metrics::new(registry)?,
+            node: deps.node,
+            incarnation: deps.incarnation,
+            log: deps.log,
+            store: deps.store,
+            lease: deps.lease,
+            clock: deps.clock,
+            outlet: deps.outlet,
+            limits: deps.limits,
+        });
+        let handles = (0..partitions).map(|number| {
+            let (jobs, intake) = mpsc::channel(INTAKE);
+            let (named, is_named) = watch::channel(false);
+            tasks.spawn(partition::run(Arc::clone(&context), number, intake, is_named, shutdown.clone()));
+            Handle { jobs, named }
+        });
+        Ok(Self(Arc::new(handles.collect())))
+    }
+
+    /// Takes over what the placement names this node for, and hands over what it does not.
+    pub fn place(&self, placement: &Placement, node: &NodeId) {
+        for (number, handle) in self.0.iter().enumerate() {
+            let mine = placement.owners.get(number).is_some_and(|owner| owner.as_ref() == Some(node));
+            handle.named.send_if_modified(|named| std::mem::replace(named, mine) != mine);
+        }
+    }
+
+    /// Asks this node as the owner of `partition`. Answers [`Answer::NotOwner`] when it is not; past `deadline` it stores nothing.
+    pub async fn handle(&self, partition: Partition, request: OwnerRequest, deadline: Millis) -> Answer {
+        let Some(handle) = self.0.get(usize::from(partition)) else { return Answer::NotOwner };
+        let (reply, answer) = oneshot::channel();
+        match handle.jobs.try_send(Job::new(request, deadline, reply)) {
+            // The partition was dropped after the request was appended, or in the middle of it.
+            Ok(()) => answer.await.unwrap_or(Answer::Unknown),
+            Err(mpsc::error::TrySendError::Full(_)) => retry_later("the chat's owner has too much to do"),
+            Err(mpsc::error::TrySendError::Closed(_)) => Answer::NotOwner,
+        }
+    }
+}
+
+fn retry_later(detail: &str) -> Answer {
+    Answer::Refused(later(detail))
+}
+
+fn later(detail: &str) -> Refusal {
+    Refusal {
+        retry_after_ms: Some(u64::try_from(RETRY_AFTER.as_millis()).unwrap_or(u64::MAX)),
+        ..Refusal::new(ErrorCode::RetryLater, detail)
+    }
+}
+
+/// What a refused client is told to wait: about as long as a full intake takes to empty.
+const RETRY_AFTER: Duration = Duration::from_millis(500);

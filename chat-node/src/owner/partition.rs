@@ -1,0 +1,683 @@
+//! One partition's task: not named, taking over, owning, and round again.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    ops::ControlFlow,
+    sync::Arc,
+    time::Duration,
+};
+
+use common::{
+    ids::{ChatKey, MessageId, Offset, Partition, Seq, UserId},
+    model::Message,
+    store::{ChatRow, Found, StoreError},
+    wire::{
+        codes::ErrorCode,
+        owner::{Answer, Ask, Draft, OwnerRequest, Refusal, Sent},
+        peer::Live,
+        record::{Change, Record, What},
+    },
+};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+    time::{Instant, MissedTickBehavior},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Context,
+    chat::{Chat, Kept, Known},
+    later,
+    policy::{self, Decision},
+    publish::{Confirmed, Lost, Tail, announcement, refused},
+    queue::{CHAT_QUEUE, Job, Open, Slot},
+    retry_later,
+    stored::Positions,
+    takeover::{self, Taken},
+};
+
+/// How long what is under way may take to settle when the partition is handed over or the node stops.
+const FLUSH: Duration = Duration::from_secs(2);
+/// How often memory is looked through for what is no longer needed.
+const TIDY: Duration = Duration::from_secs(5);
+/// Between two tries to take a partition over.
+const CLAIM_PAUSE: Duration = Duration::from_millis(250);
+/// Bytes of records in one answer: a link's frame is bounded at a few MiB.
+const ANSWER_BYTES: usize = 1024 * 1024;
+
+/// Serves the partition whenever this node is named for it, until `shutdown`.
+pub(super) async fn run(
+    context: Arc<Context>,
+    partition: Partition,
+    mut jobs: mpsc::Receiver<Job>,
+    mut named: watch::Receiver<bool>,
+    shutdown: CancellationToken,
+) {
+    loop {
+        let is_named = *named.borrow_and_update();
+        if !is_named {
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                changed = named.changed() => if changed.is_err() { return },
+                job = jobs.recv() => match job {
+                    Some(job) => job.answer(Answer::NotOwner),
+                    None => return,
+                },
+            }
+            continue;
+        }
+        let taken = tokio::select! {
+            () = shutdown.cancelled() => return,
+            _ = named.changed() => continue,
+            taken = takeover::take(&context, partition) => taken,
+        };
+        match taken {
+            Ok(taken) => {
+                tracing::info!(partition, term = taken.term, undrained = taken.bytes, "owns the partition");
+                let mut owned = Owned::new(Arc::clone(&context), partition, taken);
+                match owned.serve(&mut jobs, &mut named, &shutdown).await {
+                    Ok(()) => tracing::info!(partition, term = owned.tail.term(), "gave the partition up"),
+                    Err(lost) => {
+                        context.metrics.terms.with_label_values(&["lost"]).inc();
+                        tracing::warn!(partition, %lost, "lost the partition");
+                    }
+                }
+                owned.abandon();
+            }
+            Err(failure) => {
+                tracing::warn!(partition, %failure, "cannot take the partition over; trying again");
+                tokio::select! {
+                    () = shutdown.cancelled() => return,
+                    () = tokio::time::sleep(CLAIM_PAUSE) => {}
+                    _ = named.changed() => {}
+                }
+            }
+        }
+    }
+}
+
+/// What the store answered about a chat.
+enum Fetched {
+    Chat(Result<Option<ChatRow>, StoreError>),
+    Sends(Result<Vec<Found>, StoreError>),
+    Message(Result<Option<Message>, StoreError>),
+}
+
+/// A partition in this node's hands: one term of it.
+struct Owned {
+    context: Arc<Context>,
+    partition: Partition,
+    since: Instant,
+    tail: Tail,
+    slots: HashMap<ChatKey, Slot>,
+    /// Everything before is in the store.
+    drained: Offset,
+    /// Bytes of undrained changes, roughly: counted up by appends, counted anew when memory is tidied.
+    bytes: usize,
+    /// Confirmed requests that wait for the store.
+    unstored: BTreeMap<Offset, Vec<Open>>,
+    /// What is said once it is stored.
+    announcements: BTreeMap<Offset, Arc<Change>>,
+    fetches: JoinSet<(ChatKey, Fetched)>,
+}
+
+impl Owned {
+    fn new(context: Arc<Context>, partition: Partition, taken: Taken) -> Self {
+        let Taken { term, drained, slots, bytes } = taken;
+        let mut announcements = BTreeMap::new();
+        for slot in slots.values() {
+            // The owner before may have died between the log's confirmation and telling anybody; receivers drop what they have.
+            let kept = slot.chat().into_iter().flat_map(|chat| chat.undrained(drained)).chain(&slot.replay);
+            for kept in kept {
+                context.outlet.publish(vec![kept.change.key().into()], Live::Change(kept.payload.clone()));
+            }
+            announcements
+                .extend(slot.chat().map(|chat| chat.undrained_memberships(drained)).unwrap_or_default());
+            let replayed = slot.replay.iter().filter(|kept| kept.change.of_membership());
+            announcements.extend(replayed.map(|kept| (kept.offset, Arc::clone(&kept.change))));
+        }
+        Self {
+            context,
+            partition,
+            since: Instant::now(),
+            tail: Tail::new(term),
+            slots,
+            drained,
+            bytes,
+            unstored: BTreeMap::new(),
+            announcements,
+            fetches: JoinSet::new(),
+        }
+    }
+
+    /// Serves until the partition is to be given up; an error says that it was lost.
+    async fn serve(
+        &mut self,
+        jobs: &mut mpsc::Receiver<Job>,
+        named: &mut watch::Receiver<bool>,
+        shutdown: &CancellationToken,
+    ) -> Result<(), Lost> {
+        let mut positions = self.context.stored.watch();
+        positions.mark_changed();
+        let mut tidy = tokio::time::interval(TIDY);
+        tidy.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => return self.flush().await,
+                changed = named.changed() => {
+                    if changed.is_err() || !*named.borrow() {
+                        return self.flush().await;
+                    }
+                }
+                settled = self.tail.settled() => {
+                    self.confirmed(settled?);
+                    while let Some(settled) = self.tail.settled_now() {
+                        self.confirmed(settled?);
+                    }
+                }
+                Some(Ok((key, fetched))) = self.fetches.join_next() => self.fetched(key, fetched).await,
+                Ok(()) = positions.changed() => {
+                    let read = positions.borrow_and_update().clone();
+                    self.stored(&read);
+                }
+                _ = tidy.tick() => self.tidy(),
+                job = jobs.recv(), if !self.tail.is_full() => match job {
+                    Some(job) => self.take(job).await,
+                    None => return self.flush().await,
+                },
+            }
+        }
+    }
+
+    /// Lets what is under way settle.
+    async fn flush(&mut self) -> Result<(), Lost> {
+        let all = async {
+            while !self.tail.is_empty() {
+                let settled = self.tail.settled().await?;
+                self.confirmed(settled);
+            }
+            Ok(())
+        };
+        // What does not settle in time is dropped with the term: its askers hear that it is not known.
+        tokio::time::timeout(FLUSH, all).await.unwrap_or(Ok(()))
+    }
+
+    /// The term is over: what was never appended is surely not stored, and the rest is not known.
+    fn abandon(&mut self) {
+        for job in self.slots.values_mut().flat_map(|slot| slot.jobs.drain(..)) {
+            job.answer(Answer::NotOwner);
+        }
+    }
+
+    async fn take(&mut self, job: Job) {
+        let key = job.request.key();
+        let crowded = self.slots.len() >= self.context.limits.chats && !self.slots.contains_key(&key);
+        if crowded {
+            return job.answer(retry_later("the chat's owner has as many chats in memory as it may have"));
+        }
+        let slot = self.slots.entry(key).or_default();
+        if slot.jobs.len() >= CHAT_QUEUE {
+            return job.answer(retry_later("the chat has too many requests waiting"));
+        }
+        slot.jobs.push_back(job);
+        self.advance(key).await;
+    }
+
+    /// Serves a chat's queue until it is empty or must wait for the store.
+    async fn advance(&mut self, key: ChatKey) {
+        while let ControlFlow::Continue(job) = self.next_job(key) {
+            self.execute(key, job).await;
+        }
+    }
+
+    /// The chat's next request, if it has what it needs; else what it needs is asked for.
+    fn next_job(&mut self, key: ChatKey) -> ControlFlow<(), Job> {
+        let Some(slot) = self.slots.get_mut(&key).filter(|slot| !slot.fetching) else {
+            return ControlFlow::Break(());
+        };
+        let Some(job) = slot.jobs.front() else { return ControlFlow::Break(()) };
+        let lookup = self.context.lookup.clone();
+        let fetch = match &slot.chat {
+            None => {
+                self.fetches.spawn(async move { (key, Fetched::Chat(lookup.chat(key).await)) });
+                true
+            }
+            Some(None) => false,
+            Some(Some(chat)) => {
+                let now = Instant::now();
+                if let Some(number) = job.unknown_message(chat) {
+                    let store = self.context.store.clone();
+                    self.fetches
+                        .spawn(async move { (key, Fetched::Message(store.message(key, number).await)) });
+                    true
+                } else if job.unknown_names(chat, self.since, now).is_empty() {
+                    false
+                } else {
+                    // Whatever else waits here is asked for along with it.
+                    let mut names = Vec::new();
+                    for job in &mut slot.jobs {
+                        names.extend(job.unknown_names(chat, self.since, now));
+                        job.looked_up = true;
+                    }
+                    self.fetches.spawn(async move { (key, Fetched::Sends(lookup.sends(names).await)) });
+                    true
+                }
+            }
+        };
+        slot.fetching = fetch;
+        match slot.jobs.pop_front() {
+            Some(job) if !fetch => ControlFlow::Continue(job),
+            Some(job) => {
+                slot.jobs.push_front(job);
+                ControlFlow::Break(())
+            }
+            None => ControlFlow::Break(()),
+        }
+    }
+
+    /// The store has answered.
+    async fn fetched(&mut self, key: ChatKey, fetched: Fetched) {
+        let now = Instant::now();
+        let Some(slot) = self.slots.get_mut(&key) else { return };
+        slot.fetching = false;
+        let failed = match fetched {
+            Fetched::Chat(Ok(row)) => {
+                let replay = std::mem::take(&mut slot.replay);
+                let mut chat = row.map(|row| Box::new(Chat::from_row(row, now)));
+                if let Some(chat) = &mut chat {
+                    for kept in replay {
+                        chat.apply(kept, now);
+                    }
+                    chat.confirm_all();
+                } else if !replay.is_empty() {
+                    tracing::error!(chat = %key, "the log changes a chat that the store does not have");
+                }
+                slot.chat = Some(chat);
+                None
+            }
+            Fetched::Sends(Ok(found)) => {
+                if let Some(chat) = slot.chat_mut() {
+                    for found in found {
+                        chat.found(found, now);
+                    }
+                }
+                None
+            }
+            Fetched::Message(Ok(message)) => {
+                if let Some(job) = slot.jobs.front_mut() {
+                    job.message = Some(message);
+                }
+                None
+            }
+            Fetched::Chat(Err(error)) | Fetched::Sends(Err(error)) | Fetched::Message(Err(error)) => {
+                Some(error)
+            }
+        };
+        if let Some(error) = failed {
+            tracing::warn!(chat = %key, %error, "a chat's requests are refused: the store did not answer");
+            for job in slot.jobs.drain(..) {
+                job.answer(retry_later("the store does not answer at the moment"));
+            }
+            return;
+        }
+        self.advance(key).await;
+    }
+
+    async fn execute(&mut self, key: ChatKey, job: Job) {
+        if self.context.clock.now() > job.deadline {
+            return job.answer(retry_later("the request came too late"));
+        }
+        if self.bytes > self.context.limits.undrained_bytes && !job.request.ask.reads() {
+            return job.answer(retry_later("the storage writer is too far behind"));
+        }
+        let OwnerRequest { by, retry, ask, .. } = job.request.clone();
+        match ask {
+            Ask::Send(drafts) => self.send(key, job, by, &drafts).await,
+            Ask::CreateGroup { name, description, members, first } => {
+                let first = first.as_ref().map(|draft| (draft, MessageId::random()));
+                let changes = policy::create_group(by, name.as_ref(), description.as_ref(), &members, first);
+                self.create_group(key, job, by, changes).await;
+            }
+            Ask::Recent => {
+                let answer = self.recent(key, by);
+                job.answer(answer);
+            }
+            Ask::Changes { after } => {
+                let answer = self.changes(key, after);
+                job.answer(answer);
+            }
+            Ask::OpenDirect { peer } => {
+                let decision = policy::open_direct(self.chat(key), by, peer);
+                self.decided(key, job, by, decision).await;
+            }
+            Ask::Edit { .. }
+            | Ask::Erase { .. }
+            | Ask::AddMember { .. }
+            | Ask::RemoveMember { .. }
+            | Ask::Update { .. }
+            | Ask::DeleteChat => {
+                let decision = match self.chat(key) {
+                    Some(chat) => self.decide(chat, &job, by, retry, &ask),
+                    None => Err(policy::no_such_chat()),
+                };
+                self.decided(key, job, by, decision).await;
+            }
+        }
+    }
+
+    fn chat(&self, key: ChatKey) -> Option<&Chat> {
+        self.slots.get(&key).and_then(Slot::chat)
+    }
+
+    fn decide(
+        &self,
+        chat: &Chat,
+        job: &Job,
+        by: UserId,
+        retry: bool,
+        ask: &Ask,
+    ) -> Result<Decision, Refusal> {
+        match ask {
+            Ask::Edit { number, body } => {
+                let message = known_message(chat, job, *number);
+                policy::edit(chat, by, message, body, self.context.clock.now().max(chat.last_at))
+            }
+            Ask::Erase { number } => {
+                if let Known::Erased(_) = chat.message(*number) {
+                    return Ok(Decision::Already);
+                }
+                policy::erase(chat, by, *number, known_message(chat, job, *number))
+            }
+            Ask::AddMember { user } => policy::add_member(chat, by, *user),
+            Ask::RemoveMember { user } => policy::remove_member(chat, by, *user, retry),
+            Ask::Update { name, description } => {
+                policy::update(chat, by, name.as_ref(), description.as_ref())
+            }
+            Ask::DeleteChat => policy::delete_chat(chat, by, retry),
+            _ => Err(Refusal::new(ErrorCode::Internal, "not a decision")),
+        }
+    }
+
+    /// Appends what was decided, and lets the request wait for it; or for what was so already.
+    async fn decided(&mut self, key: ChatKey, job: Job, by: UserId, decision: Result<Decision, Refusal>) {
+        let made = match decision {
+            Err(refusal) => return job.answer(self.read(Answer::Refused(refusal))),
+            Ok(Decision::Already) => false,
+            Ok(Decision::Append(what)) => match self.append(key, by, what).await {
+                Ok(()) => true,
+                Err(refusal) => return job.answer(Answer::Refused(refusal)),
+            },
+        };
+        self.wait_for_head(key, job, made);
+    }
+
+    /// The chat as decided is the answer, once the log has it, and once the store has its members.
+    fn wait_for_head(&mut self, key: ChatKey, job: Job, made: bool) {
+        let Some(chat) = self.chat(key) else { return job.answer(Answer::Refused(policy::no_such_chat())) };
+        let seq = chat.head.seq;
+        let of_membership = matches!(
+            job.request.ask,
+            Ask::OpenDirect { .. }
+                | Ask::CreateGroup { .. }
+                | Ask::AddMember { .. }
+                | Ask::RemoveMember { .. }
+                | Ask::DeleteChat
+        );
+        let stored = chat.membership_offset.filter(|_| of_membership);
+        let n = self.n_of(chat, seq);
+        let answer = match job.request.ask {
+            Ask::OpenDirect { .. } | Ask::CreateGroup { .. } => Answer::Created { made, seq },
+            _ => Answer::Done { seq },
+        };
+        self.open(n, job.open(answer, stored));
+    }
+
+    /// The place in this term of the chat's change `seq`; 0 when it is confirmed.
+    fn n_of(&self, chat: &Chat, seq: Seq) -> u64 {
+        if seq <= chat.confirmed.seq {
+            0
+        } else {
+            chat.offset_of(seq).map_or(0, |offset| self.tail.n_at(offset))
+        }
+    }
+
+    fn open(&mut self, n: u64, open: Open) {
+        if let Some(open) = self.tail.wait(n, open) {
+            self.await_store(open);
+        }
+    }
+
+    fn await_store(&mut self, open: Open) {
+        match open.stored {
+            Some(offset) if offset >= self.drained => {
+                let open = open.hurry(self.context.stored.urgent());
+                self.unstored.entry(offset).or_default().push(open);
+            }
+            _ => open.finish(),
+        }
+    }
+
+    async fn send(&mut self, key: ChatKey, job: Job, by: UserId, drafts: &[Draft]) {
+        let mut outcomes = Vec::with_capacity(drafts.len());
+        let mut n = 0;
+        for draft in drafts {
+            // What follows a draft that may be sent again must not overtake it.
+            let stuck = matches!(outcomes.last(), Some(Err(Refusal { code, .. })) if code.temporary());
+            let outcome = if stuck {
+                Err(later("an earlier message of the same chat was not accepted"))
+            } else {
+                self.send_one(key, by, draft).await
+            };
+            // As with reads: a refusal of a node that was replaced says nothing.
+            let outcome = outcome.map_err(|refusal| {
+                if self.context.lease.holds() {
+                    refusal
+                } else {
+                    later("the chat's owner has no lease at the moment")
+                }
+            });
+            outcomes.push(outcome.map(|(sent, at)| {
+                n = n.max(at);
+                sent
+            }));
+        }
+        self.open(n, job.open(Answer::Sent(outcomes), None));
+    }
+
+    /// The message, and the place in the term that must be confirmed before it is told.
+    async fn send_one(&mut self, key: ChatKey, by: UserId, draft: &Draft) -> Result<(Sent, u64), Refusal> {
+        let chat = self.chat(key).ok_or_else(policy::no_such_chat)?;
+        if let Some(accepted) = draft.client_id.as_ref().and_then(|client_id| chat.accepted(by, client_id)) {
+            policy::repeat(draft, &accepted)?;
+            self.context.metrics.repeats.inc();
+            let sent = Sent {
+                id: accepted.id,
+                number: accepted.number,
+                seq: accepted.seq,
+                at: accepted.at,
+                repeat: true,
+                masked: None,
+            };
+            return Ok((sent, self.n_of(chat, accepted.seq)));
+        }
+        let id = MessageId::random();
+        let what = policy::send(chat, by, draft, id)?;
+        self.append(key, by, what).await?;
+        let chat = self.chat(key).ok_or_else(policy::no_such_chat)?;
+        let sent = Sent {
+            id,
+            number: chat.head.number,
+            seq: chat.head.seq,
+            at: chat.last_at,
+            repeat: false,
+            masked: None,
+        };
+        let n = self.n_of(chat, sent.seq);
+        Ok((sent, n))
+    }
+
+    /// Makes a group of these changes, or goes on where an earlier try broke off.
+    async fn create_group(&mut self, key: ChatKey, job: Job, by: UserId, changes: Vec<What>) {
+        let mut done = 0;
+        if let Some(chat) = self.chat(key) {
+            if chat.created_by != by || chat.deleted || !chat.members.contains_key(&by) {
+                return job.answer(Answer::Refused(Refusal::new(
+                    ErrorCode::IdConflict,
+                    "another chat was made under this key; it stands",
+                )));
+            }
+            done = usize::try_from(chat.head.seq).unwrap_or(usize::MAX);
+        }
+        let made = done < changes.len();
+        for what in changes.into_iter().skip(done) {
+            if let Err(refusal) = self.append(key, by, what).await {
+                return job.answer(Answer::Refused(refusal));
+            }
+        }
+        self.wait_for_head(key, job, made);
+    }
+
+    /// Puts a change at the end of the log, and into memory. A refusal means that it is surely not there.
+    async fn append(&mut self, key: ChatKey, by: UserId, what: What) -> Result<(), Refusal> {
+        let slot = self.slots.get(&key);
+        let chat = slot.and_then(Slot::chat);
+        let now = self.context.clock.now();
+        let change = Arc::new(Change {
+            app: key.app,
+            chat: key.chat,
+            term: self.tail.term(),
+            n: self.tail.next_n(),
+            seq: chat.map_or(0, |chat| chat.head.seq) + 1,
+            at: chat.map_or(now, |chat| now.max(chat.last_at)),
+            by,
+            what,
+        });
+        let offset = self.tail.offset_of(change.n);
+        // The record is encoded once: these bytes go to the log, to this node's sessions, and to other nodes.
+        let payload = Record::encode_change(&change);
+        let name = bytes::Bytes::copy_from_slice(&key.to_bytes());
+        let receipt = self.context.log.append(self.partition, name, payload.clone()).await;
+        let receipt = receipt.map_err(|error| refused(&error))?;
+        self.context.metrics.appended.inc();
+        self.bytes += payload.len();
+        self.tail.push(Arc::clone(&change), payload.clone(), receipt);
+        if change.of_membership() {
+            self.announcements.insert(offset, Arc::clone(&change));
+        }
+        let now = Instant::now();
+        let slot = self.slots.entry(key).or_default();
+        if slot.chat().is_none() {
+            slot.chat = Some(Chat::begin(&change, now).map(Box::new));
+        }
+        if let Some(chat) = slot.chat_mut() {
+            chat.apply(Kept { offset, change, payload }, now);
+        }
+        Ok(())
+    }
+
+    /// The log has a record: it is shown, and who waited for it is answered.
+    fn confirmed(&mut self, confirmed: Confirmed) {
+        let Confirmed { change, payload, finished } = confirmed;
+        self.context.metrics.confirmed.inc();
+        let key = change.key();
+        if let Some(chat) = self.slots.get_mut(&key).and_then(Slot::chat_mut) {
+            chat.confirm(&change);
+        }
+        self.context.outlet.publish(vec![key.into()], Live::Change(payload));
+        for open in finished {
+            self.await_store(open);
+        }
+    }
+
+    /// The writer got on.
+    fn stored(&mut self, positions: &Positions) {
+        let Some(position) = positions.get(&self.partition) else { return };
+        if position.log != self.context.log.id() || position.offset <= self.drained {
+            return;
+        }
+        self.drained = position.offset;
+        let later = self.announcements.split_off(&self.drained);
+        for change in std::mem::replace(&mut self.announcements, later).into_values() {
+            if let Some((topics, live)) = announcement(&change) {
+                self.context.outlet.publish(topics, live);
+            }
+        }
+        let later = self.unstored.split_off(&self.drained);
+        for open in std::mem::replace(&mut self.unstored, later).into_values().flatten() {
+            open.finish();
+        }
+        if self.bytes > self.context.limits.undrained_bytes / 2 {
+            self.tidy();
+        }
+    }
+
+    /// Forgets what the store has and nobody uses.
+    fn tidy(&mut self) {
+        let (drained, now) = (self.drained, Instant::now());
+        let mut bytes = 0;
+        self.slots.retain(|_, slot| {
+            bytes += slot.replay.iter().map(|kept| kept.payload.len()).sum::<usize>();
+            let waits = slot.fetching || !slot.jobs.is_empty() || !slot.replay.is_empty();
+            let idle = match &mut slot.chat {
+                Some(Some(chat)) => {
+                    chat.forget(drained, now);
+                    bytes += chat.kept_bytes;
+                    chat.idle(drained, now)
+                }
+                Some(None) | None => true,
+            };
+            waits || !idle
+        });
+        self.bytes = bytes;
+    }
+
+    /// What `by` may read that the store may lack.
+    fn recent(&self, key: ChatKey, by: UserId) -> Answer {
+        let Some(chat) = self.chat(key).filter(|chat| chat.reader(by)) else {
+            return Answer::Refused(policy::no_such_chat());
+        };
+        let changes = chat.undrained(self.drained).map(|kept| kept.payload.clone()).collect();
+        self.read(Answer::Recent { head: chat.confirmed, changes })
+    }
+
+    /// What a node missed.
+    fn changes(&self, key: ChatKey, after: Seq) -> Answer {
+        let Some(chat) = self.chat(key) else {
+            return self.read(Answer::Changes {
+                changes: Vec::new(),
+                head: common::model::Head::default(),
+                complete: false,
+            });
+        };
+        let mut bytes = 0;
+        let mut fits = |kept: &&Kept| {
+            bytes += kept.payload.len();
+            bytes <= ANSWER_BYTES
+        };
+        let changes: Option<Vec<_>> = chat
+            .changes_after(after)
+            .map(|changes| changes.take_while(&mut fits).map(|kept| kept.payload.clone()).collect());
+        let reached = changes.as_ref().map(|changes| after + changes.len() as u64);
+        self.read(Answer::Changes {
+            head: chat.confirmed,
+            complete: reached.is_some_and(|reached| reached >= chat.confirmed.seq),
+            changes: changes.unwrap_or_default(),
+        })
+    }
+
+    /// What the log does not check (a read, a refusal) counts only if nobody else can own the partition by now: asked afterwards.
+    fn read(&self, answer: Answer) -> Answer {
+        if self.context.lease.holds() { answer } else { Answer::NotOwner }
+    }
+}
+
+/// The message as it stands, from memory or as the store has it.
+fn known_message(chat: &Chat, job: &Job, number: u64) -> Option<Message> {
+    match chat.message(number) {
+        Known::Message(message) => Some(*message),
+        Known::Erased(_) | Known::Never => None,
+        Known::InStore => job.message.clone().flatten(),
+    }
+}

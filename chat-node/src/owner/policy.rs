@@ -1,0 +1,240 @@
+//! Who may do what, and what becomes of it: pure. A request against a chat as it stands gives a change or a refusal.
+//!
+//! | | member | admin | owner |
+//! | --- | --- | --- | --- |
+//! | read, write, leave, edit and delete own messages | yes | yes | yes |
+//! | delete others' messages, add and remove members, name and describe | – | yes | yes |
+//! | delete the group | – | – | yes |
+//!
+//! In a direct chat both are members, and neither comes or goes. A stranger is told that there is no such chat.
+
+use common::{
+    ids::{MessageId, Number, UserId},
+    model::{ChatKind, Message, Role, limits},
+    store::fingerprint,
+    time::Millis,
+    wire::{
+        codes::ErrorCode,
+        owner::{Draft, Refusal},
+        record::What,
+    },
+};
+
+use super::chat::{Accepted, Chat};
+
+/// What a request comes to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Decision {
+    /// This is to be appended.
+    Append(What),
+    /// It is so already, since the change with this `seq` at the latest.
+    Already,
+}
+
+pub(super) fn no_such_chat() -> Refusal {
+    Refusal::new(ErrorCode::NotFound, "there is no such chat, or it is not yours")
+}
+
+fn no_such_message() -> Refusal {
+    Refusal::new(ErrorCode::NotFound, "there is no such message")
+}
+
+fn forbidden(detail: &str) -> Refusal {
+    Refusal::new(ErrorCode::Forbidden, detail)
+}
+
+/// The caller's role; strangers learn nothing.
+fn role(chat: &Chat, by: UserId) -> Result<Role, Refusal> {
+    match chat.members.get(&by) {
+        Some(member) if !chat.deleted => Ok(member.role),
+        _ => Err(no_such_chat()),
+    }
+}
+
+/// The caller's role in a group.
+fn group_role(chat: &Chat, by: UserId) -> Result<Role, Refusal> {
+    let role = role(chat, by)?;
+    if chat.kind == ChatKind::Direct {
+        return Err(forbidden("a direct chat has two members, no name, and stays"));
+    }
+    Ok(role)
+}
+
+fn manages(role: Role) -> bool {
+    matches!(role, Role::Admin | Role::Owner)
+}
+
+/// A new message. Whether it is a repeat was asked before ([`repeat`]).
+pub(super) fn send(chat: &Chat, by: UserId, draft: &Draft, id: MessageId) -> Result<What, Refusal> {
+    role(chat, by)?;
+    let number = chat.head.number + 1;
+    if draft.reply_to.is_some_and(|answered| answered >= number) {
+        return Err(Refusal::new(ErrorCode::Invalid, "reply_to: there is no such message"));
+    }
+    Ok(What::Sent {
+        id,
+        number,
+        client_id: draft.client_id.clone(),
+        body: draft.body.clone(),
+        kind: draft.kind,
+        reply_to: draft.reply_to,
+        attachments: draft.attachments.clone(),
+    })
+}
+
+/// The message that was accepted under the draft's name, if it is the same; the first one stands.
+pub(super) fn repeat(draft: &Draft, accepted: &Accepted) -> Result<(), Refusal> {
+    if fingerprint(&draft.body, draft.kind, draft.reply_to, &draft.attachments) == accepted.fingerprint {
+        Ok(())
+    } else {
+        Err(Refusal::new(ErrorCode::IdConflict, "another message was sent under this client_id; it stands"))
+    }
+}
+
+/// A message's new text. `message` is the message as it stands; none: there is no such one, or it was deleted.
+pub(super) fn edit(
+    chat: &Chat,
+    by: UserId,
+    message: Option<Message>,
+    body: &str,
+    at: Millis,
+) -> Result<Decision, Refusal> {
+    role(chat, by)?;
+    let mut message = message.filter(|message| !message.deleted).ok_or_else(no_such_message)?;
+    if message.from != by {
+        return Err(forbidden("only its sender may edit a message"));
+    }
+    if message.body == body {
+        return Ok(Decision::Already);
+    }
+    message.body = body.to_owned();
+    message.edited_at = Some(at);
+    Ok(Decision::Append(What::Edited { message: Box::new(message) }))
+}
+
+/// The end of a message.
+pub(super) fn erase(
+    chat: &Chat,
+    by: UserId,
+    number: Number,
+    message: Option<Message>,
+) -> Result<Decision, Refusal> {
+    let role = role(chat, by)?;
+    let message = message.ok_or_else(no_such_message)?;
+    if message.from != by && !manages(role) {
+        return Err(forbidden("only its sender or an admin may delete a message"));
+    }
+    Ok(if message.deleted { Decision::Already } else { Decision::Append(What::Erased { number }) })
+}
+
+/// Somebody new.
+pub(super) fn add_member(chat: &Chat, by: UserId, user: UserId) -> Result<Decision, Refusal> {
+    if !manages(group_role(chat, by)?) {
+        return Err(forbidden("only the group's owner may add members"));
+    }
+    if chat.members.contains_key(&user) {
+        return Ok(Decision::Already);
+    }
+    if chat.members.len() >= limits::MEMBERS {
+        return Err(Refusal::new(
+            ErrorCode::TooLarge,
+            format!("a chat has at most {} members", limits::MEMBERS),
+        ));
+    }
+    Ok(Decision::Append(What::Joined { user, role: Role::Member }))
+}
+
+/// Somebody leaves, or is removed. `retry`: a caller who is gone may be asking again.
+pub(super) fn remove_member(chat: &Chat, by: UserId, user: UserId, retry: bool) -> Result<Decision, Refusal> {
+    if by == user && retry && !chat.deleted && !chat.members.contains_key(&by) {
+        return Ok(Decision::Already);
+    }
+    let role = group_role(chat, by)?;
+    let Some(member) = chat.members.get(&user) else {
+        return if retry {
+            Ok(Decision::Already)
+        } else {
+            Err(Refusal::new(ErrorCode::NotFound, "there is no such member"))
+        };
+    };
+    if by != user && (!manages(role) || member.role == Role::Owner) {
+        return Err(forbidden("only the group's owner may remove members"));
+    }
+    let heir = if member.role == Role::Owner { chat.heir(user) } else { None };
+    Ok(Decision::Append(What::Left { user, heir }))
+}
+
+/// A new name or description.
+pub(super) fn update(
+    chat: &Chat,
+    by: UserId,
+    name: Option<&String>,
+    description: Option<&String>,
+) -> Result<Decision, Refusal> {
+    if !manages(group_role(chat, by)?) {
+        return Err(forbidden("only the group's owner may change it"));
+    }
+    let name = name.filter(|name| chat.name.as_ref() != Some(name)).cloned();
+    let description = description.filter(|text| chat.description.as_ref() != Some(text)).cloned();
+    Ok(if name.is_none() && description.is_none() {
+        Decision::Already
+    } else {
+        Decision::Append(What::Updated { name, description })
+    })
+}
+
+/// The end of a group. `retry`: it may be gone because the caller asked before.
+pub(super) fn delete_chat(chat: &Chat, by: UserId, retry: bool) -> Result<Decision, Refusal> {
+    if retry && chat.deleted && chat.members.get(&by).is_some_and(|member| member.role == Role::Owner) {
+        return Ok(Decision::Already);
+    }
+    match group_role(chat, by)? {
+        Role::Owner => Ok(Decision::Append(What::Deleted)),
+        _ => Err(forbidden("only the group's owner may delete it")),
+    }
+}
+
+/// A direct chat of two: there is one, or this makes it.
+pub(super) fn open_direct(chat: Option<&Chat>, by: UserId, peer: UserId) -> Result<Decision, Refusal> {
+    match chat {
+        Some(chat) if role(chat, by).is_ok() => Ok(Decision::Already),
+        Some(_) => Err(no_such_chat()),
+        None => Ok(Decision::Append(What::Created {
+            kind: ChatKind::Direct,
+            name: None,
+            description: None,
+            members: vec![(by, Role::Member), (peer, Role::Member)],
+        })),
+    }
+}
+
+/// The changes that make a group, in order: its `seq` is their place in it. A request that broke off goes on where the log ends.
+pub(super) fn create_group(
+    by: UserId,
+    name: Option<&String>,
+    description: Option<&String>,
+    members: &[UserId],
+    first: Option<(&Draft, MessageId)>,
+) -> Vec<What> {
+    let everybody: Vec<_> = std::iter::once((by, Role::Owner))
+        .chain(members.iter().filter(|user| **user != by).map(|user| (*user, Role::Member)))
+        .collect();
+    let mut parts = everybody.chunks(limits::MEMBERS_PER_RECORD);
+    let mut changes = vec![What::Created {
+        kind: ChatKind::Group,
+        name: name.cloned(),
+        description: description.cloned(),
+        members: parts.next().unwrap_or_default().to_vec(),
+    }];
+    changes.extend(parts.map(|members| What::Members { members: members.to_vec() }));
+    changes.extend(first.map(|(draft, id)| What::Sent {
+        id,
+        number: 1,
+        client_id: draft.client_id.clone(),
+        body: draft.body.clone(),
+        kind: draft.kind,
+        reply_to: None,
+        attachments: draft.attachments.clone(),
+    }));
+    changes
+}

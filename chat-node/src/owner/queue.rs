@@ -1,0 +1,117 @@
+//! A request on its way through its chat's queue.
+
+use std::collections::VecDeque;
+
+use common::{
+    ids::Offset,
+    model::Message,
+    store::SendKey,
+    time::Millis,
+    wire::owner::{Answer, Ask, OwnerRequest},
+};
+use tokio::{sync::oneshot, time::Instant};
+
+use super::{
+    chat::{Chat, Kept, Known, REPEAT_MEMORY},
+    stored::Urgent,
+};
+
+/// Requests that wait for one chat. A chat that waits for the store (5 s at most) at 200 requests/s; when it is full, a request is
+/// refused with `retry_later`.
+pub(super) const CHAT_QUEUE: usize = 1_024;
+
+/// A request, what has been found for it, and where its answer goes. Dropped without an answer it counts as unknown.
+pub(super) struct Job {
+    pub(super) request: OwnerRequest,
+    pub(super) deadline: Millis,
+    reply: oneshot::Sender<Answer>,
+    /// Whether the store was asked for the names of its sends.
+    pub(super) looked_up: bool,
+    /// The message it is about, once the store was asked.
+    pub(super) message: Option<Option<Message>>,
+}
+
+impl Job {
+    pub(super) fn new(request: OwnerRequest, deadline: Millis, reply: oneshot::Sender<Answer>) -> Self {
+        Self { request, deadline, reply, looked_up: false, message: None }
+    }
+
+    pub(super) fn answer(self, answer: Answer) {
+        // Whoever asked may have stopped waiting.
+        let _ = self.reply.send(answer);
+    }
+
+    /// The request is appended, or is a repeat of one that is: what is left is to wait.
+    pub(super) fn open(self, answer: Answer, stored: Option<Offset>) -> Open {
+        Open { answer, reply: self.reply, stored, _urgent: None }
+    }
+
+    /// The names of its sends that memory does not know and the store may.
+    pub(super) fn unknown_names(&self, chat: &Chat, owned_since: Instant, now: Instant) -> Vec<SendKey> {
+        let fresh = now.duration_since(owned_since) < REPEAT_MEMORY;
+        let drafts = match &self.request.ask {
+            Ask::Send(drafts) if !self.looked_up && !chat.knows_every_name => drafts.as_slice(),
+            _ => return Vec::new(),
+        };
+        let unknown = drafts.iter().filter(|draft| fresh || draft.retry || self.request.retry);
+        unknown
+            .filter_map(|draft| draft.client_id.clone())
+            .filter(|client_id| chat.accepted(self.request.by, client_id).is_none())
+            .map(|client_id| SendKey { chat: self.request.key(), from: self.request.by, client_id })
+            .collect()
+    }
+
+    /// The number of the message it is about, if only the store knows that one.
+    pub(super) fn unknown_message(&self, chat: &Chat) -> Option<u64> {
+        let number = match self.request.ask {
+            Ask::Edit { number, .. } | Ask::Erase { number } if self.message.is_none() => number,
+            _ => return None,
+        };
+        (chat.message(number) == Known::InStore).then_some(number)
+    }
+}
+
+/// A request whose answer is known and waits for the log, and, if it changes who is in a chat, for the store.
+pub(super) struct Open {
+    answer: Answer,
+    reply: oneshot::Sender<Answer>,
+    /// The record that must be stored first.
+    pub(super) stored: Option<Offset>,
+    _urgent: Option<Urgent>,
+}
+
+impl Open {
+    /// Somebody waits for the store now.
+    pub(super) fn hurry(mut self, urgent: Urgent) -> Self {
+        self._urgent = Some(urgent);
+        self
+    }
+
+    pub(super) fn finish(self) {
+        let _ = self.reply.send(self.answer);
+    }
+}
+
+/// A chat's place in its partition: the chat, as far as it is known, and what waits for it.
+#[derive(Default)]
+pub(super) struct Slot {
+    /// Not yet asked for; asked for, and there is none; or the chat.
+    pub(super) chat: Option<Option<Box<Chat>>>,
+    /// Undrained changes of a chat that the store has and memory has not yet.
+    pub(super) replay: Vec<Kept>,
+    pub(super) jobs: VecDeque<Job>,
+    /// Whether an answer of the store is under way: the queue waits.
+    pub(super) fetching: bool,
+}
+
+impl Slot {
+    /// The chat, if there is one.
+    pub(super) fn chat(&self) -> Option<&Chat> {
+        self.chat.as_ref().and_then(Option::as_deref)
+    }
+
+    /// The chat, if there is one.
+    pub(super) fn chat_mut(&mut self) -> Option<&mut Chat> {
+        self.chat.as_mut().and_then(Option::as_deref_mut)
+    }
+}

@@ -1,0 +1,146 @@
+//! Taking a partition over: claim it, then read what the store does not have yet, from the writer's position up to the claim.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use common::{
+    ids::{ChatKey, Offset, Partition},
+    log::{AppendError, ReadError, ReadLimit, Unconfirmed},
+    store::StoreError,
+    term::{TermState, Verdict},
+    wire::record::{BadRecord, Claim, Record, What},
+};
+use tokio::time::Instant;
+
+use super::{
+    Context,
+    chat::{Chat, Kept},
+    queue::Slot,
+};
+
+/// A claim that the log has not answered by then may still land; another one is made then.
+const CLAIM_WAIT: Duration = Duration::from_secs(10);
+
+/// What a term begins with.
+pub(super) struct Taken {
+    /// The offset of the claim.
+    pub(super) term: Offset,
+    /// Everything before is in the store.
+    pub(super) drained: Offset,
+    /// The chats with undrained changes.
+    pub(super) slots: HashMap<ChatKey, Slot>,
+    /// Bytes of undrained changes.
+    pub(super) bytes: usize,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Failure {
+    #[error("the dispatchers do not count on this node at the moment")]
+    NoLease,
+    #[error(transparent)]
+    Append(#[from] AppendError),
+    #[error(transparent)]
+    Unconfirmed(#[from] Unconfirmed),
+    #[error("the log did not answer in time")]
+    Slow,
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    #[error(
+        "the store's position belongs to another log: was the log replaced, or the store restored beside a new one?"
+    )]
+    ForeignLog,
+    #[error("offset {offset}: {error}")]
+    Version { offset: Offset, error: BadRecord },
+    #[error("the writer is {bytes} bytes behind, more than an owner may hold")]
+    TooFarBehind { bytes: usize },
+}
+
+/// Claims `partition` and reads what is undrained.
+pub(super) async fn take(context: &Context, partition: Partition) -> Result<Taken, Failure> {
+    if !context.lease.holds() {
+        return Err(Failure::NoLease);
+    }
+    let claim = Record::Claim(Claim {
+        node: context.node.clone(),
+        incarnation: context.incarnation,
+        at: context.clock.now(),
+    });
+    let receipt = context.log.append(partition, Bytes::new(), claim.encode()).await?;
+    let term = tokio::time::timeout(CLAIM_WAIT, receipt).await.map_err(|_| Failure::Slow)??;
+    context.metrics.terms.with_label_values(&["claimed"]).inc();
+
+    let positions = context.store.positions().await?;
+    let position =
+        positions.into_iter().find_map(|(number, position)| (number == partition).then_some(position));
+    if position.is_some_and(|position| position.log != context.log.id()) {
+        return Err(Failure::ForeignLog);
+    }
+    let (drained, state) =
+        position.map_or((0, TermState::default()), |position| (position.offset, position.state));
+    read(context, partition, term, drained, state).await
+}
+
+async fn read(
+    context: &Context,
+    partition: Partition,
+    term: Offset,
+    drained: Offset,
+    mut state: TermState,
+) -> Result<Taken, Failure> {
+    let now = Instant::now();
+    let mut taken = Taken { term, drained, slots: HashMap::new(), bytes: 0 };
+    let mut next = drained;
+    // The writer may be past the claim already: then there is nothing undrained.
+    while next < term {
+        let entries = context.log.read(partition, next, ReadLimit::default()).await?;
+        let Some(last) = entries.last() else {
+            // The claim is confirmed, so what comes before it is there to be read.
+            return Err(ReadError::Unavailable(format!(
+                "nothing to read at {next}, below a claim at {term}"
+            ))
+            .into());
+        };
+        next = last.offset + 1;
+        for entry in entries {
+            if entry.offset >= term {
+                break;
+            }
+            let record = match Record::decode(&entry.payload) {
+                Ok(record) => record,
+                Err(error @ BadRecord::Version(_)) => {
+                    return Err(Failure::Version { offset: entry.offset, error });
+                }
+                // No record, for every reader: the writer keeps it as a dead letter.
+                Err(BadRecord::Bytes(_)) => continue,
+            };
+            if state.advance(record.header(), entry.offset) == Verdict::Void {
+                continue;
+            }
+            if let Record::Change(change) = record {
+                taken.bytes += entry.payload.len();
+                if taken.bytes > context.limits.undrained_bytes {
+                    return Err(Failure::TooFarBehind { bytes: taken.bytes });
+                }
+                let kept = Kept { offset: entry.offset, change: Arc::new(change), payload: entry.payload };
+                replay(taken.slots.entry(kept.change.key()).or_default(), kept, now);
+            }
+        }
+    }
+    for chat in taken.slots.values_mut().filter_map(Slot::chat_mut) {
+        chat.confirm_all();
+    }
+    Ok(taken)
+}
+
+/// A chat that was made in the undrained part is whole in memory; of any other the changes wait until it is loaded.
+fn replay(slot: &mut Slot, kept: Kept, now: Instant) {
+    if let What::Created { .. } = kept.change.what {
+        slot.chat = Some(Chat::begin(&kept.change, now).map(Box::new));
+    }
+    match slot.chat_mut() {
+        Some(chat) => chat.apply(kept, now),
+        None => slot.replay.push(kept),
+    }
+}
