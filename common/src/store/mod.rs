@@ -5,11 +5,21 @@
 //! [`Owned`] (owners taking over and looking back), [`Drain`] (the writer). [`Store`] is an engine that has all four.
 //! Nothing here decides anything about a chat: the log does.
 
+#[cfg(any(test, feature = "conformance"))]
+#[doc(hidden)]
+pub mod conformance;
+mod plan;
+pub mod sqlite;
+mod title;
+mod words;
+
 use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
+
+use title::title;
 
 use crate::{
     ids::{AppId, ChatId, ChatKey, ClientId, MessageId, Number, Offset, Partition, Seq, SessionId, UserId},
@@ -42,7 +52,7 @@ impl<T: Accounts + Chats + Owned + Drain + fmt::Debug + Send + Sync + 'static> S
 pub type SharedStore = Arc<dyn Store>;
 
 /// A user's row.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct User {
     /// The public id.
     pub id: UserId,
@@ -58,6 +68,13 @@ pub struct User {
     pub created_at: Millis,
     /// Argon2id, in PHC form.
     pub password_hash: String,
+}
+
+impl fmt::Debug for User {
+    /// Without what nobody else may see.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("User").field("id", &self.id).field("name", &self.name).finish_non_exhaustive()
+    }
 }
 
 /// A sign-in's row.
@@ -91,7 +108,7 @@ pub struct Revocation {
 }
 
 /// An application's row.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Application {
     /// Its id, also the issuer of its tokens.
     pub id: AppId,
@@ -101,6 +118,17 @@ pub struct Application {
     pub token_secret: Vec<u8>,
     /// The name of that secret in a token's `kid`.
     pub token_kid: String,
+}
+
+impl fmt::Debug for Application {
+    /// Without its secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Application")
+            .field("id", &self.id)
+            .field("name", &self.name)
+            .field("token_kid", &self.token_kid)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Users and their sign-ins.
@@ -177,7 +205,12 @@ pub trait Chats: Send + Sync {
     async fn chat_view(&self, chat: ChatKey, user: UserId) -> Result<Option<ChatView>>;
 
     /// A page of a chat's members in order of joining; none when `user` is not in it.
-    async fn members(&self, chat: ChatKey, user: UserId, page: PageRequest) -> Result<Option<Page<MemberView>>>;
+    async fn members(
+        &self,
+        chat: ChatKey,
+        user: UserId,
+        page: PageRequest,
+    ) -> Result<Option<Page<MemberView>>>;
 
     /// Messages of a chat, at most `limit`; none when the store does not know the chat. Membership is the owner's to check: see
     /// [`Self::is_member`] for when there is none to ask.
@@ -188,7 +221,8 @@ pub trait Chats: Send + Sync {
 
     /// The numbers of all messages that the store has of a chat, and their ids, in order of number, from `after` on, at most
     /// `limit`: for checks from outside.
-    async fn message_ids(&self, chat: ChatKey, after: Number, limit: u32) -> Result<Vec<(Number, MessageId)>>;
+    async fn message_ids(&self, chat: ChatKey, after: Number, limit: u32)
+    -> Result<Vec<(Number, MessageId)>>;
 }
 
 /// A chat as its owner takes it up: all that deciding needs, read at one instant.

@@ -1,0 +1,463 @@
+//! What a batch of valid changes does to the rows: pure, and the same for every engine.
+//!
+//! An engine asks [`needs`] what to read, reads it inside the transaction, and writes what [`plan`] answers: in the order of
+//! [`Plan`]'s fields, each chat, member and message at most once. Nothing here decides whether a change is allowed, for
+//! its chat's owner did: but each must follow what is stored, and one that does not is [`Refused::Broken`].
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+use super::{Fingerprint, Refused, fingerprint};
+use crate::{
+    ids::{ChatKey, ClientId, MessageId, Number, Seq, UserId},
+    model::{ChatKind, Head, MessageKind, Role},
+    time::Millis,
+    wire::record::{Change, What},
+};
+
+/// What a plan rests on: each key once.
+#[derive(Debug, Default)]
+pub(crate) struct Needs {
+    /// Their heads.
+    pub(crate) chats: BTreeSet<ChatKey>,
+    /// Whether they are members.
+    pub(crate) members: BTreeSet<(ChatKey, UserId)>,
+    /// Whether they exist and are deleted.
+    pub(crate) messages: BTreeSet<(ChatKey, Number)>,
+}
+
+/// What of it the store has.
+#[derive(Debug, Default)]
+pub(crate) struct Known {
+    pub(crate) chats: HashMap<ChatKey, KnownChat>,
+    pub(crate) members: HashSet<(ChatKey, UserId)>,
+    /// With each whether it is deleted.
+    pub(crate) messages: HashMap<(ChatKey, Number), bool>,
+}
+
+/// A chat's row, as far as a plan needs it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct KnownChat {
+    pub(crate) head: Head,
+    pub(crate) active_at: Millis,
+    pub(crate) members: u64,
+    pub(crate) deleted: bool,
+}
+
+/// Rows to write, in this order.
+#[derive(Debug, Default)]
+pub(crate) struct Plan<'a> {
+    /// New chats and chats that moved, in the order of the log: new ones are numbered in it.
+    pub(crate) chats: Vec<ChatWrite<'a>>,
+    pub(crate) messages: Vec<NewMessage<'a>>,
+    /// Messages that were there before the batch.
+    pub(crate) rewritten: Vec<Rewrite<'a>>,
+    /// Members to remove; some of them come in again.
+    pub(crate) left: Vec<Gone>,
+    pub(crate) joined: Vec<NewMember>,
+    pub(crate) roles: Vec<NewRole>,
+    /// Senders have read their own messages. Only who is still a member has a mark.
+    pub(crate) read: Vec<ReadMark>,
+    /// Chats that were deleted: their members no longer list them.
+    pub(crate) deleted: Vec<ChatKey>,
+}
+
+#[derive(Debug)]
+pub(crate) struct ChatWrite<'a> {
+    pub(crate) key: ChatKey,
+    pub(crate) head: Head,
+    pub(crate) active_at: Millis,
+    pub(crate) members: u64,
+    pub(crate) deleted: bool,
+    /// The new one; none leaves what is there.
+    pub(crate) name: Option<&'a str>,
+    pub(crate) description: Option<&'a str>,
+    /// Set when the batch made it.
+    pub(crate) made: Option<Made>,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Made {
+    pub(crate) kind: ChatKind,
+    pub(crate) by: UserId,
+    pub(crate) at: Millis,
+}
+
+#[derive(Debug)]
+pub(crate) struct NewMessage<'a> {
+    pub(crate) key: ChatKey,
+    pub(crate) number: Number,
+    pub(crate) id: MessageId,
+    pub(crate) seq: Seq,
+    pub(crate) from: UserId,
+    pub(crate) at: Millis,
+    pub(crate) client_id: Option<&'a ClientId>,
+    pub(crate) fingerprint: Fingerprint,
+    pub(crate) text: Text<'a>,
+}
+
+/// What of a message may change.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Text<'a> {
+    pub(crate) body: &'a str,
+    pub(crate) kind: MessageKind,
+    pub(crate) reply_to: Option<Number>,
+    pub(crate) attachments: &'a [String],
+    pub(crate) edited_at: Option<Millis>,
+    pub(crate) deleted: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct Rewrite<'a> {
+    pub(crate) key: ChatKey,
+    pub(crate) number: Number,
+    /// None: it is deleted, and keeps nothing that was said.
+    pub(crate) text: Option<Text<'a>>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Gone {
+    pub(crate) key: ChatKey,
+    pub(crate) user: UserId,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct NewMember {
+    pub(crate) key: ChatKey,
+    pub(crate) user: UserId,
+    pub(crate) role: Role,
+    pub(crate) joined_at: Millis,
+    pub(crate) joined_seq: Seq,
+    /// Among those whom the same change let in.
+    pub(crate) place: u32,
+    /// The chat's newest message then.
+    pub(crate) joined_number: Number,
+}
+
+#[derive(Debug)]
+pub(crate) struct NewRole {
+    pub(crate) key: ChatKey,
+    pub(crate) user: UserId,
+    pub(crate) role: Role,
+}
+
+#[derive(Debug)]
+pub(crate) struct ReadMark {
+    pub(crate) key: ChatKey,
+    pub(crate) user: UserId,
+    pub(crate) number: Number,
+}
+
+/// What must be read before these changes can be planned.
+pub(crate) fn needs(changes: &[Change]) -> Needs {
+    let mut needs = Needs::default();
+    // What the batch itself makes, nobody has to read.
+    let mut made = HashSet::new();
+    let mut sent = HashSet::new();
+    for change in changes {
+        let key = change.key();
+        needs.chats.insert(key);
+        match &change.what {
+            What::Created { .. } => {
+                made.insert(key);
+            }
+            What::Sent { number, .. } => {
+                sent.insert((key, *number));
+            }
+            What::Members { members } if !made.contains(&key) => {
+                needs.members.extend(members.iter().map(|(user, _)| (key, *user)));
+            }
+            What::Joined { user, .. } if !made.contains(&key) => {
+                needs.members.insert((key, *user));
+            }
+            What::Left { user, heir } if !made.contains(&key) => {
+                needs.members.extend([Some(*user), *heir].into_iter().flatten().map(|user| (key, user)));
+            }
+            What::Edited { message } if !sent.contains(&(key, message.number)) => {
+                needs.messages.insert((key, message.number));
+            }
+            What::Erased { number } if !sent.contains(&(key, *number)) => {
+                needs.messages.insert((key, *number));
+            }
+            _ => {}
+        }
+    }
+    needs
+}
+
+/// What the changes, in the order of the log, do to the rows.
+///
+/// # Errors
+/// [`Refused::Broken`] with the first change that does not follow.
+pub(crate) fn plan<'a>(changes: &'a [Change], known: &Known) -> Result<Plan<'a>, Refused> {
+    let mut planner = Planner {
+        known,
+        plan: Plan::default(),
+        chats: HashMap::new(),
+        messages: HashMap::new(),
+        members: BTreeMap::new(),
+        read: BTreeMap::new(),
+        rewritten: BTreeMap::new(),
+    };
+    for change in changes {
+        planner.take(change).map_err(|why| Refused::Broken { chat: change.key(), seq: change.seq, why })?;
+    }
+    Ok(planner.finish())
+}
+
+struct Planner<'a, 'k> {
+    known: &'k Known,
+    plan: Plan<'a>,
+    /// Places in `plan.chats`.
+    chats: HashMap<ChatKey, usize>,
+    /// Places in `plan.messages`.
+    messages: HashMap<(ChatKey, Number), usize>,
+    members: BTreeMap<(ChatKey, UserId), Fate>,
+    read: BTreeMap<(ChatKey, UserId), Number>,
+    rewritten: BTreeMap<(ChatKey, Number), Option<Text<'a>>>,
+}
+
+/// What became of a membership.
+#[derive(Debug, Clone, Copy)]
+enum Fate {
+    /// As stored, maybe with another role.
+    Stays(Option<Role>),
+    Out,
+    /// `again`: the store has an older row.
+    In {
+        member: NewMember,
+        again: bool,
+    },
+    /// Came and went within the batch.
+    Never,
+}
+
+impl<'a> Planner<'a, '_> {
+    fn take(&mut self, change: &'a Change) -> Result<(), String> {
+        let key = change.key();
+        if let What::Created { kind, name, description, .. } = &change.what {
+            if self.chat(key).is_some() {
+                return Err("the chat is known already".to_owned());
+            }
+            self.chats.insert(key, self.plan.chats.len());
+            self.plan.chats.push(ChatWrite {
+                key,
+                head: Head::default(),
+                active_at: change.at,
+                members: 0,
+                deleted: false,
+                name: name.as_deref(),
+                description: description.as_deref(),
+                made: Some(Made { kind: *kind, by: change.by, at: change.at }),
+            });
+        }
+        let chat = self.chat(key).ok_or("the chat is not known")?;
+        if chat.deleted {
+            return Err("the chat was deleted".to_owned());
+        }
+        let next = chat.head.seq.saturating_add(1);
+        if change.seq != next {
+            return Err(format!("change {next} must be next"));
+        }
+        chat.head.seq = next;
+        let newest = chat.head.number;
+        match &change.what {
+            What::Created { members, .. } | What::Members { members } => {
+                for (place, (user, role)) in (0..).zip(members) {
+                    self.join(change, *user, *role, place, newest)?;
+                }
+            }
+            What::Joined { user, role } => self.join(change, *user, *role, 0, newest)?,
+            What::Left { user, heir } => {
+                self.leave(key, *user)?;
+                if let Some(heir) = heir {
+                    self.promote(key, *heir, Role::Owner)?;
+                }
+            }
+            What::Updated { name, description } => {
+                chat.name = name.as_deref().or(chat.name);
+                chat.description = description.as_deref().or(chat.description);
+            }
+            What::Deleted => {
+                chat.deleted = true;
+                self.plan.deleted.push(key);
+            }
+            What::Sent { id, number, client_id, body, kind, reply_to, attachments } => {
+                let next = newest.saturating_add(1);
+                if *number != next {
+                    return Err(format!("message {number} was written where message {next} must be next"));
+                }
+                chat.head.number = next;
+                chat.active_at = chat.active_at.max(change.at);
+                self.messages.insert((key, next), self.plan.messages.len());
+                self.plan.messages.push(NewMessage {
+                    key,
+                    number: next,
+                    id: *id,
+                    seq: change.seq,
+                    from: change.by,
+                    at: change.at,
+                    client_id: client_id.as_ref(),
+                    fingerprint: fingerprint(body, *kind, *reply_to, attachments),
+                    text: Text {
+                        body,
+                        kind: *kind,
+                        reply_to: *reply_to,
+                        attachments,
+                        edited_at: None,
+                        deleted: false,
+                    },
+                });
+                self.read.insert((key, change.by), next);
+            }
+            What::Edited { message } => {
+                let text = Text {
+                    body: &message.body,
+                    kind: message.kind,
+                    reply_to: message.reply_to,
+                    attachments: &message.attachments,
+                    edited_at: message.edited_at,
+                    deleted: false,
+                };
+                if self.is_deleted(key, message.number)? {
+                    return Err(format!("message {} was deleted, and is edited", message.number));
+                }
+                self.rewrite(key, message.number, Some(text));
+            }
+            What::Erased { number } => {
+                if !self.is_deleted(key, *number)? {
+                    self.rewrite(key, *number, None);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn chat(&mut self, key: ChatKey) -> Option<&mut ChatWrite<'a>> {
+        let place = match self.chats.get(&key) {
+            Some(place) => *place,
+            None => {
+                let known = self.known.chats.get(&key)?;
+                let place = self.plan.chats.len();
+                self.plan.chats.push(ChatWrite {
+                    key,
+                    head: known.head,
+                    active_at: known.active_at,
+                    members: known.members,
+                    deleted: known.deleted,
+                    name: None,
+                    description: None,
+                    made: None,
+                });
+                self.chats.insert(key, place);
+                place
+            }
+        };
+        self.plan.chats.get_mut(place)
+    }
+
+    fn fate(&self, key: ChatKey, user: UserId) -> Fate {
+        let stored =
+            || if self.known.members.contains(&(key, user)) { Fate::Stays(None) } else { Fate::Never };
+        self.members.get(&(key, user)).copied().unwrap_or_else(stored)
+    }
+
+    fn join(
+        &mut self,
+        change: &Change,
+        user: UserId,
+        role: Role,
+        place: u32,
+        joined_number: Number,
+    ) -> Result<(), String> {
+        let key = change.key();
+        let again = match self.fate(key, user) {
+            Fate::Never => false,
+            Fate::Out => true,
+            Fate::Stays(_) | Fate::In { .. } => {
+                return Err(format!("user {user} comes in, and is a member already"));
+            }
+        };
+        let member =
+            NewMember { key, user, role, joined_at: change.at, joined_seq: change.seq, place, joined_number };
+        self.members.insert((key, user), Fate::In { member, again });
+        if let Some(chat) = self.chat(key) {
+            chat.members = chat.members.saturating_add(1);
+        }
+        Ok(())
+    }
+
+    fn leave(&mut self, key: ChatKey, user: UserId) -> Result<(), String> {
+        let fate = match self.fate(key, user) {
+            Fate::Stays(_) | Fate::In { again: true, .. } => Fate::Out,
+            Fate::In { again: false, .. } => Fate::Never,
+            Fate::Out | Fate::Never => return Err(format!("user {user} leaves, and is no member")),
+        };
+        self.members.insert((key, user), fate);
+        // What was read before is read no longer, should the user come again.
+        self.read.remove(&(key, user));
+        if let Some(chat) = self.chat(key) {
+            chat.members = chat.members.saturating_sub(1);
+        }
+        Ok(())
+    }
+
+    fn promote(&mut self, key: ChatKey, user: UserId, role: Role) -> Result<(), String> {
+        let fate = match self.fate(key, user) {
+            Fate::Stays(_) => Fate::Stays(Some(role)),
+            Fate::In { member, again } => Fate::In { member: NewMember { role, ..member }, again },
+            Fate::Out | Fate::Never => return Err(format!("user {user} inherits, and is no member")),
+        };
+        self.members.insert((key, user), fate);
+        Ok(())
+    }
+
+    fn is_deleted(&self, key: ChatKey, number: Number) -> Result<bool, String> {
+        if let Some(message) =
+            self.messages.get(&(key, number)).and_then(|place| self.plan.messages.get(*place))
+        {
+            return Ok(message.text.deleted);
+        }
+        if let Some(text) = self.rewritten.get(&(key, number)) {
+            return Ok(text.is_none());
+        }
+        self.known
+            .messages
+            .get(&(key, number))
+            .copied()
+            .ok_or_else(|| format!("message {number} is changed, and is not there"))
+    }
+
+    fn rewrite(&mut self, key: ChatKey, number: Number, text: Option<Text<'a>>) {
+        let place = self.messages.get(&(key, number));
+        match place.and_then(|place| self.plan.messages.get_mut(*place)) {
+            Some(message) => {
+                message.text =
+                    text.unwrap_or(Text { body: "", attachments: &[], deleted: true, ..message.text });
+            }
+            None => {
+                self.rewritten.insert((key, number), text);
+            }
+        }
+    }
+
+    fn finish(mut self) -> Plan<'a> {
+        for ((key, user), fate) in self.members {
+            match fate {
+                Fate::Never | Fate::Stays(None) => {}
+                Fate::Stays(Some(role)) => self.plan.roles.push(NewRole { key, user, role }),
+                Fate::Out => self.plan.left.push(Gone { key, user }),
+                Fate::In { member, again } => {
+                    if again {
+                        self.plan.left.push(Gone { key, user });
+                    }
+                    self.plan.joined.push(member);
+                }
+            }
+        }
+        self.plan.read =
+            self.read.into_iter().map(|((key, user), number)| ReadMark { key, user, number }).collect();
+        self.plan.rewritten =
+            self.rewritten.into_iter().map(|((key, number), text)| Rewrite { key, number, text }).collect();
+        self.plan
+    }
+}

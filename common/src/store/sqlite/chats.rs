@@ -1,0 +1,269 @@
+//! Lists, views and history: what clients read.
+
+use async_trait::async_trait;
+use sqlx::{Row, SqliteConnection, sqlite::SqliteRow};
+
+use super::{
+    Sqlite,
+    fault::bounded,
+    value::{int, kind, message, role, unsigned},
+};
+use crate::{
+    ids::{AppId, ChatKey, MessageId, Number, UserId},
+    model::{ChatKind, ChatView, Head, MemberView, Message, Page, PageRequest, limits::MEMBERS_SHOWN},
+    store::{Chats, Membership, Range, Result, Slice, title},
+};
+
+/// What of a chat and of the caller's membership makes a view.
+macro_rules! view_columns {
+    () => {
+        "c.app, c.chat, c.number, c.kind, c.name, c.description, c.created_by, c.created_at,
+         c.head_number, c.head_seq, c.members, max(0, c.head_number - max(s.joined_number, s.read_number)) AS unread"
+    };
+}
+
+#[async_trait]
+impl Chats for Sqlite {
+    async fn memberships(&self, app: AppId, user: UserId) -> Result<Vec<Membership>> {
+        bounded(async {
+            let rows = sqlx::query(
+                "SELECT c.chat, c.head_number, c.head_seq
+                 FROM memberships s CROSS JOIN chats c ON c.app = s.app AND c.chat = s.chat
+                 WHERE s.app = ? AND s.user = ?",
+            )
+            .bind(app)
+            .bind(user)
+            .fetch_all(&self.readers)
+            .await?;
+            rows.iter().map(|row| Ok(Membership { chat: row.try_get("chat")?, head: head(row)? })).collect()
+        })
+        .await
+    }
+
+    async fn chats_of(&self, app: AppId, user: UserId, page: PageRequest) -> Result<Page<ChatView>> {
+        bounded(async {
+            let mut instant = self.readers.begin().await?;
+            let count: i64 =
+                sqlx::query_scalar("SELECT count(*) FROM memberships WHERE app = ? AND user = ?")
+                    .bind(app)
+                    .bind(user)
+                    .fetch_one(&mut *instant)
+                    .await?;
+            let rows = sqlx::query(concat!(
+                "SELECT ",
+                view_columns!(),
+                " FROM memberships s CROSS JOIN chats c ON c.app = s.app AND c.chat = s.chat
+                  WHERE s.app = ? AND s.user = ? ORDER BY c.active_at DESC, c.chat LIMIT ? OFFSET ?"
+            ))
+            .bind(app)
+            .bind(user)
+            .bind(page.per_page)
+            .bind(int(page.skip()))
+            .fetch_all(&mut *instant)
+            .await?;
+            let mut views = Vec::with_capacity(rows.len());
+            for row in &rows {
+                views.push(view(&mut instant, row, user).await?);
+            }
+            Ok(page.answer(count.unsigned_abs(), views))
+        })
+        .await
+    }
+
+    async fn chat_view(&self, chat: ChatKey, user: UserId) -> Result<Option<ChatView>> {
+        bounded(async {
+            let mut instant = self.readers.begin().await?;
+            let row = sqlx::query(concat!(
+                "SELECT ",
+                view_columns!(),
+                " FROM memberships s CROSS JOIN chats c ON c.app = s.app AND c.chat = s.chat
+                  WHERE s.app = ? AND s.user = ? AND s.chat = ?"
+            ))
+            .bind(chat.app)
+            .bind(user)
+            .bind(chat.chat)
+            .fetch_optional(&mut *instant)
+            .await?;
+            match &row {
+                Some(row) => view(&mut instant, row, user).await.map(Some),
+                None => Ok(None),
+            }
+        })
+        .await
+    }
+
+    async fn members(
+        &self,
+        chat: ChatKey,
+        user: UserId,
+        page: PageRequest,
+    ) -> Result<Option<Page<MemberView>>> {
+        bounded(async {
+            let mut instant = self.readers.begin().await?;
+            let count: Option<i64> = sqlx::query_scalar(
+                "SELECT c.members FROM memberships s CROSS JOIN chats c ON c.app = s.app AND c.chat = s.chat
+                 WHERE s.app = ? AND s.user = ? AND s.chat = ?",
+            )
+            .bind(chat.app)
+            .bind(user)
+            .bind(chat.chat)
+            .fetch_optional(&mut *instant)
+            .await?;
+            let Some(count) = count else { return Ok(None) };
+            let members = members(&mut instant, chat, page.per_page, page.skip()).await?;
+            Ok(Some(page.answer(count.unsigned_abs(), members)))
+        })
+        .await
+    }
+
+    async fn history(&self, chat: ChatKey, range: Range, limit: u32) -> Result<Option<Slice>> {
+        bounded(async {
+            let mut instant = self.readers.begin().await?;
+            let known = sqlx::query("SELECT head_number, head_seq FROM chats WHERE app = ? AND chat = ?")
+                .bind(chat.app)
+                .bind(chat.chat)
+                .fetch_optional(&mut *instant)
+                .await?;
+            let Some(known) = known else { return Ok(None) };
+            let (query, number) = match range {
+                Range::Before(number) => (
+                    sqlx::query(
+                        "SELECT * FROM messages WHERE app = ? AND chat = ? AND number < ? ORDER BY number DESC LIMIT ?",
+                    ),
+                    number,
+                ),
+                Range::After(number) => (
+                    sqlx::query(
+                        "SELECT * FROM messages WHERE app = ? AND chat = ? AND number > ? ORDER BY number LIMIT ?",
+                    ),
+                    number,
+                ),
+            };
+            let rows =
+                query.bind(chat.app).bind(chat.chat).bind(int(number)).bind(limit).fetch_all(&mut *instant).await?;
+            let messages = rows.iter().map(message).collect::<sqlx::Result<_>>()?;
+            Ok(Some(Slice { messages, head: head(&known)? }))
+        })
+        .await
+    }
+
+    async fn is_member(&self, chat: ChatKey, user: UserId) -> Result<bool> {
+        bounded(async {
+            sqlx::query_scalar(
+                "SELECT EXISTS (SELECT 1 FROM memberships WHERE app = ? AND user = ? AND chat = ?)",
+            )
+            .bind(chat.app)
+            .bind(user)
+            .bind(chat.chat)
+            .fetch_one(&self.readers)
+            .await
+        })
+        .await
+    }
+
+    async fn message_ids(
+        &self,
+        chat: ChatKey,
+        after: Number,
+        limit: u32,
+    ) -> Result<Vec<(Number, MessageId)>> {
+        bounded(async {
+            let rows = sqlx::query(
+                "SELECT number, id FROM messages WHERE app = ? AND chat = ? AND number > ? ORDER BY number LIMIT ?",
+            )
+            .bind(chat.app)
+            .bind(chat.chat)
+            .bind(int(after))
+            .bind(limit)
+            .fetch_all(&self.readers)
+            .await?;
+            rows.iter().map(|row| Ok((unsigned(row, "number")?, row.try_get("id")?))).collect()
+        })
+        .await
+    }
+}
+
+fn head(row: &SqliteRow) -> sqlx::Result<Head> {
+    Ok(Head { number: unsigned(row, "head_number")?, seq: unsigned(row, "head_seq")? })
+}
+
+async fn view(instant: &mut SqliteConnection, row: &SqliteRow, viewer: UserId) -> sqlx::Result<ChatView> {
+    let chat = super::value::key(row)?;
+    let head = head(row)?;
+    let kind = kind(row)?;
+    let shown = u32::try_from(MEMBERS_SHOWN).unwrap_or(u32::MAX);
+    let members = members(instant, chat, shown, 0).await?;
+    let members_count = unsigned(row, "members")?;
+    Ok(ChatView {
+        id: chat.chat,
+        number: unsigned(row, "number")?,
+        kind,
+        name: title(
+            if kind == ChatKind::Group { row.try_get("name")? } else { None },
+            viewer,
+            &members,
+            members_count,
+        ),
+        description: row.try_get("description")?,
+        members,
+        members_count,
+        messages_count: head.number,
+        created_at: row.try_get("created_at")?,
+        created_by: row.try_get("created_by")?,
+        last_message: newest(instant, chat, head.number, viewer).await?,
+        unread_count: unsigned(row, "unread")?,
+        seq: head.seq,
+    })
+}
+
+async fn members(
+    instant: &mut SqliteConnection,
+    chat: ChatKey,
+    most: u32,
+    skip: u64,
+) -> sqlx::Result<Vec<MemberView>> {
+    let rows = sqlx::query(
+        "SELECT m.user, m.role, m.joined_at, u.name
+         FROM members m LEFT JOIN users u ON u.app = m.app AND u.id = m.user
+         WHERE m.app = ? AND m.chat = ? ORDER BY m.joined_seq, m.place LIMIT ? OFFSET ?",
+    )
+    .bind(chat.app)
+    .bind(chat.chat)
+    .bind(most)
+    .bind(int(skip))
+    .fetch_all(instant)
+    .await?;
+    let member = |row: &SqliteRow| {
+        Ok(MemberView {
+            id: row.try_get("user")?,
+            name: row.try_get::<Option<String>, _>("name")?.unwrap_or_default(),
+            role: role(row)?,
+            joined_at: row.try_get("joined_at")?,
+        })
+    };
+    rows.iter().map(member).collect()
+}
+
+async fn newest(
+    instant: &mut SqliteConnection,
+    chat: ChatKey,
+    number: Number,
+    viewer: UserId,
+) -> sqlx::Result<Option<Message>> {
+    if number == 0 {
+        return Ok(None);
+    }
+    let row = sqlx::query("SELECT * FROM messages WHERE app = ? AND chat = ? AND number = ?")
+        .bind(chat.app)
+        .bind(chat.chat)
+        .bind(int(number))
+        .fetch_optional(instant)
+        .await?;
+    let mut newest = row.as_ref().map(message).transpose()?;
+    if let Some(message) = &mut newest
+        && message.from != viewer
+    {
+        message.client_id = None;
+    }
+    Ok(newest)
+}

@@ -1,0 +1,65 @@
+//! The tables, and the steps that lead to them.
+//!
+//! A step is never changed once it was released: a change is another step. A file remembers in its `user_version` how many it has taken.
+
+use rand::RngCore;
+use sqlx::SqliteConnection;
+use uuid::Uuid;
+
+use crate::{
+    ids::AppId,
+    store::{StoreError, sqlite::fault::fault},
+};
+
+/// The steps, oldest first.
+const STEPS: &[&str] = &[include_str!("schema/0001_start.sql")];
+
+/// Bytes of a secret that signs tokens: as many as HS256's hash has (RFC 7518, section 3.2).
+const SECRET_BYTES: usize = 32;
+
+/// Takes the steps that the file has not taken yet, in the caller's transaction, and makes the default application if there is none.
+pub(super) async fn prepare(connection: &mut SqliteConnection) -> Result<(), StoreError> {
+    let taken: i64 =
+        sqlx::query_scalar("PRAGMA user_version").fetch_one(&mut *connection).await.map_err(fault)?;
+    let taken = usize::try_from(taken).unwrap_or(usize::MAX);
+    if taken > STEPS.len() {
+        return Err(StoreError::Corrupt(format!(
+            "it was written by a later version of this program (format {taken}, and this one knows {})",
+            STEPS.len()
+        )));
+    }
+    if taken == 0 {
+        let tables: i64 = sqlx::query_scalar("SELECT count(*) FROM sqlite_schema")
+            .fetch_one(&mut *connection)
+            .await
+            .map_err(fault)?;
+        if tables != 0 {
+            return Err(StoreError::Corrupt("it is a database of another kind".to_owned()));
+        }
+    }
+    for step in STEPS.iter().skip(taken) {
+        sqlx::raw_sql(*step).execute(&mut *connection).await.map_err(fault)?;
+    }
+    if taken < STEPS.len() {
+        // A PRAGMA takes no parameters; the count of a constant list is no input.
+        let mark = sqlx::AssertSqlSafe(format!("PRAGMA user_version = {}", STEPS.len()));
+        sqlx::query(mark).execute(&mut *connection).await.map_err(fault)?;
+    }
+    default_application(connection).await
+}
+
+async fn default_application(connection: &mut SqliteConnection) -> Result<(), StoreError> {
+    let mut secret = [0; SECRET_BYTES];
+    rand::rng().fill_bytes(&mut secret);
+    let kid = Uuid::new_v4().as_simple().to_string();
+    sqlx::query(
+        "INSERT INTO applications (id, name, token_secret, token_kid) VALUES (?, 'default', ?, ?) ON CONFLICT DO NOTHING",
+    )
+    .bind(AppId::DEFAULT)
+    .bind(secret.as_slice())
+    .bind(kid.get(..8))
+    .execute(connection)
+    .await
+    .map_err(fault)?;
+    Ok(())
+}
