@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::print_stdout)]
 
 use std::{
+    collections::VecDeque,
     io::{BufRead, BufReader, Write},
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -12,7 +13,8 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use common::log::{
-    Log, LogError, OpenError, ReadError, ReadLimit, SharedLog, conformance::Fixture, sqlite::SqliteLog,
+    Delivery, Log, LogError, OpenError, ReadError, ReadLimit, SharedLog, conformance::Fixture,
+    sqlite::SqliteLog,
 };
 use futures_util::future::try_join_all;
 use sqlx::{ConnectOptions, Connection, SqliteConnection, sqlite::SqliteConnectOptions};
@@ -236,6 +238,30 @@ fn child_appends_until_it_is_killed() {
     });
 }
 
+/// Appends in the pipelined part of the measurement.
+const TOTAL: u32 = 400_000;
+
+/// Eight callers, each with up to 512 appends under way.
+async fn pipeline(log: &Arc<SqliteLog>, payload: &Bytes) {
+    let appenders = (0..8_u16).map(|appender| {
+        let (log, payload) = (Arc::clone(log), payload.clone());
+        tokio::spawn(async move {
+            let mut receipts = VecDeque::new();
+            for number in 0..TOTAL / 8 {
+                let partition = (appender * 2 + u16::try_from(number % 2).unwrap()) % 16;
+                receipts.push_back(
+                    log.append(partition, Bytes::from_static(&[0; 32]), payload.clone()).await.unwrap(),
+                );
+                if receipts.len() == 512 {
+                    receipts.pop_front().unwrap().await.unwrap();
+                }
+            }
+            try_join_all(receipts).await.unwrap();
+        })
+    });
+    try_join_all(appenders).await.unwrap();
+}
+
 /// `cargo test --release -p common --test log_conformance -- --ignored --nocapture speed`
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "measures, and asserts nothing"]
@@ -268,26 +294,36 @@ async fn speed() {
     paced.sort_unstable();
     println!("at 1,000/s: p50 {:?}, p99 {:?}", paced[2000], paced[3960]);
 
-    let start = Instant::now();
-    let total = 400_000_u32;
-    let appenders = (0..8_u16).map(|appender| {
-        let (log, payload) = (Arc::clone(&log), payload.clone());
-        tokio::spawn(async move {
-            let mut receipts = std::collections::VecDeque::new();
-            for number in 0..total / 8 {
-                let partition = (appender * 2 + (number % 2) as u16) % 16;
-                receipts.push_back(
-                    log.append(partition, Bytes::from_static(&[0; 32]), payload.clone()).await.unwrap(),
-                );
-                if receipts.len() == 512 {
-                    receipts.pop_front().unwrap().await.unwrap();
+    for readers in [0, 1, 2] {
+        let mut members = Vec::new();
+        for reader in 0..readers {
+            let mut member = log.join(&format!("readers {reader}")).await.unwrap();
+            let ends = try_join_all((0..16).map(|partition| log.end(partition))).await.unwrap();
+            members.push(tokio::spawn(async move {
+                let mut left = TOTAL;
+                while left > 0 {
+                    match member.next().await.unwrap() {
+                        Delivery::Assigned(partitions) => {
+                            for partition in partitions {
+                                member.start(partition, ends[usize::from(partition)]).unwrap();
+                            }
+                        }
+                        Delivery::Revoked(_) => {}
+                        Delivery::Records { entries, .. } => left -= u32::try_from(entries.len()).unwrap(),
+                    }
                 }
-            }
-            try_join_all(receipts).await.unwrap();
-        })
-    });
-    try_join_all(appenders).await.unwrap();
-    println!("pipelined: {:.0} appends/s", f64::from(total) / start.elapsed().as_secs_f64());
+            }));
+        }
+        let start = Instant::now();
+        pipeline(&log, &payload).await;
+        let rate = f64::from(TOTAL) / start.elapsed().as_secs_f64();
+        try_join_all(members).await.unwrap();
+        let drained = f64::from(TOTAL) / start.elapsed().as_secs_f64();
+        let wal = std::fs::metadata(fixture.path().with_extension("db-wal")).unwrap().len() >> 20;
+        println!(
+            "pipelined, {readers} readers: {rate:.0} appends/s, drained at {drained:.0}/s, {wal} MiB of WAL"
+        );
+    }
 
     let start = Instant::now();
     let mut read = 0;

@@ -90,11 +90,16 @@ impl Writer {
         let (offsets, ends) = place(&self.ends.borrow(), batch);
         match self.inserts.commit(&mut connection, batch, &offsets).await {
             Ok(()) => {
-                self.connection = Some(connection);
                 self.ends.send_replace(ends);
                 for (append, offset) in batch.drain(..).zip(offsets) {
                     append.settle.settle(Ok(offset));
                     drop(append.room);
+                }
+                match self.file.trim_wal(&mut connection).await {
+                    Ok(()) => self.connection = Some(connection),
+                    Err(error) => {
+                        warn!(log = self.file.name(), %error, "the log's write-ahead file cannot be trimmed")
+                    }
                 }
             }
             Err(error) => {
