@@ -53,6 +53,8 @@ error_codes! {
     NotFound = "not_found", 404, false, "There is no such thing, or it is not yours";
     /// The method is not one this path has.
     MethodNotAllowed = "method_not_allowed", 405, false, "This path does not have this method";
+    /// The request's body took too long to arrive.
+    TooSlow = "too_slow", 408, true, "The request took too long to arrive";
     /// Something else has this name already.
     Conflict = "conflict", 409, false, "This is taken already";
     /// The same `client_id` came with another body; the first one stands.

@@ -1,0 +1,169 @@
+//! Queries: pages and ranges, read strictly. A parameter that is not known is ignored; one that is known stands once and is a number
+//! in its range.
+
+use axum::extract::{FromRequestParts, Query};
+use common::{
+    ids::Number,
+    model::{PageRequest, limits},
+    problem::Problem,
+    store::Range,
+    wire::client::FieldError,
+};
+use http::request::Parts;
+
+use super::Api;
+
+/// Results on a page, unless asked otherwise (CH-1, ME-4).
+const PER_PAGE: u32 = 10;
+
+/// Messages in an answer to the cursor form, unless asked otherwise (ME-4).
+const LIMIT: u32 = 50;
+
+/// The parameters of a query.
+struct Params(Vec<(String, String)>);
+
+impl Params {
+    fn of(parts: &Parts) -> Result<Self, Problem> {
+        let Query(pairs) = Query::try_from_uri(&parts.uri)
+            .map_err(|_| Problem::invalid(FieldError::query("", "is not a query")))?;
+        Ok(Self(pairs))
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.0.iter().any(|(known, _)| known == name)
+    }
+
+    /// The number under `name`, at least `min`. One that is too large for 64 bits is the largest there is.
+    fn number(&self, name: &str, min: u64) -> Result<Option<u64>, Problem> {
+        let mut values = self.0.iter().filter(|(known, _)| known == name).map(|(_, value)| value);
+        let bad = |msg: String| Problem::invalid(FieldError::query(name, msg));
+        let value = match (values.next(), values.next()) {
+            (None, _) => return Ok(None),
+            (Some(value), None) => value,
+            (Some(_), Some(_)) => return Err(bad("must stand once".into())),
+        };
+        let is_number = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
+        let number = if is_number { value.parse().unwrap_or(u64::MAX) } else { 0 };
+        if is_number && number >= min {
+            Ok(Some(number))
+        } else {
+            Err(bad(format!("must be a number from {min}")))
+        }
+    }
+
+    /// The number under `name`, 1 to `max`.
+    fn count(&self, name: &str, max: u32, default: u32) -> Result<u32, Problem> {
+        let Some(number) = self.number(name, 1)? else { return Ok(default) };
+        let count = u32::try_from(number).ok().filter(|count| *count <= max);
+        count.ok_or_else(|| Problem::invalid(FieldError::query(name, format!("must be at most {max}"))))
+    }
+
+    fn page(&self) -> Result<PageRequest, Problem> {
+        let page = self.number("page", 1)?.unwrap_or(1);
+        // No list is that long: past its end is past its end.
+        let page = u32::try_from(page).unwrap_or(u32::MAX);
+        Ok(PageRequest { page, per_page: self.count("perPage", limits::PER_PAGE, PER_PAGE)? })
+    }
+}
+
+/// The page that was asked for.
+pub(super) struct PageOf(pub(super) PageRequest);
+
+impl FromRequestParts<Api> for PageOf {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Api) -> Result<Self, Problem> {
+        Params::of(parts)?.page().map(Self)
+    }
+}
+
+/// Which messages were asked for (ME-4).
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Which {
+    /// A page, counted from the newest message.
+    Page(PageRequest),
+    /// So many on one side of a number.
+    Range(Range, u32),
+}
+
+impl FromRequestParts<Api> for Which {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Api) -> Result<Self, Problem> {
+        Self::of(&Params::of(parts)?)
+    }
+}
+
+impl Which {
+    fn of(params: &Params) -> Result<Self, Problem> {
+        let cursor = ["before", "after", "limit"].into_iter().find(|name| params.has(name));
+        let Some(cursor) = cursor else { return params.page().map(Self::Page) };
+        if let Some(page) = ["page", "perPage"].into_iter().find(|name| params.has(name)) {
+            return Err(Problem::invalid(FieldError::query(page, format!("does not go with {cursor}"))));
+        }
+        let limit = params.count("limit", limits::PER_PAGE, LIMIT)?;
+        let before: Option<Number> = params.number("before", 1)?;
+        let range = match (before, params.number("after", 0)?) {
+            (Some(_), Some(_)) => {
+                return Err(Problem::invalid(FieldError::query("after", "does not go with before")));
+            }
+            (None, Some(after)) => Range::After(after),
+            (before, None) => Range::Before(before.unwrap_or(Number::MAX)),
+        };
+        Ok(Self::Range(range, limit))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn which(query: &str) -> Result<Which, String> {
+        let uri = format!("http://node/messages?{query}").parse().unwrap();
+        let Query(pairs) = Query::try_from_uri(&uri).unwrap();
+        Which::of(&Params(pairs)).map_err(|problem| {
+            assert!(problem.errors.iter().all(|error| error.location == "query"));
+            problem.errors[0].param.clone()
+        })
+    }
+
+    #[test]
+    fn messages_are_asked_for_by_page_or_by_number() {
+        let page = |page, per_page| Ok(Which::Page(PageRequest { page, per_page }));
+        let range = |range, limit| Ok(Which::Range(range, limit));
+        for (query, expected) in [
+            ("", page(1, 10)),
+            ("page=3&perPage=100&other=x", page(3, 100)),
+            ("page=99999999999999999999", page(u32::MAX, 10)),
+            ("before=7", range(Range::Before(7), 50)),
+            ("after=0&limit=1", range(Range::After(0), 1)),
+            ("limit=100", range(Range::Before(Number::MAX), 100)),
+            ("before=99999999999999999999", range(Range::Before(Number::MAX), 50)),
+        ] {
+            assert_eq!(which(query), expected, "{query}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_in_a_query_is_named() {
+        for (query, param) in [
+            ("page=0", "page"),
+            ("page=-1", "page"),
+            ("page=%2B1", "page"),
+            ("page=1.5", "page"),
+            ("page=", "page"),
+            ("page=1&page=2", "page"),
+            ("perPage=0", "perPage"),
+            ("perPage=101", "perPage"),
+            ("before=0", "before"),
+            ("before=x", "before"),
+            ("after=%00", "after"),
+            ("before=5&after=2", "after"),
+            ("limit=0", "limit"),
+            ("limit=101", "limit"),
+            ("before=5&page=1", "page"),
+        ] {
+            assert_eq!(which(query), Err(param.to_owned()), "{query}");
+        }
+    }
+}

@@ -1,0 +1,391 @@
+//! Users and their sign-ins: rows in the store, and the tokens that stand for them.
+//!
+//! A sign-in ends in three steps: its row (numbered, so that every service sees it within a second), this node's own knowledge of it
+//! (before the answer, so that the same token is refused here from then on), and a live hint that makes the others look at once.
+
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Duration};
+
+use common::{
+    cache::SharedCache,
+    ids::{AppId, SessionId, UserId, UserKey},
+    model::{OwnUserView, SessionView, UserView, limits},
+    problem::Problem,
+    revocations::Revocations,
+    store::{SharedStore, SignIn, User},
+    time::Millis,
+    token::{Caller, Tokens},
+    wire::{
+        codes::ErrorCode,
+        peer::{Live, Topic},
+    },
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    attempts::{AttemptLimits, Attempts},
+    auth::unauthenticated,
+    check::Checks,
+    control::Clock,
+    passwords::{BadCost, PasswordCost, Passwords},
+};
+
+/// Characters of a username.
+const USERNAME_CHARS: std::ops::RangeInclusive<usize> = 3..=64;
+
+/// Bytes of a password. The upper bound keeps what is hashed small; it is far past what a person types.
+const PASSWORD_BYTES: std::ops::RangeInclusive<usize> = 8..=1024;
+
+/// Characters of a mobile number.
+const MOBILE_CHARS: usize = 32;
+
+/// Characters of a time zone's name; the longest of IANA's has 32.
+const TIMEZONE_CHARS: usize = 64;
+
+/// Characters of a device's name that are kept: a browser calls itself by some 150.
+const DEVICE_CHARS: usize = 200;
+
+/// How long the answer to a sign-out waits for this node to know of it: the store is polled at least that often.
+const REFUSED_HERE_WITHIN: Duration = Duration::from_secs(1);
+
+/// How identity behaves.
+#[derive(Clone, Debug, PartialEq)]
+pub struct IdentityConfig {
+    /// How long a token is good.
+    pub token_life: Duration,
+    /// What hashing a password costs.
+    pub password_cost: PasswordCost,
+    /// How often one may try.
+    pub attempts: AttemptLimits,
+}
+
+impl Default for IdentityConfig {
+    fn default() -> Self {
+        Self {
+            token_life: Duration::from_secs(30 * 24 * 3600),
+            password_cost: PasswordCost::default(),
+            attempts: AttemptLimits::default(),
+        }
+    }
+}
+
+/// Tells every node that serves one of the topics something live, this one included. Must not block.
+pub type Announce = Arc<dyn Fn(Vec<Topic>, Live) + Send + Sync>;
+
+/// What identity stands on.
+#[derive(Clone)]
+pub struct IdentityParts {
+    /// Users and sign-ins.
+    pub store: SharedStore,
+    /// Shared limits.
+    pub cache: SharedCache,
+    /// Signs.
+    pub tokens: Tokens,
+    /// What this node knows of ended sign-ins.
+    pub revocations: Revocations,
+    /// The time.
+    pub clock: Clock,
+    /// The live hint.
+    pub announce: Announce,
+}
+
+/// Who wants to be a user. The body of `POST /api/v1/users`.
+#[derive(Deserialize)]
+pub struct Registration {
+    username: String,
+    password: String,
+    name: String,
+    #[serde(default)]
+    mobile_number: Option<String>,
+    #[serde(default)]
+    timezone: Option<String>,
+}
+
+/// Who wants to sign in. The body of `POST /api/v1/sessions`.
+#[derive(Deserialize)]
+pub struct Credentials {
+    username: String,
+    password: String,
+    #[serde(default)]
+    device: Option<String>,
+}
+
+/// A new sign-in.
+#[derive(Clone, Debug, Serialize)]
+pub struct SignedIn {
+    /// The token.
+    pub token: String,
+    /// Until when it is good.
+    pub expires_at: Millis,
+    /// Whose it is.
+    pub user: OwnUserView,
+}
+
+/// Users and sign-ins. Cheap to clone.
+#[derive(Clone)]
+pub struct Identity {
+    parts: Arc<IdentityParts>,
+    passwords: Passwords,
+    attempts: Attempts,
+    token_life: Duration,
+}
+
+impl std::fmt::Debug for Identity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Identity").field("token_life", &self.token_life).finish_non_exhaustive()
+    }
+}
+
+impl Identity {
+    /// Users and sign-ins over these parts.
+    ///
+    /// # Errors
+    /// [`BadCost`] when the cost of passwords is not one.
+    pub fn new(config: &IdentityConfig, parts: IdentityParts) -> Result<Self, BadCost> {
+        Ok(Self {
+            passwords: Passwords::new(config.password_cost)?,
+            attempts: Attempts::new(parts.cache.clone(), config.attempts.clone()),
+            token_life: config.token_life,
+            parts: Arc::new(parts),
+        })
+    }
+
+    /// Makes a user. `from` is the client's address, as far as it is known.
+    ///
+    /// # Errors
+    /// `invalid` with the fields, `conflict` when the username is taken, `rate_limited`, `retry_later`.
+    pub async fn register(
+        &self,
+        app: AppId,
+        registration: Registration,
+        from: Option<IpAddr>,
+    ) -> Result<OwnUserView, Problem> {
+        registration.check()?;
+        self.attempts.from(app, from, self.parts.clock.now()).await?;
+        let Registration { username, password, name, mobile_number, timezone } = registration;
+        let user = User {
+            id: UserId::random(),
+            username,
+            name,
+            mobile_number,
+            timezone,
+            created_at: self.parts.clock.now(),
+            password_hash: self.passwords.hash(password).await?,
+        };
+        if self.parts.store.add_user(app, &user).await? {
+            Ok(own_view(user))
+        } else {
+            Err(Problem::new(ErrorCode::Conflict, "username: is taken already"))
+        }
+    }
+
+    /// Signs a user in. `device` names the device when the credentials do not.
+    ///
+    /// # Errors
+    /// `unauthenticated`, the same and after the same work for an unknown user and a wrong password; `invalid`, `rate_limited`, `retry_later`.
+    pub async fn sign_in(
+        &self,
+        app: AppId,
+        credentials: Credentials,
+        device: Option<String>,
+        from: Option<IpAddr>,
+    ) -> Result<SignedIn, Problem> {
+        credentials.check()?;
+        self.attempts.from(app, from, self.parts.clock.now()).await?;
+        self.attempts.under(app, &credentials.username, self.parts.clock.now()).await?;
+        let Credentials { username, password, device: named } = credentials;
+        let user = self.parts.store.user_by_username(app, &username).await?;
+        let known = user.as_ref().map(|user| user.password_hash.clone());
+        let good = self.passwords.verify(password, known).await?;
+        let user = user
+            .filter(|_| good)
+            .ok_or_else(|| Problem::new(ErrorCode::Unauthenticated, "username or password is wrong"))?;
+
+        let now = self.parts.clock.now();
+        let sign_in = SignIn {
+            id: SessionId::random(),
+            user: user.id,
+            device: named.or(device).and_then(|name| device_name(&name)),
+            created_at: now,
+            // Tokens count whole seconds.
+            expires_at: Millis::from_secs(now.plus(self.token_life).as_secs()),
+        };
+        let caller = Caller { app, user: user.id, session: sign_in.id, expires_at: sign_in.expires_at };
+        let token = self.parts.tokens.issue(&caller, now).map_err(|error| {
+            tracing::error!(%error, "a token could not be signed");
+            Problem::new(ErrorCode::Internal, "something is wrong here; it was reported")
+        })?;
+        self.parts.store.add_sign_in(app, &sign_in).await?;
+        Ok(SignedIn { token, expires_at: sign_in.expires_at, user: own_view(user) })
+    }
+
+    /// Ends one of the caller's sign-ins. From the answer on its token is refused at this node, and within a second everywhere.
+    ///
+    /// # Errors
+    /// `not_found` when there is no such one (any more), `retry_later`.
+    pub async fn end(&self, caller: &Caller, session: SessionId) -> Result<(), Problem> {
+        let mut news = self.parts.revocations.subscribe();
+        if !self.parts.store.end_sign_in(caller.app, caller.user, session).await? {
+            return Err(Problem::not_found("session"));
+        }
+        self.parts.revocations.hint();
+        let revoked = Live::Revoked { app: caller.app, user: caller.user, session };
+        (self.parts.announce)(vec![Topic::User(caller.app, caller.user)], revoked);
+        let known_here = async {
+            while !self.parts.revocations.contains(caller.app, session) {
+                // A lagging receiver has missed names, not facts: look again.
+                if let Err(tokio::sync::broadcast::error::RecvError::Closed) = news.recv().await {
+                    return;
+                }
+            }
+        };
+        if tokio::time::timeout(REFUSED_HERE_WITHIN, known_here).await.is_err() {
+            tracing::warn!("a sign-in was ended, and this node has not read so from the store yet");
+        }
+        Ok(())
+    }
+
+    /// The caller's sign-ins, newest first, with the nodes that hold sockets of theirs as far as the cache knows.
+    ///
+    /// # Errors
+    /// `retry_later`.
+    pub async fn sessions(&self, caller: &Caller) -> Result<Vec<SessionView>, Problem> {
+        let rows = self.parts.store.sign_ins(caller.app, caller.user, self.parts.clock.now()).await?;
+        let live = self.parts.cache.sessions_of(UserKey { app: caller.app, user: caller.user }).await;
+        let live = live.unwrap_or_else(|error| {
+            tracing::warn!(%error, "sign-ins are listed without their nodes");
+            Vec::new()
+        });
+        let nodes = |session: SessionId| {
+            let of_it = live.iter().filter(|socket| socket.session == session);
+            of_it.map(|socket| socket.life.node.clone()).collect::<BTreeSet<_>>().into_iter().collect()
+        };
+        let view = |row: SignIn| SessionView {
+            id: row.id,
+            device: row.device,
+            nodes: nodes(row.id),
+            since: row.created_at,
+            expires_at: row.expires_at,
+            current: row.id == caller.session,
+        };
+        Ok(rows.into_iter().map(view).collect())
+    }
+
+    /// The caller.
+    ///
+    /// # Errors
+    /// `unauthenticated` when the user is no more, `retry_later`.
+    pub async fn me(&self, caller: &Caller) -> Result<OwnUserView, Problem> {
+        let user = self.parts.store.user(caller.app, caller.user).await?;
+        user.map(own_view).ok_or_else(unauthenticated)
+    }
+
+    /// Any user, as others see them.
+    ///
+    /// # Errors
+    /// `not_found`, `retry_later`.
+    pub async fn user(&self, caller: &Caller, user: UserId) -> Result<UserView, Problem> {
+        let found = self.parts.store.users(caller.app, &[user]).await?;
+        found.into_iter().next().ok_or_else(|| Problem::not_found("user"))
+    }
+}
+
+fn own_view(user: User) -> OwnUserView {
+    let User { id, username, name, mobile_number, timezone, created_at, password_hash: _ } = user;
+    OwnUserView { id, username, name, mobile_number, timezone, created_at }
+}
+
+impl Registration {
+    fn check(&self) -> Result<(), Problem> {
+        let mut checks = Checks::default();
+        username(&mut checks, &self.username);
+        if !PASSWORD_BYTES.contains(&self.password.len()) {
+            let (min, max) = (PASSWORD_BYTES.start(), PASSWORD_BYTES.end());
+            checks.wrong("password", format!("must have {min} to {max} bytes"));
+        }
+        checks.storable("password", &self.password);
+        checks.text("name", &self.name, 1, limits::NAME_CHARS);
+        if self.name.trim().is_empty() || self.name.chars().any(char::is_control) {
+            checks.wrong("name", "must be readable, without control characters");
+        }
+        if let Some(number) = &self.mobile_number {
+            let good = (1..=MOBILE_CHARS).contains(&number.len())
+                && number.bytes().all(|byte| byte.is_ascii_digit() || b"+-() ./".contains(&byte))
+                && number.bytes().any(|byte| byte.is_ascii_digit());
+            if !good {
+                checks.wrong(
+                    "mobile_number",
+                    format!("must be a telephone number of at most {MOBILE_CHARS} characters"),
+                );
+            }
+        }
+        if self.timezone.as_deref().is_some_and(|zone| !has_the_form_of_a_zone(zone)) {
+            checks.wrong("timezone", "must be an IANA name such as Europe/Madrid");
+        }
+        checks.done()
+    }
+}
+
+impl Credentials {
+    fn check(&self) -> Result<(), Problem> {
+        let mut checks = Checks::default();
+        username(&mut checks, &self.username);
+        // A short one is simply wrong; a long one is not worth hashing.
+        if self.password.len() > *PASSWORD_BYTES.end() {
+            checks.wrong("password", format!("must have at most {} bytes", PASSWORD_BYTES.end()));
+        }
+        if let Some(device) = &self.device {
+            checks.text("device", device, 0, DEVICE_CHARS);
+        }
+        checks.done()
+    }
+}
+
+fn username(checks: &mut Checks, name: &str) {
+    let (min, max) = (*USERNAME_CHARS.start(), *USERNAME_CHARS.end());
+    checks.text("username", name, min, max);
+    if name.chars().any(|char| char.is_whitespace() || (char.is_control() && char != '\0')) {
+        checks.wrong("username", "must not contain spaces or control characters");
+    }
+}
+
+/// Whether `zone` could be a name of IANA's time zone database (theory.html, "Timezone identifiers"). Which names there are changes
+/// several times a year, and a service whose copy is old should not refuse people.
+fn has_the_form_of_a_zone(zone: &str) -> bool {
+    zone.len() <= TIMEZONE_CHARS
+        && zone.split('/').count() <= 3
+        && zone.split('/').all(|part| {
+            part.starts_with(|char: char| char.is_ascii_alphabetic())
+                && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_+-".contains(&byte))
+        })
+}
+
+/// What is kept of a device's name: readable, and bounded. None when nothing is left.
+fn device_name(name: &str) -> Option<String> {
+    let name: String = name.chars().filter(|char| !char.is_control()).take(DEVICE_CHARS).collect();
+    let name = name.trim();
+    (!name.is_empty()).then(|| name.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_zones_have_a_form() {
+        for good in
+            ["UTC", "Europe/Madrid", "America/Argentina/Buenos_Aires", "Etc/GMT+5", "America/Port-au-Prince"]
+        {
+            assert!(has_the_form_of_a_zone(good), "{good}");
+        }
+        for bad in ["", "/", "Europe/", "../etc", "+02:00", "Europe/Madrid\0", "a/b/c/d", &"x".repeat(65)] {
+            assert!(!has_the_form_of_a_zone(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_device_is_named_in_bounds_or_not_at_all() {
+        assert_eq!(device_name(" Ana's\u{7} phone "), Some("Ana's phone".into()));
+        assert_eq!(device_name("\u{1}\u{2}"), None);
+        assert_eq!(device_name(&"x".repeat(999)).map(|name| name.len()), Some(DEVICE_CHARS));
+    }
+}
