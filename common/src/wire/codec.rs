@@ -2,7 +2,10 @@
 //! frame limit, a log's record limit), and nothing here panics on it.
 
 use bytes::Bytes;
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{
+    Deserialize, Serialize,
+    de::{DeserializeOwned, IgnoredAny},
+};
 use serde_json::value::RawValue;
 
 use super::client::{ClientFrame, FieldError, Ref, ServerFrame};
@@ -47,10 +50,17 @@ pub fn decode_client(text: &str) -> Result<FromClient, NotJson> {
     }
 
     let outline: Outline<'_> = match serde_json::from_str(text) {
-        Ok(outline) => outline,
-        Err(error) if error.is_syntax() || error.is_eof() => return Err(NotJson),
-        // JSON, but no object, or one that names its type twice.
-        Err(_) => return Ok(FromClient::Invalid { ref_: None, error: FieldError::body("", "an object was expected") }),
+        // A derived struct also reads itself from a list.
+        Ok(outline) if is_object(text) => outline,
+        // What went wrong first may stand before something that is no JSON: only a look at all of it tells.
+        outline => {
+            let _: IgnoredAny = serde_json::from_str(text).map_err(|_| NotJson)?;
+            let error = match outline {
+                Err(error) if is_object(text) => field_error(".", &error),
+                _ => FieldError::body("", NO_OBJECT),
+            };
+            return Ok(FromClient::Invalid { ref_: None, error });
+        }
     };
     let ref_ = outline.ref_.and_then(|raw| serde_json::from_str::<Ref>(raw.get()).ok());
     let kind = outline.kind.and_then(|raw| serde_json::from_str::<String>(raw.get()).ok());
@@ -72,24 +82,48 @@ pub fn decode_client(text: &str) -> Result<FromClient, NotJson> {
     })
 }
 
+const NO_OBJECT: &str = "an object was expected";
+
+fn is_object(json: &str) -> bool {
+    json.trim_ascii_start().starts_with('{')
+}
+
 /// A struct from JSON, or the field that is wrong in it. Also what reads the bodies of REST requests.
 ///
 /// # Errors
 /// The field and what is wrong with it, in words for a client.
 pub fn fields<'de, T: Deserialize<'de>>(json: &'de str) -> Result<T, FieldError> {
+    if !is_object(json) {
+        return Err(FieldError::body("", NO_OBJECT));
+    }
     let mut deserializer = serde_json::Deserializer::from_str(json);
-    serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
-        let path = error.path().to_string();
-        let message = error.inner().to_string();
-        // serde_json appends where in the text it was; the path says it better.
-        let message = message.split(" at line ").next().unwrap_or_default();
-        let missing = message.strip_prefix("missing field `").and_then(|rest| rest.strip_suffix('`'));
-        match missing {
-            Some(field) if path == "." => FieldError::body(field, "is missing"),
-            Some(field) => FieldError::body(format!("{path}.{field}"), "is missing"),
-            None => FieldError::body(if path == "." { String::new() } else { path }, message),
+    let value = serde_path_to_error::deserialize(&mut deserializer)
+        .map_err(|error| field_error(&error.path().to_string(), error.inner()))?;
+    deserializer.end().map_err(|error| field_error(".", &error))?;
+    Ok(value)
+}
+
+/// An error of serde_json at `path`, in words for a client. Where the words name the field themselves, it becomes the path.
+fn field_error(path: &str, error: &serde_json::Error) -> FieldError {
+    let message = error.to_string();
+    // serde_json appends where in the text it was; the path says it better.
+    let message = message.split(" at line ").next().unwrap_or_default();
+    let named = |words: &str| message.strip_prefix(words).and_then(|rest| rest.strip_suffix('`'));
+    let (field, message) = match (named("missing field `"), named("duplicate field `")) {
+        (Some(field), _) => (field, "is missing"),
+        (None, Some(field)) => (field, "stands twice"),
+        (None, None) => ("", message),
+    };
+    match (path, field) {
+        // The whole, or a place that has no name.
+        ("." | "?", field) => FieldError::body(field, message),
+        (path, "") => FieldError::body(path, message),
+        // A field that stands twice is already the last part of the path.
+        (path, field) if path == field || path.ends_with(&format!(".{field}")) => {
+            FieldError::body(path, message)
         }
-    })
+        (path, field) => FieldError::body(format!("{path}.{field}"), message),
+    }
 }
 
 /// A server's frame as JSON.
@@ -121,12 +155,11 @@ pub fn pack<T: Serialize>(value: &T) -> Bytes {
 /// # Errors
 /// [`BadBytes`] with `what` for a name.
 pub fn unpack<T: DeserializeOwned>(what: &'static str, bytes: &[u8]) -> Result<T, BadBytes> {
-    let mut deserializer = rmp_serde::Deserializer::from_read_ref(bytes);
+    // Reads from the slice itself, which is then what is left; `from_read_ref` would save a copy, but never tells what is left.
+    let mut rest = bytes;
+    let mut deserializer = rmp_serde::Deserializer::new(&mut rest);
     deserializer.set_max_depth(64);
-    let value = T::deserialize(&mut deserializer).map_err(|error| BadBytes { what, why: error.to_string() })?;
-    if deserializer.get_ref().is_empty() {
-        Ok(value)
-    } else {
-        Err(BadBytes { what, why: "bytes are left over".into() })
-    }
+    let value =
+        T::deserialize(&mut deserializer).map_err(|error| BadBytes { what, why: error.to_string() })?;
+    if rest.is_empty() { Ok(value) } else { Err(BadBytes { what, why: "bytes are left over".into() }) }
 }
