@@ -1,0 +1,312 @@
+//! The life of a device: connect, be online, and again. What it does while a socket is open is in `online`.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use common::{
+    ids::{ChatId, ClientId, Number},
+    wire::{
+        client::Ref,
+        codes::{CloseCode, Reconnect},
+    },
+};
+use rand::Rng;
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
+
+use super::{
+    Command, Observer, OpenError, Options, Outcome, Post, Reply, Shared, State, Undone,
+    backoff::backoff,
+    connection::Connection,
+    outbox::{Item, Outbox},
+    rest::Session,
+};
+use crate::{
+    clock::Clock,
+    journal::{Entry, Journal, Restart},
+};
+
+/// What a message in the outbox carries besides itself.
+#[derive(Debug)]
+pub(super) struct Tag {
+    pub(super) scheduled: u64,
+    pub(super) reply: Option<oneshot::Sender<Outcome>>,
+    /// The place in the outbox and the writer's window, given back when this is dropped.
+    _permits: (OwnedSemaphorePermit, Option<OwnedSemaphorePermit>),
+}
+
+/// A request that is not a send, and what its answer is for.
+#[derive(Debug)]
+pub(super) enum Waiting {
+    Caller(Reply),
+    Reread(Reread),
+    Ping,
+}
+
+/// A chat that is to be read again.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Reread {
+    pub(super) chat: ChatId,
+    pub(super) why: Restart,
+    /// The newest message before the hole, as it was known when the hole was: what has come since lies behind it. Nothing known: only
+    /// where the chat is now is of interest.
+    pub(super) after: Option<Number>,
+    /// The head that the first page told, once it was read.
+    pub(super) to: Option<Number>,
+}
+
+/// Why a session is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Over {
+    /// This side ended the device.
+    Stopped,
+    /// The socket is over, by this side's will (`Break`, `Moved`, no answer) or by the other's.
+    Broken(Option<u16>),
+}
+
+#[derive(Debug)]
+enum Next {
+    Connect,
+    SignIn,
+    End(Option<u16>),
+}
+
+pub(super) struct Device {
+    pub(super) session: Session,
+    pub(super) options: Options,
+    pub(super) clock: Clock,
+    pub(super) journal: Option<Journal>,
+    pub(super) observer: Arc<dyn Observer>,
+    pub(super) shared: Arc<Shared>,
+    state: watch::Sender<State>,
+    pub(super) inbox: mpsc::Receiver<Command>,
+    pub(super) outbox: Outbox<Tag>,
+    /// Requests other than sends, by mark; the first is the oldest.
+    pub(super) waiting: BTreeMap<Ref, (Instant, Waiting)>,
+    pub(super) rereads: VecDeque<Reread>,
+    /// Those that could not be read a moment ago: at the next look.
+    pub(super) rereads_later: Vec<Reread>,
+    pub(super) next_ref: Ref,
+    /// Names this device's messages: random, so that no two devices ever share a name.
+    prefix: u64,
+    written: u64,
+    sockets: u64,
+}
+
+impl Device {
+    #[expect(clippy::too_many_arguments, reason = "called in one place, by the handle")]
+    pub(super) fn new(
+        session: Session,
+        options: Options,
+        clock: Clock,
+        journal: Option<Journal>,
+        observer: Arc<dyn Observer>,
+        shared: Arc<Shared>,
+        state: watch::Sender<State>,
+        inbox: mpsc::Receiver<Command>,
+    ) -> Self {
+        Self {
+            outbox: Outbox::new(options.window),
+            session,
+            options,
+            clock,
+            journal,
+            observer,
+            shared,
+            state,
+            inbox,
+            waiting: BTreeMap::new(),
+            rereads: VecDeque::new(),
+            rereads_later: Vec::new(),
+            next_ref: 1,
+            prefix: rand::random(),
+            written: 0,
+            sockets: 0,
+        }
+    }
+
+    /// Runs until it is stopped or may not come back.
+    pub(super) async fn run(mut self) {
+        let mut failures = 0;
+        let ended = loop {
+            let opened = match self.connect().await {
+                Some(opened) => opened,
+                None => break None,
+            };
+            let next = match opened {
+                Ok(connection) => {
+                    failures = 0;
+                    self.sockets += 1;
+                    let over = self.live(connection).await;
+                    match over {
+                        Over::Stopped => break None,
+                        Over::Broken(code) => {
+                            self.observer.broken(code);
+                            after(code)
+                        }
+                    }
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "not connected");
+                    self.observer.not_opened(&error);
+                    match error {
+                        OpenError::Location(error) if error.unauthenticated() => Next::SignIn,
+                        OpenError::Closed { code, .. } => after(code),
+                        _ => Next::Connect,
+                    }
+                }
+            };
+            let token = match next {
+                Next::End(code) => break code,
+                Next::SignIn => true,
+                Next::Connect => false,
+            };
+            failures += 1;
+            let wait = backoff(failures, &mut rand::rng());
+            let session = self.session.clone();
+            let pause = async move {
+                tokio::time::sleep(wait).await;
+                if token && let Err(error) = session.sign_in_again().await {
+                    tracing::debug!(%error, "not signed in");
+                }
+            };
+            if !self.meanwhile(pause).await {
+                break None;
+            }
+        };
+        self.state.send_replace(State::Ended(ended));
+        // Whoever still waits for an outcome is told by the drop of its sender.
+    }
+
+    /// Opens a socket, and takes commands meanwhile. `None` when it is stopped.
+    async fn connect(&mut self) -> Option<Result<Connection, OpenError>> {
+        let (session, device) = (self.session.clone(), self.options.device.clone());
+        let mut opened = None;
+        let open = async { opened = Some(Connection::open(&session, device.as_deref(), None).await) };
+        let goes_on = self.meanwhile(open).await;
+        if goes_on { opened } else { None }
+    }
+
+    /// Takes commands until `what` is done; `false` when it is stopped before.
+    async fn meanwhile(&mut self, what: impl Future<Output = ()>) -> bool {
+        let mut what = std::pin::pin!(what);
+        loop {
+            tokio::select! {
+                () = &mut what => return true,
+                command = self.inbox.recv() => match command {
+                    None | Some(Command::Stop) => return false,
+                    Some(Command::Post(post, room, reply)) => self.write(*post, room, reply),
+                    Some(Command::Request(_, reply)) => drop(reply.send(Err(Undone::Unknown))),
+                    Some(Command::Follow(chat)) => self.shared.views.lock().follow(chat, None),
+                    Some(Command::Break) => {}
+                },
+            }
+        }
+    }
+
+    /// Puts a message into the outbox.
+    pub(super) fn write(
+        &mut self,
+        post: Post,
+        room: OwnedSemaphorePermit,
+        reply: Option<oneshot::Sender<Outcome>>,
+    ) {
+        let Post { chat, body, client_id, retry, scheduled, permit } = post;
+        self.written += 1;
+        let client_id =
+            client_id.or_else(|| ClientId::new(&format!("{:016x}-{}", self.prefix, self.written)).ok());
+        let Some(client_id) = client_id else { return };
+        let scheduled = scheduled.unwrap_or_else(|| self.clock.micros());
+        let tag = Tag { scheduled, reply, _permits: (room, permit) };
+        self.outbox.push(chat, Item::new(client_id, body, self.written, retry, tag));
+    }
+
+    /// One session, from its first frame to its last.
+    async fn live(&mut self, connection: Connection) -> Over {
+        let socket = self.sockets;
+        let resuming = connection.ready.resuming;
+        self.note(|| Entry::Opened { socket, node: connection.node.clone(), resuming });
+        if !resuming {
+            let chats = self.shared.views.lock().restart();
+            if self.options.mend {
+                self.rereads = chats
+                    .into_iter()
+                    .map(|(chat, head)| Reread::new(chat, Restart::Opened, head.number))
+                    .collect();
+            }
+        }
+        self.state.send_replace(State::Ready(socket));
+        let mut connection = connection;
+        let over = self.online(&mut connection).await;
+        let code = match over {
+            Over::Stopped => {
+                connection.close().await;
+                Some(CloseCode::Bye.code())
+            }
+            Over::Broken(code) => code,
+        };
+        self.note(|| Entry::Closed { socket, code });
+        self.state.send_replace(State::Connecting);
+        self.outbox.lost();
+        self.rereads.clear();
+        self.rereads_later.clear();
+        for (_, waiting) in std::mem::take(&mut self.waiting).into_values() {
+            if let Waiting::Caller(reply) = waiting {
+                // A caller that has given up is no trouble.
+                drop(reply.send(Err(Undone::Unknown)));
+            }
+        }
+        over
+    }
+
+    /// Writes a line, if there is a journal.
+    pub(super) fn note(&self, entry: impl FnOnce() -> Entry) {
+        if let Some(journal) = &self.journal {
+            journal.write(entry());
+        }
+    }
+
+    /// A mark for the next request.
+    pub(super) fn mark(&mut self) -> Ref {
+        self.next_ref += 1;
+        self.next_ref
+    }
+
+    /// A wait before `tries` + 1, never below what the server asked for.
+    pub(super) fn pause(tries: u32, asked_ms: Option<u64>, random: &mut impl Rng) -> Duration {
+        // A server that asks for hours would stop the run.
+        let asked = Duration::from_millis(asked_ms.unwrap_or(0).min(10_000));
+        backoff(tries, random).max(asked)
+    }
+}
+
+impl Reread {
+    pub(super) fn new(chat: ChatId, why: Restart, known: Number) -> Self {
+        Self { chat, why, after: Some(known).filter(|known| *known > 0), to: None }
+    }
+}
+
+/// What follows a close, by the table of close codes. A broken connection and codes of a later version: come back.
+fn after(code: Option<u16>) -> Next {
+    match code.and_then(CloseCode::from_code).map(CloseCode::reconnect) {
+        Some(Reconnect::No) => Next::End(code),
+        Some(Reconnect::AfterSignIn) => Next::SignIn,
+        Some(Reconnect::Yes) | None => Next::Connect,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_close_is_followed_by_what_the_table_says() {
+        assert!(matches!(after(None), Next::Connect));
+        assert!(matches!(after(Some(4004)), Next::Connect));
+        assert!(matches!(after(Some(4999)), Next::Connect));
+        assert!(matches!(after(Some(4002)), Next::SignIn));
+        assert!(matches!(after(Some(4008)), Next::End(Some(4008))));
+    }
+}
