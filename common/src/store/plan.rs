@@ -106,11 +106,17 @@ pub(crate) struct Text<'a> {
     pub(crate) deleted: bool,
 }
 
+impl Text<'_> {
+    fn erased(self) -> Self {
+        Self { body: "", attachments: &[], deleted: true, ..self }
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Rewrite<'a> {
     pub(crate) key: ChatKey,
     pub(crate) number: Number,
-    /// None: it is deleted, and keeps nothing that was said.
+    /// None: it is deleted, keeps nothing that was said, and all else as it is.
     pub(crate) text: Option<Text<'a>>,
 }
 
@@ -418,7 +424,7 @@ impl<'a> Planner<'a, '_> {
             return Ok(message.text.deleted);
         }
         if let Some(text) = self.rewritten.get(&(key, number)) {
-            return Ok(text.is_none());
+            return Ok(text.is_none_or(|text| text.deleted));
         }
         self.known
             .messages
@@ -427,15 +433,14 @@ impl<'a> Planner<'a, '_> {
             .ok_or_else(|| format!("message {number} is changed, and is not there"))
     }
 
+    /// `text`: none when the message is deleted.
     fn rewrite(&mut self, key: ChatKey, number: Number, text: Option<Text<'a>>) {
         let place = self.messages.get(&(key, number));
         match place.and_then(|place| self.plan.messages.get_mut(*place)) {
-            Some(message) => {
-                message.text =
-                    text.unwrap_or(Text { body: "", attachments: &[], deleted: true, ..message.text });
-            }
+            Some(message) => message.text = text.unwrap_or(message.text.erased()),
             None => {
-                self.rewritten.insert((key, number), text);
+                let before = self.rewritten.get(&(key, number)).copied().flatten();
+                self.rewritten.insert((key, number), text.or(before.map(Text::erased)));
             }
         }
     }

@@ -339,14 +339,15 @@ impl Row for ReadMark {
 async fn rewritten(connection: &mut SqliteConnection, rewrite: &Rewrite<'_>) -> sqlx::Result<()> {
     let query = match &rewrite.text {
         Some(text) => sqlx::query(
-            "UPDATE messages SET body = ?, kind = ?, reply_to = ?, attachments = ?, edited_at = ?
+            "UPDATE messages SET body = ?, kind = ?, reply_to = ?, attachments = ?, edited_at = ?, deleted = ?
              WHERE app = ? AND chat = ? AND number = ?",
         )
         .bind(text.body)
         .bind(text.kind.word())
         .bind(text.reply_to.map(int))
         .bind(attachments(text.attachments))
-        .bind(text.edited_at),
+        .bind(text.edited_at)
+        .bind(text.deleted),
         None => sqlx::query(
             "UPDATE messages SET body = '', attachments = NULL, deleted = 1 WHERE app = ? AND chat = ? AND number = ?",
         ),

@@ -1,0 +1,73 @@
+//! What every engine of the store must do. An engine's test file gives a [`Fixture`] and runs all of it with one line:
+//! `common::store_conformance!(MyFixture::new().await)`.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(missing_docs, reason = "the names of the tests say what they test")]
+
+mod accounts;
+mod chats;
+mod drain;
+mod model;
+mod scribe;
+
+use async_trait::async_trait;
+
+pub use self::{accounts::*, chats::*, drain::*, model::*, scribe::Scribe};
+use super::SharedStore;
+
+/// One store for one test.
+#[async_trait]
+pub trait Fixture: Send + Sync {
+    /// A handle of it, as a process would have one after a restart: what was put in is there. Empty at first.
+    async fn open(&self) -> SharedStore;
+}
+
+/// Makes a test of each function of this suite.
+#[macro_export]
+macro_rules! store_conformance {
+    ($fixture:expr) => {
+        $crate::store_conformance! { @tests $fixture;
+            there_is_one_application_with_a_secret_of_its_own
+            a_secret_of_the_cluster_is_what_was_given_first
+            a_username_is_taken_without_regard_to_case
+            one_of_many_who_register_under_one_name_gets_it
+            a_user_is_found_by_name_and_by_id_in_one_application
+            names_are_answered_for_those_who_exist
+            sign_ins_are_listed_newest_first_until_they_expire
+            a_sign_in_is_ended_once_and_by_its_user_only
+            revocations_are_numbered_and_seen_in_order
+            a_revocation_matters_until_its_token_has_expired
+
+            a_chat_is_seen_by_its_members_only
+            chats_are_listed_by_their_latest_activity
+            a_chat_without_a_name_is_called_after_its_others
+            the_newest_message_shows_its_client_id_to_its_sender_only
+            unread_is_what_came_after_joining_reading_and_writing
+            members_are_paged_in_order_of_joining
+            an_owner_who_leaves_has_an_heir
+            a_deleted_chat_is_listed_nowhere_and_still_known
+            history_reads_both_ways_to_the_ends
+            an_edited_message_has_its_new_text_and_a_deleted_one_none
+            chats_are_loaded_many_at_a_time
+            a_sent_message_is_found_by_its_senders_name_for_it
+            applications_do_not_see_each_other
+
+            a_position_moves_only_from_where_it_is
+            of_two_writers_at_once_one_is_refused
+            a_batch_without_changes_moves_the_position
+            what_does_not_follow_is_refused_whole
+            a_broken_partition_stops_alone
+            chats_are_numbered_without_holes_whatever_is_refused
+            a_long_list_of_members_comes_in_several_records
+            bytes_that_are_no_record_are_kept
+            everything_is_there_after_a_restart
+            rows_are_what_a_simple_model_says
+        }
+    };
+    (@tests $fixture:expr; $($name:ident)*) => {$(
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn $name() {
+            let fixture = $fixture;
+            $crate::store::conformance::$name(&fixture).await;
+        }
+    )*};
+}

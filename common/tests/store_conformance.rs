@@ -1,0 +1,93 @@
+//! The embedded store does what every store must, and what only a file can do wrong.
+
+use std::{sync::Arc, time::Instant};
+
+use async_trait::async_trait;
+use common::{
+    ids::{ChatId, UserId},
+    store::{
+        SharedStore, StoreError,
+        conformance::{Fixture, Scribe},
+        sqlite::Sqlite,
+    },
+};
+use tempfile::TempDir;
+
+struct OneFile(TempDir);
+
+impl OneFile {
+    fn new() -> Self {
+        Self(TempDir::new().unwrap())
+    }
+}
+
+#[async_trait]
+impl Fixture for OneFile {
+    async fn open(&self) -> SharedStore {
+        Arc::new(Sqlite::open(&self.0.path().join("store.db")).await.unwrap())
+    }
+}
+
+common::store_conformance!(OneFile::new());
+
+#[tokio::test]
+async fn a_file_that_is_no_store_is_refused() {
+    let folder = TempDir::new().unwrap();
+    let text = folder.path().join("text.db");
+    std::fs::write(&text, "no database, but a text of more than one hundred bytes. ".repeat(20)).unwrap();
+    assert!(matches!(Sqlite::open(&text).await, Err(StoreError::Corrupt(_))), "a text");
+
+    let other = folder.path().join("other.db");
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(&other).create_if_missing(true);
+    let pool = sqlx::SqlitePool::connect_with(options).await.unwrap();
+    sqlx::raw_sql("CREATE TABLE birds (name TEXT)").execute(&pool).await.unwrap();
+    assert!(matches!(Sqlite::open(&other).await, Err(StoreError::Corrupt(_))), "a database of another kind");
+    sqlx::raw_sql("PRAGMA user_version = 1000").execute(&pool).await.unwrap();
+    assert!(matches!(Sqlite::open(&other).await, Err(StoreError::Corrupt(_))), "a store of a later version");
+
+    let nowhere = folder.path().join("no/such/folder/store.db");
+    assert!(matches!(Sqlite::open(&nowhere).await, Err(StoreError::Unavailable(_))));
+}
+
+#[tokio::test]
+async fn a_closed_store_says_that_it_is_not_available() {
+    let folder = TempDir::new().unwrap();
+    let store = Sqlite::open(&folder.path().join("store.db")).await.unwrap();
+    store.close().await;
+    let store: SharedStore = Arc::new(store);
+    assert!(matches!(store.positions().await, Err(StoreError::Unavailable(_))));
+    assert!(matches!(store.cluster_secret("x", b"y").await, Err(StoreError::Unavailable(_))));
+}
+
+/// `cargo test --release -p common --test store_conformance -- --ignored --nocapture`
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a measurement"]
+async fn changes_per_second() {
+    for chats in [10, 1_000, 10_000] {
+        let file = OneFile::new();
+        let mut scribe = Scribe::new(file.open().await);
+        let (ana, ben) = (UserId::random(), UserId::random());
+        let mut known = Vec::new();
+        for _ in 0..chats {
+            known.push(scribe.chat(ana, ben));
+        }
+        let (chats, made): (Vec<ChatId>, Vec<_>) = known.into_iter().unzip();
+        for part in made.chunks(1_000) {
+            scribe.write(part.to_vec()).await;
+        }
+        let mut batches = Vec::new();
+        for batch in 0..50 {
+            let one = |n: usize| {
+                let chat = chats[(batch * 1_000 + n) * 7_919 % chats.len()];
+                scribe.named(chat, ana, &"x".repeat(100), Some(&format!("{batch}-{n}")))
+            };
+            batches.push((0..1_000).map(one).collect::<Vec<_>>());
+        }
+        let begun = Instant::now();
+        for batch in batches {
+            scribe.write(batch).await;
+        }
+        let took = begun.elapsed();
+        println!("{} chats: {:.0} changes/s", chats.len(), 50_000.0 / took.as_secs_f64());
+    }
+}
