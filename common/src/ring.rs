@@ -132,11 +132,11 @@ impl Ring {
                 steps -= 1;
                 let point = self.point(at)?;
                 at = point.at.wrapping_add(1);
-                if let (Some(seen), Some(node)) = (seen.get_mut(point.node), self.nodes.get(point.node)) {
-                    if !std::mem::replace(seen, true) {
-                        left -= 1;
-                        return Some(node);
-                    }
+                if let (Some(seen), Some(node)) = (seen.get_mut(point.node), self.nodes.get(point.node))
+                    && !std::mem::replace(seen, true)
+                {
+                    left -= 1;
+                    return Some(node);
                 }
             }
             None

@@ -1,0 +1,381 @@
+//! What this dispatcher knows of the cluster, shared by its links and its HTTP door.
+//!
+//! Members, ring and table change a few times a day and stand behind one lock; whoever looks reads a [`View`] that is swapped whole.
+//! Interest changes with every user who comes or goes and has a lock of its own. Nothing here waits: frames to nodes are queued or refused.
+//!
+//! This dispatcher is the only one for now. Where several are, one of them will make the views and the others hold copies: that place is
+//! [`Cluster::change`].
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use common::{
+    ids::{Incarnation, NodeId, Partition},
+    link::Link,
+    ring::Ring,
+    time::Millis,
+    wire::{
+        codec::pack,
+        peer::{DispatcherToNode, Placement, Topic},
+    },
+};
+use parking_lot::{Mutex, RwLock};
+
+use crate::{
+    assign::assign,
+    members::{Members, Registered, Registration},
+    metrics::Metrics,
+    topics::{TooMany, Topics},
+};
+
+/// How the cluster is kept.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Partitions of the log; the same everywhere, for the life of the topic.
+    pub partitions: Partition,
+    /// How long a node lives without a heartbeat.
+    pub lease: Duration,
+    /// How long after the first registration the first placement is made, so that the nodes of a running cluster are all back.
+    pub settle: Duration,
+    /// With this many nodes it is made at once. 0: not known.
+    pub expect_nodes: usize,
+    /// The first epoch is the one after it. Must be above all that a former dispatcher has used: the time in milliseconds is.
+    pub epoch: u64,
+}
+
+/// A registered node: what it said of itself, and the way to it.
+#[derive(Debug)]
+pub struct Node {
+    /// Its name.
+    pub id: NodeId,
+    /// What it said of itself.
+    pub registration: Registration,
+    /// The way to it.
+    pub link: Link,
+    /// How full it is.
+    pub load: Load,
+    /// A placement could not be queued: the sweep sends it as soon as it can.
+    owed: AtomicBool,
+}
+
+impl Node {
+    /// Whether it takes no more users.
+    pub fn full(&self) -> bool {
+        self.load.estimate() >= self.registration.capacity
+    }
+
+    fn offer(&self, placement: &Bytes) {
+        self.owed.store(self.link.send(placement.clone()).is_err(), Relaxed);
+    }
+}
+
+/// A node's open sockets as far as known. Heartbeats say it each second; users who were sent there since may not be in it yet, so those
+/// of this second and of the one before are added.
+#[derive(Debug, Default)]
+pub struct Load {
+    sockets: AtomicU32,
+    sent_now: AtomicU32,
+    sent_before: AtomicU32,
+}
+
+impl Load {
+    /// A user was sent there.
+    pub fn sent(&self) {
+        self.sent_now.fetch_add(1, Relaxed);
+    }
+
+    /// What a heartbeat says.
+    pub fn heard(&self, sockets: u32) {
+        self.sockets.store(sockets, Relaxed);
+        self.sent_before.store(self.sent_now.swap(0, Relaxed), Relaxed);
+    }
+
+    /// Open sockets by the last heartbeat.
+    pub fn sockets(&self) -> u32 {
+        self.sockets.load(Relaxed)
+    }
+
+    /// Open sockets, and those that are on their way.
+    pub fn estimate(&self) -> u32 {
+        [&self.sent_now, &self.sent_before]
+            .iter()
+            .fold(self.sockets(), |sum, sent| sum.saturating_add(sent.load(Relaxed)))
+    }
+}
+
+/// The cluster at one moment.
+#[derive(Debug, Default)]
+pub struct View {
+    /// Counts up with every change of ring and table.
+    pub epoch: u64,
+    /// Whether a placement was made. Until then nobody is placed: a dispatcher that has just started does not know yet who is there.
+    pub settled: bool,
+    /// The ring of all registered nodes.
+    pub ring: Arc<Ring>,
+    /// The owner of each partition.
+    pub owners: Vec<Option<NodeId>>,
+    /// The registered nodes.
+    pub nodes: HashMap<NodeId, Arc<Node>>,
+    /// The placement as it is sent to nodes.
+    placement: Bytes,
+}
+
+impl View {
+    /// The node that takes a user with this hash: the first one on the ring that is not full.
+    pub fn place(&self, user: u64) -> Option<&Arc<Node>> {
+        let full = |id: &NodeId| self.nodes.get(id).is_none_or(|node| node.full());
+        self.ring.place(user, full).and_then(|id| self.nodes.get(id))
+    }
+
+    /// Every node once, the nearest on the ring first.
+    pub fn from(&self, hash: u64) -> impl Iterator<Item = &Arc<Node>> {
+        self.ring.from(hash).filter_map(|id| self.nodes.get(id))
+    }
+
+    /// The owner of a partition.
+    pub fn owner(&self, partition: Partition) -> Option<&Arc<Node>> {
+        self.nodes.get(self.owners.get(usize::from(partition))?.as_ref()?)
+    }
+
+    /// This life of this node.
+    pub fn life(&self, id: &NodeId, incarnation: Incarnation) -> Option<&Arc<Node>> {
+        self.nodes.get(id).filter(|node| node.registration.incarnation == incarnation)
+    }
+}
+
+/// The cluster as this dispatcher knows it.
+#[derive(Debug)]
+pub struct Cluster {
+    settings: Settings,
+    state: Mutex<State>,
+    view: ArcSwap<View>,
+    topics: RwLock<Topics>,
+    /// What is counted.
+    pub metrics: Metrics,
+}
+
+#[derive(Debug)]
+struct State {
+    members: Members,
+    nodes: BTreeMap<NodeId, Arc<Node>>,
+    ring: Arc<Ring>,
+    owners: Vec<Option<NodeId>>,
+    epoch: u64,
+    settled: bool,
+    /// When the first node registered.
+    first: Option<Instant>,
+    /// When leases were last looked at.
+    swept: Option<Instant>,
+}
+
+impl Cluster {
+    /// Nobody yet.
+    pub fn new(settings: Settings, metrics: Metrics) -> Self {
+        let state = State {
+            members: Members::new(settings.lease),
+            nodes: BTreeMap::new(),
+            ring: Arc::default(),
+            owners: Vec::new(),
+            epoch: settings.epoch,
+            settled: false,
+            first: None,
+            swept: None,
+        };
+        let view = View { epoch: settings.epoch, ..View::default() };
+        Self {
+            settings,
+            state: Mutex::new(state),
+            view: ArcSwap::from_pointee(view),
+            topics: RwLock::default(),
+            metrics,
+        }
+    }
+
+    /// The cluster now.
+    pub fn view(&self) -> Arc<View> {
+        self.view.load_full()
+    }
+
+    /// How the cluster is kept.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Takes a node in, tells it so, and tells everybody when that changes who owns what. Its topics are forgotten: it registers them anew.
+    pub fn register(
+        &self,
+        id: &NodeId,
+        registration: Registration,
+        link: &Link,
+        now: Instant,
+        clock: Millis,
+    ) {
+        let incarnation = registration.incarnation;
+        let node = Arc::new(Node {
+            id: id.clone(),
+            registration: registration.clone(),
+            link: link.clone(),
+            load: Load::default(),
+            owed: AtomicBool::new(false),
+        });
+        let mut state = self.state.lock();
+        let registered = state.members.register(id.clone(), registration, now);
+        state.nodes.insert(id.clone(), Arc::clone(&node));
+        state.first.get_or_insert(now);
+        tracing::info!(node = %id, %incarnation, ?registered, "node registered");
+        let welcome = DispatcherToNode::Registered {
+            lease_ms: u64::try_from(self.settings.lease.as_millis()).unwrap_or(u64::MAX),
+            clock,
+        };
+        // A link without room is one whose node does not listen; it hears nothing and its lease will end.
+        let _ = link.send(pack(&welcome));
+        if registered == Registered::Joined {
+            self.change(&mut state, now);
+        } else {
+            let view = self.store(&state);
+            if view.settled {
+                node.offer(&view.placement);
+            }
+        }
+        drop(state);
+        self.topics.write().drop_node(id);
+        if registered == Registered::Replaced {
+            // What its former life had not sent out yet is gone.
+            self.gap(id);
+        }
+    }
+
+    /// Renews a lease. False when it had ended: the node must register again.
+    pub fn renew(&self, id: &NodeId, incarnation: Incarnation, sockets: u32, now: Instant) -> bool {
+        let renewed = self.state.lock().members.renew(id, incarnation, now);
+        if renewed && let Some(node) = self.view.load().life(id, incarnation) {
+            node.load.heard(sockets);
+        }
+        renewed
+    }
+
+    /// Takes a node out that stops. It has sent what it had to send.
+    pub fn leave(&self, id: &NodeId, incarnation: Incarnation, now: Instant) {
+        let mut state = self.state.lock();
+        if !state.members.leave(id, incarnation) {
+            return;
+        }
+        tracing::info!(node = %id, %incarnation, "node left");
+        state.nodes.remove(id);
+        self.change(&mut state, now);
+        drop(state);
+        self.topics.write().drop_node(id);
+    }
+
+    /// Takes out whose lease is over, makes the first placement when it is time, and sends what is owed. To be called several times in a
+    /// lease.
+    pub fn sweep(&self, now: Instant) {
+        let mut state = self.state.lock();
+        let before = state.swept.replace(now).unwrap_or(now);
+        if now.saturating_duration_since(before) > self.settings.lease / 2 {
+            // This process stood still, and the heartbeats of that time with it: nobody is dead because we were.
+            tracing::warn!("leases were not looked at for a while: all are renewed");
+            state.members.forgive(now);
+        }
+        let expired = state.members.expire(now);
+        for id in &expired {
+            tracing::warn!(node = %id, "lease ended: node taken out");
+            state.nodes.remove(id);
+        }
+        if !expired.is_empty() || !state.settled {
+            self.change(&mut state, now);
+        }
+        let view = self.view.load_full();
+        for node in view.nodes.values().filter(|node| node.owed.load(Relaxed)) {
+            node.offer(&view.placement);
+        }
+        drop(state);
+        for id in &expired {
+            self.topics.write().drop_node(id);
+            // What it had not sent out yet will not come.
+            self.gap(id);
+        }
+        self.metrics.topics.set(i64::try_from(self.topics.read().len()).unwrap_or(i64::MAX));
+    }
+
+    /// The members have changed, or it may be time for the first placement: makes ring and table, and tells the nodes.
+    fn change(&self, state: &mut State, now: Instant) {
+        let count = state.members.len();
+        let since = state.first.map_or(Duration::ZERO, |first| now.saturating_duration_since(first));
+        let complete = self.settings.expect_nodes > 0 && count >= self.settings.expect_nodes;
+        let settled = state.settled || (count > 0 && (complete || since >= self.settings.settle));
+        state.ring = Arc::new(Ring::new(state.members.ids().cloned()));
+        if settled {
+            state.settled = true;
+            state.epoch += 1;
+            state.owners = assign(&state.ring, self.settings.partitions, &state.owners);
+            tracing::info!(epoch = state.epoch, nodes = count, "placement made");
+        }
+        let view = self.store(state);
+        self.metrics.nodes.set(i64::try_from(count).unwrap_or(i64::MAX));
+        self.metrics.epoch.set(i64::try_from(state.epoch).unwrap_or(i64::MAX));
+        if settled {
+            for node in view.nodes.values() {
+                node.offer(&view.placement);
+            }
+        }
+    }
+
+    fn store(&self, state: &State) -> Arc<View> {
+        let placement = Placement { epoch: state.epoch, owners: state.owners.clone() };
+        let view = Arc::new(View {
+            epoch: state.epoch,
+            settled: state.settled,
+            ring: Arc::clone(&state.ring),
+            owners: state.owners.clone(),
+            nodes: state.nodes.iter().map(|(id, node)| (id.clone(), Arc::clone(node))).collect(),
+            placement: pack(&DispatcherToNode::Placement(placement)),
+        });
+        self.view.store(Arc::clone(&view));
+        view
+    }
+
+    /// Changes the interest of this life of a node. False when it is not registered.
+    ///
+    /// # Errors
+    /// [`TooMany`]; then nothing was registered.
+    pub fn interest(
+        &self,
+        id: &NodeId,
+        incarnation: Incarnation,
+        add: &[Topic],
+        remove: &[Topic],
+    ) -> Result<bool, TooMany> {
+        let mut topics = self.topics.write();
+        // Under the lock: whoever replaces or drops the node swaps the view first and forgets its topics then.
+        if self.view.load().life(id, incarnation).is_none() {
+            return Ok(false);
+        }
+        topics.remove(id, remove);
+        topics.add(id, add)?;
+        Ok(true)
+    }
+
+    /// Reads the interest.
+    pub fn with_topics<T>(&self, read: impl FnOnce(&Topics) -> T) -> T {
+        read(&self.topics.read())
+    }
+
+    /// Tells every node but `from` that frames were lost.
+    pub fn gap(&self, from: &NodeId) {
+        let frame = pack(&DispatcherToNode::Gap);
+        for node in self.view.load().nodes.values().filter(|node| node.id != *from) {
+            self.metrics.gaps.inc();
+            // Without room the link's own gap says the same.
+            let _ = node.link.send_or_gap(frame.clone());
+        }
+    }
+}
