@@ -1,10 +1,7 @@
 //! What handlers take from a request: the caller, ids in the path, a JSON body, the client's address. Whatever is wrong with any of them
 //! is a [`Problem`].
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    time::Duration,
-};
+use std::net::{IpAddr, SocketAddr};
 
 use axum::extract::{ConnectInfo, FromRequest, FromRequestParts, RawPathParams, Request};
 use common::{
@@ -23,9 +20,6 @@ use super::Api;
 /// other fields.
 pub(super) const JSON_BYTES: usize = 128 * 1024;
 
-/// How long a body may take to arrive.
-const BODY_TIMEOUT: Duration = Duration::from_secs(10);
-
 impl FromRequestParts<Api> for Caller {
     type Rejection = Problem;
 
@@ -40,7 +34,7 @@ pub(super) struct Json<T, const MAX: usize = JSON_BYTES>(pub(super) T);
 impl<T: DeserializeOwned, const MAX: usize> FromRequest<Api> for Json<T, MAX> {
     type Rejection = Problem;
 
-    async fn from_request(request: Request, _: &Api) -> Result<Self, Problem> {
+    async fn from_request(request: Request, api: &Api) -> Result<Self, Problem> {
         let too_large =
             || Problem::new(ErrorCode::TooLarge, format!("the body must have at most {MAX} bytes"));
         let announced = request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok());
@@ -48,7 +42,7 @@ impl<T: DeserializeOwned, const MAX: usize> FromRequest<Api> for Json<T, MAX> {
             return Err(too_large());
         }
         let read = Limited::new(request.into_body(), MAX).collect();
-        let bytes = match tokio::time::timeout(BODY_TIMEOUT, read).await {
+        let bytes = match tokio::time::timeout(api.patience.body, read).await {
             Ok(Ok(body)) => body.to_bytes(),
             Ok(Err(error)) if error.is::<LengthLimitError>() => return Err(too_large()),
             Ok(Err(_)) => return Err(invalid("the body broke off")),

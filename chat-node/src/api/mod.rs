@@ -28,8 +28,22 @@ use tower_http::catch_panic::CatchPanicLayer;
 pub use self::metrics::HttpMetrics;
 use crate::{auth::Auth, commands::Commands, identity::Identity};
 
-/// How long a request may take: three times what an owner has to answer (5 s). What is not done by then may still be.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long a client is waited for, and may wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Patience {
+    /// How long a request may take in all. What is not done by then may still be.
+    pub request: Duration,
+    /// How long its body may take to arrive.
+    pub body: Duration,
+}
+
+impl Default for Patience {
+    /// 15 s are three times what an owner has to answer; 10 s are 1.4 Mbit/s for the longest body, and 100 kbit/s for the longest of
+    /// the others.
+    fn default() -> Self {
+        Self { request: Duration::from_secs(15), body: Duration::from_secs(10) }
+    }
+}
 
 /// The application that users register in and sign in to.
 const APP: AppId = AppId::DEFAULT;
@@ -54,6 +68,8 @@ pub struct Deps {
     pub ready: Ready,
     /// Whose `X-Forwarded-For` is believed: the gateways in front of this node.
     pub gateways: Vec<IpAddr>,
+    /// How long is waited.
+    pub patience: Patience,
 }
 
 /// What handlers share.
@@ -86,15 +102,15 @@ pub fn router(deps: Deps) -> Router {
             Problem::new(ErrorCode::MethodNotAllowed, "this path does not have this method")
         })
         .layer(CatchPanicLayer::custom(panicked))
-        .layer(middleware::from_fn(in_time))
+        .layer(middleware::from_fn_with_state(api.clone(), in_time))
         .layer(middleware::from_fn_with_state(api.clone(), counted))
         .with_state(api)
 }
 
 /// Ends a request that takes too long. Writes may have been done: `outcome_unknown` says so.
-async fn in_time(request: Request, next: Next) -> Response {
+async fn in_time(State(api): State<Api>, request: Request, next: Next) -> Response {
     let reads = request.method().is_safe();
-    match tokio::time::timeout(REQUEST_TIMEOUT, next.run(request)).await {
+    match tokio::time::timeout(api.patience.request, next.run(request)).await {
         Ok(response) => response,
         Err(_) if reads => Problem::retry_later("this took too long").into_response(),
         Err(_) => {

@@ -1,0 +1,174 @@
+use chat_node::attempts::AttemptLimits;
+use common::{
+    cache::{LimitPolicy, LiveSession, NodeLife},
+    ids::{AppId, Incarnation, NodeId, SessionId, SocketId, UserKey},
+    time::Millis,
+    token::{Caller, Ticket},
+    wire::peer::{Live, Topic},
+};
+use http::{Method, header};
+use serde_json::{Value, json};
+
+use crate::world::{PASSWORD, Person, World, request};
+
+#[tokio::test]
+async fn somebody_registers_and_signs_in_and_others_see_a_name_only() {
+    let world = World::new().await;
+    let body = json!({"username": "Ana", "password": PASSWORD, "name": "Ana Díaz",
+        "mobile_number": "+34 600 000 000", "timezone": "Europe/Madrid"});
+    let made = world.call(None, Method::POST, "/api/v1/users", body).await.expect(201);
+    assert_eq!(
+        (&made["username"], &made["name"], &made["timezone"]),
+        (&json!("Ana"), &json!("Ana Díaz"), &json!("Europe/Madrid"))
+    );
+    assert!(!made.to_string().contains("password") && !made.to_string().contains("argon2"));
+
+    let ana = world.again("ana").await;
+    assert_eq!(world.get(&ana, "/api/v1/users/me").await.expect(200), made);
+    let ben = world.person("ben").await;
+    let seen = world.get(&ben, &format!("/api/v1/users/{}", ana.id)).await.expect(200);
+    assert_eq!(seen, json!({"id": ana.id, "name": "Ana Díaz"}));
+    world.get(&ben, &format!("/api/v1/users/{}", SessionId::random())).await.refused(404, "not_found");
+}
+
+#[tokio::test]
+async fn a_username_is_taken_once_whatever_its_case() {
+    let world = World::new().await;
+    world.person("ana").await;
+    let body = json!({"username": "ANA", "password": PASSWORD, "name": "Another"});
+    world.call(None, Method::POST, "/api/v1/users", body).await.refused(409, "conflict");
+}
+
+#[tokio::test]
+async fn an_unknown_user_and_a_wrong_password_sound_the_same() {
+    let world = World::new().await;
+    world.person("ana").await;
+    let wrong = world.sign_in("ana", "wrong horse", "198.51.100.7").await.refused(401, "unauthenticated");
+    let unknown =
+        world.sign_in("nobody", "wrong horse", "198.51.100.7").await.refused(401, "unauthenticated");
+    assert_eq!(wrong, unknown);
+}
+
+#[tokio::test]
+async fn a_token_is_refused_here_from_the_answer_to_the_sign_out_on() {
+    let world = World::new().await;
+    let (ana, tab) = (world.person("ana").await, world.again("ana").await);
+    world.delete(&ana, "/api/v1/sessions/current").await.expect(204);
+    world.get(&ana, "/api/v1/users/me").await.refused(401, "unauthenticated");
+    world.get(&tab, "/api/v1/users/me").await.expect(200);
+    let announced = world.announced.lock().clone();
+    let [(topics, Live::Revoked { app: AppId::DEFAULT, user, .. })] = &announced[..] else {
+        panic!("{announced:?}")
+    };
+    assert_eq!((topics, user), (&vec![Topic::User(AppId::DEFAULT, ana.id)], &ana.id));
+}
+
+#[tokio::test]
+async fn sessions_are_listed_and_any_of_ones_own_can_be_ended() {
+    let world = World::new().await;
+    let ana = world.person("ana").await;
+    let sign_in = json!({"username": "ana", "password": PASSWORD, "device": "Ana's phone"});
+    world.call(None, Method::POST, "/api/v1/sessions", sign_in).await.expect(201);
+    let browser = request(None, Method::POST, "/api/v1/sessions").header(header::USER_AGENT, "Browser/1.0");
+    let browser = browser.body(json!({"username": "ana", "password": PASSWORD}).to_string().into()).unwrap();
+    world.raw(browser).await.expect(201);
+
+    let list = world.get(&ana, "/api/v1/sessions").await.expect(200);
+    assert_eq!((&list["current"], &list["total"]), (&json!(1), &json!(1)));
+    let sessions = list["results"].as_array().unwrap();
+    let devices: Vec<&Value> = sessions.iter().map(|session| &session["device"]).collect();
+    assert_eq!(sessions.len(), 3);
+    assert!(
+        devices.contains(&&json!("Ana's phone")) && devices.contains(&&json!("Browser/1.0")),
+        "{devices:?}"
+    );
+    let current: Vec<bool> = sessions.iter().map(|session| session["current"].as_bool().unwrap()).collect();
+    assert_eq!(current.iter().filter(|current| **current).count(), 1);
+
+    let phone = sessions.iter().find(|session| session["device"] == "Ana's phone").unwrap();
+    let path = format!("/api/v1/sessions/{}", phone["id"].as_str().unwrap());
+    let ben = world.person("ben").await;
+    world.delete(&ben, &path).await.refused(404, "not_found");
+    world.delete(&ana, &path).await.expect(204);
+    world.delete(&ana, &path).await.refused(404, "not_found");
+    let left = world.get(&ana, "/api/v1/sessions").await.expect(200);
+    assert_eq!(left["results"].as_array().unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn a_session_shows_the_nodes_that_hold_its_sockets() {
+    let world = World::new().await;
+    let ana = world.person("ana").await;
+    let caller = world.tokens.check(&ana.token, Millis::now()).unwrap();
+    for node in ["node-2", "node-1", "node-2"] {
+        let live = LiveSession {
+            socket: SocketId::random(),
+            session: caller.session,
+            device: None,
+            life: NodeLife { node: NodeId::new(node).unwrap(), incarnation: Incarnation(1) },
+            since: Millis::now(),
+        };
+        world.cache.session_opened(UserKey { app: caller.app, user: ana.id }, live).await.unwrap();
+    }
+    let list = world.get(&ana, "/api/v1/sessions").await.expect(200);
+    assert_eq!(list["results"][0]["nodes"], json!(["node-1", "node-2"]));
+}
+
+#[tokio::test]
+async fn no_token_but_a_good_one_of_ours_is_let_in() {
+    let world = World::new().await;
+    let ana = world.person("ana").await;
+    let caller = world.tokens.check(&ana.token, Millis::now()).unwrap();
+    let expired = Caller { expires_at: Millis::from_secs(Millis::now().as_secs() - 60), ..caller.clone() };
+    let ticket = Ticket {
+        caller: caller.clone(),
+        node: NodeId::new("node-1").unwrap(),
+        incarnation: Incarnation(1),
+        id: 7,
+        expires_at: Millis::from_secs(Millis::now().as_secs() + 30),
+    };
+    let parts: Vec<&str> = ana.token.split('.').collect();
+    let (head, tail) = (parts[0], parts[2]);
+    // {"alg":"none"} with the same claims and no signature.
+    let none = format!("eyJhbGciOiJub25lIn0.{}.", parts[1]);
+    let bad = [
+        String::new(),
+        "x".into(),
+        "x".repeat(10_000),
+        none,
+        format!("{head}.{}.{}", parts[1], tail.chars().rev().collect::<String>()),
+        format!("{head}.e30.{tail}"),
+        world.tokens.issue(&expired, Millis(0)).unwrap(),
+        world.tickets.issue(&ticket, Millis::now()).unwrap(),
+    ];
+    for token in bad {
+        let who = Person { token, ..ana.clone() };
+        world.get(&who, "/api/v1/users/me").await.refused(401, "unauthenticated");
+    }
+    let path = format!("/api/v1/users/me?token={}&access_token={}", ana.token, ana.token);
+    world.call(None, Method::GET, &path, Value::Null).await.refused(401, "unauthenticated");
+}
+
+#[tokio::test]
+async fn guessing_is_slowed_down_by_name_and_by_address() {
+    let none = LimitPolicy { per_second: 0.001, burst: 1_000 };
+    let three = LimitPolicy { per_second: 0.001, burst: 3 };
+    let world = World::with(AttemptLimits { per_username: three, per_address: none }).await;
+    for at in 0..3 {
+        world.sign_in("ana", "guess guess", &format!("203.0.113.{at}")).await.refused(401, "unauthenticated");
+    }
+    let refused = world.sign_in("ANA", "guess guess", "203.0.113.77").await;
+    assert!(refused.headers.contains_key(header::RETRY_AFTER));
+    refused.refused(429, "rate_limited");
+    world.sign_in("ben", "guess guess", "203.0.113.0").await.refused(401, "unauthenticated");
+
+    let world = World::with(AttemptLimits { per_username: none, per_address: three }).await;
+    for name in ["ana", "ben", "eva"] {
+        world.sign_in(name, "guess guess", "1.1.1.1, 203.0.113.1").await.refused(401, "unauthenticated");
+    }
+    world.sign_in("joe", "guess guess", "2.2.2.2, 203.0.113.1").await.refused(429, "rate_limited");
+    world.sign_in("joe", "guess guess", "203.0.113.2").await.refused(401, "unauthenticated");
+    for _ in 0..5 {
+        world.sign_in("joe", "guess guess", "127.0.0.1").await.refused(401, "unauthenticated");
+    }
+}

@@ -1,0 +1,9 @@
+//! The REST API through its router, on the embedded store and cache, with an owner on paper that decides what these tests
+//! need and drains when it is told to.
+
+mod bad_input;
+mod chats;
+mod identity;
+mod messages;
+mod owner;
+mod world;
