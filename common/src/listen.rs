@@ -1,1 +1,215 @@
-//! To be written.
+//! Accepts HTTP connections and serves a router on them, with a bound on everything a stranger could make us wait for.
+//!
+//! `axum::serve` has no such bounds: of 200 half-open connections it held 200 after 75 s. WebSockets leave here with their upgrade: from then on
+//! they are their handler's, count no more, and are not waited for.
+
+use std::{
+    convert::Infallible,
+    io,
+    net::SocketAddr,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use axum::{Router, body::Body, extract::ConnectInfo};
+use http::Request;
+use hyper::{
+    body::{Body as HttpBody, Bytes, Frame, Incoming, SizeHint},
+    server::conn::http1,
+    service::service_fn,
+};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Sleep, sleep, timeout},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tower::ServiceExt;
+
+/// The least that hyper takes as a buffer.
+const MIN_BUFFER: usize = 8 * 1024;
+
+/// The waits after an accept that failed for want of something, file descriptors mostly: doubling, until some are free again.
+const BACK_OFF: Duration = Duration::from_millis(20);
+const BACK_OFF_MAX: Duration = Duration::from_secs(1);
+
+/// What a client is told when there are too many.
+const FULL: &[u8] =
+    b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+
+/// How much a listener bears.
+#[derive(Clone, Debug)]
+pub struct ListenLimits {
+    /// Connections at a time, upgraded ones not counted. The next one is answered 503 and closed. Each costs about 16 KiB; 50,000
+    /// are 800 MB in the worst case.
+    pub connections: usize,
+    /// From the moment a connection waits for a request (new or kept alive) until its header is complete. Covers the first byte,
+    /// slow headers and idle keep-alive alike. A client that reuses connections should let go of idle ones sooner.
+    pub header: Duration,
+    /// From a request's header until its body is complete.
+    pub body: Duration,
+    /// A request's header, in bytes; more is answered 431. At least 8 KiB are taken.
+    pub header_bytes: usize,
+    /// How long requests in flight may take to finish once it stops.
+    pub grace: Duration,
+}
+
+impl Default for ListenLimits {
+    fn default() -> Self {
+        Self {
+            connections: 50_000,
+            header: Duration::from_secs(10),
+            body: Duration::from_secs(30),
+            header_bytes: 16 * 1024,
+            grace: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Serves `router` until `shutdown`; then takes in no more connections, lets requests in flight finish, and closes what is left when the
+/// grace is over. Handlers find the client's address as [`ConnectInfo<SocketAddr>`]. Returns how many connections had to be dropped.
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    limits: ListenLimits,
+    shutdown: CancellationToken,
+) -> usize {
+    let server = Arc::new(Server { router, limits, soft: shutdown, hard: CancellationToken::new() });
+    // However this ends, dropped included, no connection is left behind.
+    let hard = server.hard.clone().drop_guard();
+    let tasks = TaskTracker::new();
+    let _ = server.soft.run_until_cancelled(accept(&server, &listener, &tasks)).await;
+    drop(listener);
+    tasks.close();
+    if timeout(server.limits.grace, tasks.wait()).await.is_ok() {
+        return 0;
+    }
+    let left = tasks.len();
+    drop(hard);
+    tasks.wait().await;
+    left
+}
+
+struct Server {
+    router: Router,
+    limits: ListenLimits,
+    soft: CancellationToken,
+    hard: CancellationToken,
+}
+
+async fn accept(server: &Arc<Server>, listener: &TcpListener, tasks: &TaskTracker) -> Infallible {
+    let room = Arc::new(Semaphore::new(server.limits.connections));
+    let mut wait = BACK_OFF;
+    loop {
+        match listener.accept().await {
+            Ok((stream, client)) => {
+                wait = BACK_OFF;
+                match room.clone().try_acquire_owned() {
+                    Ok(permit) => {
+                        tasks.spawn(server.clone().connection(stream, client, permit));
+                    }
+                    Err(_) => turn_away(&stream),
+                }
+            }
+            // That client's own trouble.
+            Err(error) if is_of_connection(&error) => {}
+            Err(error) => {
+                tracing::warn!(%error, ?wait, "cannot accept");
+                sleep(wait).await;
+                wait = (wait * 2).min(BACK_OFF_MAX);
+            }
+        }
+    }
+}
+
+fn is_of_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
+}
+
+/// At once or not at all: a flood is no reason to wait.
+fn turn_away(stream: &TcpStream) {
+    let _ = stream.try_write(FULL);
+}
+
+impl Server {
+    async fn connection(
+        self: Arc<Self>,
+        stream: TcpStream,
+        client: SocketAddr,
+        permit: OwnedSemaphorePermit,
+    ) {
+        // Frames and answers are small and wanted now.
+        let _ = stream.set_nodelay(true);
+        let service = service_fn(|request: Request<Incoming>| {
+            let mut request = request.map(|body| Body::new(Timed::new(body, self.limits.body)));
+            request.extensions_mut().insert(ConnectInfo(client));
+            self.router.clone().oneshot(request)
+        });
+        let mut connection = pin!(
+            http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(self.limits.header)
+                .max_buf_size(self.limits.header_bytes.max(MIN_BUFFER))
+                .serve_connection(TokioIo::new(stream), service)
+                .with_upgrades()
+        );
+        let serving = async {
+            tokio::select! {
+                served = connection.as_mut() => return served,
+                () = self.soft.cancelled() => connection.as_mut().graceful_shutdown(),
+            }
+            connection.await
+        };
+        if let Some(Err(error)) = self.hard.run_until_cancelled(serving).await {
+            tracing::debug!(%client, %error, "connection ended");
+        }
+        drop(permit);
+    }
+}
+
+/// A request's body that has to be complete in time.
+struct Timed {
+    body: Incoming,
+    limit: Duration,
+    /// Set at the first read that has to wait: most bodies are there with their header.
+    over: Option<Pin<Box<Sleep>>>,
+}
+
+impl Timed {
+    fn new(body: Incoming, limit: Duration) -> Self {
+        Self { body, limit, over: None }
+    }
+}
+
+impl HttpBody for Timed {
+    type Data = Bytes;
+    type Error = axum::BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::BoxError>>> {
+        if let Poll::Ready(read) = Pin::new(&mut self.body).poll_frame(context) {
+            return Poll::Ready(read.map(|frame| frame.map_err(Into::into)));
+        }
+        let limit = self.limit;
+        let over = self.over.get_or_insert_with(|| Box::pin(sleep(limit)));
+        match over.as_mut().poll(context) {
+            Poll::Ready(()) => Poll::Ready(Some(Err("the body did not arrive in time".into()))),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

@@ -1,5 +1,13 @@
 //! What a link promises about frames, on real UDP, through paths that fail.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout
+)]
+
 mod link_pair;
 
 use std::time::{Duration, Instant};

@@ -276,7 +276,7 @@ mod tests {
                 attempt: n[3],
                 received_upto: n[4],
             })),
-            (1.., payload).prop_map(|(no, len)| StreamFrame::Data { no, payload: vec![7; len].into() }),
+            (1u64.., payload).prop_map(|(no, len)| StreamFrame::Data { no, payload: vec![7; len].into() }),
             any::<u64>().prop_map(|upto| StreamFrame::Ack { upto }),
             (1..u64::MAX, any::<u16>()).prop_map(|(first, more)| StreamFrame::Gap {
                 first,

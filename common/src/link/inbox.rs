@@ -179,7 +179,7 @@ impl Events {
     /// The next event; `None` after [`Event::Closed`]. Dropping the future loses nothing.
     pub async fn recv(&mut self) -> Option<Event> {
         let mut one = mem::take(&mut self.one);
-        let _ = self.recv_many(&mut one, 1).await;
+        self.recv_many(&mut one, 1).await;
         let event = one.pop();
         self.one = one;
         event
@@ -188,15 +188,17 @@ impl Events {
     /// Appends what is there, up to `limit` events, and waits for the first. Returns how many; 0 after [`Event::Closed`] (or with a limit
     /// of 0). Dropping the future loses nothing.
     pub async fn recv_many(&mut self, into: &mut Vec<Event>, limit: usize) -> usize {
+        if limit == 0 {
+            return 0;
+        }
         let before = into.len();
-        while limit > 0 {
+        loop {
             match self.core.inbox.take(limit, into) {
-                Taken::Some => break,
+                Taken::Some => return into.len() - before,
                 Taken::Ended => return 0,
                 Taken::Nothing => self.core.inbox.filled.notified().await,
             }
         }
-        into.len() - before
     }
 }
 
