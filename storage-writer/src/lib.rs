@@ -1,1 +1,110 @@
-//! Placeholder.
+//! Drains the log into the store: reads each partition from the position that the store has, and writes rows and the new position in one
+//! transaction. [`consume`] hears the log and keeps the partitions, [`batch`] decides what counts (pure), [`write`] applies and tells what
+//! came of it.
+//!
+//! It may be killed at any moment and run any number of times beside itself: what it has not committed is read again, and whoever is not
+//! where the position is, is refused.
+//!
+//! Absent: the log's committed offsets (for watchers only), retention, and telling those who were away.
+
+mod batch;
+mod consume;
+mod metrics;
+mod write;
+
+use std::{sync::Arc, time::Duration};
+
+use common::{
+    log::{LogError, SharedLog},
+    store::Drain,
+};
+use prometheus::Registry;
+use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
+
+use self::{consume::Consumer, metrics::Metrics};
+
+/// How a writer works.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct WriterConfig {
+    /// The group of readers that share the partitions. All writers of a cluster are in one.
+    pub group: String,
+    /// Most rows in one transaction: records, and members that they list. 2,000 are written in some 50 to 200 ms, a small part of the 5 s
+    /// that the store has for them. A record with more is written alone.
+    pub batch_records: usize,
+    /// Bytes of records after which no more are gathered. What is held is at most this and one delivery of the log (4 MiB).
+    pub batch_bytes: usize,
+    /// How long a record waits for others to share its transaction. Whoever changes a chat's members waits for it too.
+    #[serde(with = "millis")]
+    pub linger: Duration,
+}
+
+impl Default for WriterConfig {
+    fn default() -> Self {
+        Self {
+            group: "storage-writer".to_owned(),
+            batch_records: 2_000,
+            batch_bytes: 4 * 1024 * 1024,
+            linger: Duration::from_millis(2),
+        }
+    }
+}
+
+/// A duration in configuration: whole milliseconds.
+mod millis {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(value: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u64(u64::try_from(value.as_millis()).unwrap_or(u64::MAX))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+        u64::deserialize(deserializer).map(Duration::from_millis)
+    }
+}
+
+/// What a writer stands on.
+#[derive(Clone)]
+pub struct Engines {
+    /// What it reads.
+    pub log: SharedLog,
+    /// What it writes.
+    pub store: Arc<dyn Drain>,
+}
+
+impl std::fmt::Debug for Engines {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Engines over log {}", self.log.id())
+    }
+}
+
+/// Why a writer ended that nobody stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// Its metrics cannot be registered: another writer uses the registry.
+    #[error("metrics: {0}")]
+    Metrics(#[from] prometheus::Error),
+    /// The log was closed.
+    #[error(transparent)]
+    Log(#[from] LogError),
+}
+
+/// Runs a writer until `shutdown`; a transaction that has begun is ended first (5 s at most).
+///
+/// A store or a log that does not answer is asked again, and nothing is lost. A partition that cannot go on stops alone: an
+/// error is logged, and `writer_partition_stopped` says so until the writer is started again.
+///
+/// # Errors
+/// [`RunError`].
+pub async fn run(
+    config: WriterConfig,
+    engines: Engines,
+    registry: Registry,
+    shutdown: CancellationToken,
+) -> Result<(), RunError> {
+    let metrics = Metrics::new(&registry)?;
+    Consumer::new(config, engines, metrics).run(&shutdown).await
+}
