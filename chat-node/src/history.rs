@@ -14,7 +14,6 @@ use common::{
     token::Caller,
     wire::{
         client::FieldError,
-        codes::ErrorCode,
         owner::{Answer, Ask},
         record::{Change, Record, What},
     },
@@ -107,7 +106,7 @@ impl Commands {
                 }
             },
             Answer::Unknown | Answer::NotOwner => {}
-            Answer::Refused(refusal) if refusal.code == ErrorCode::RetryLater => {}
+            Answer::Refused(refusal) if refusal.code.temporary() => {}
             other => return Err(undone(other)),
         }
         // Nobody but the store can say now who is a member.

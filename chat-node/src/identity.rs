@@ -11,7 +11,7 @@ use common::{
     model::{OwnUserView, SessionView, UserView, limits},
     problem::Problem,
     revocations::Revocations,
-    store::{SharedStore, SignIn, User},
+    store::{SharedStore, SignIn, StoreError, User},
     time::Millis,
     token::{Caller, Tokens},
     wire::{
@@ -152,7 +152,7 @@ impl Identity {
     /// Makes a user. `from` is the client's address, as far as it is known.
     ///
     /// # Errors
-    /// `invalid` with the fields, `conflict` when the username is taken, `rate_limited`, `retry_later`.
+    /// `invalid` with the fields, `conflict` when the username is taken, `rate_limited`, `retry_later`, `unknown`.
     pub async fn register(
         &self,
         app: AppId,
@@ -171,10 +171,14 @@ impl Identity {
             created_at: self.parts.clock.now(),
             password_hash: self.passwords.hash(password).await?,
         };
-        if self.parts.store.add_user(app, &user).await? {
-            Ok(own_view(user))
-        } else {
-            Err(Problem::new(ErrorCode::Conflict, "username: is taken already"))
+        match self.parts.store.add_user(app, &user).await {
+            Ok(true) => Ok(own_view(user)),
+            Ok(false) => Err(Problem::new(ErrorCode::Conflict, "username: is taken already")),
+            Err(StoreError::Unavailable(why)) => {
+                tracing::warn!(why, "the store did not say whether it has a new user");
+                Err(Problem::new(ErrorCode::Unknown, "you may be registered or not: try to sign in"))
+            }
+            Err(error) => Err(error.into()),
         }
     }
 

@@ -1,5 +1,14 @@
 //! A chat node: holds the sockets of its users, runs the REST API, and decides for the chats whose partitions it owns.
 
+pub mod api;
+pub mod ask;
+pub mod attempts;
+pub mod auth;
+mod check;
+pub mod commands;
 pub mod control;
 pub mod forward;
+pub mod history;
+pub mod identity;
 pub mod owner;
+pub mod passwords;

@@ -52,7 +52,11 @@ impl Problem {
 
     /// One field is wrong.
     pub fn invalid(error: FieldError) -> Self {
-        let detail = if error.param.is_empty() { error.msg.clone() } else { format!("{}: {}", error.param, error.msg) };
+        let detail = if error.param.is_empty() {
+            error.msg.clone()
+        } else {
+            format!("{}: {}", error.param, error.msg)
+        };
         Self { code: ErrorCode::Invalid, detail, retry_after_ms: None, errors: vec![error] }
     }
 
@@ -80,9 +84,12 @@ impl Problem {
 }
 
 impl From<Refusal> for Problem {
+    /// An owner names the field that is `invalid` in front of its detail: `reply_to: there is no such message`.
     fn from(refusal: Refusal) -> Self {
         let Refusal { code, detail, retry_after_ms } = refusal;
-        Self { code, detail, retry_after_ms, errors: Vec::new() }
+        let (param, msg) = detail.split_once(": ").unwrap_or(("", &detail));
+        let errors = if code == ErrorCode::Invalid { vec![FieldError::body(param, msg)] } else { Vec::new() };
+        Self { code, detail, retry_after_ms, errors }
     }
 }
 
@@ -92,7 +99,9 @@ impl From<StoreError> for Problem {
         tracing::warn!(%error, "the store did not answer a request");
         match error {
             StoreError::Unavailable(_) => Self::retry_later("the store does not answer at the moment"),
-            StoreError::Corrupt(_) => Self::new(ErrorCode::Internal, "something is wrong here; it was reported"),
+            StoreError::Corrupt(_) => {
+                Self::new(ErrorCode::Internal, "something is wrong here; it was reported")
+            }
         }
     }
 }

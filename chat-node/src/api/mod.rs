@@ -38,7 +38,7 @@ pub struct Patience {
 }
 
 impl Default for Patience {
-    /// 15 s are three times what an owner has to answer; 10 s are 1.4 Mbit/s for the longest body, and 100 kbit/s for the longest of
+    /// 15 s are three times what an owner has to answer; 10 s are 1.5 Mbit/s for the longest body, and 100 kbit/s for the longest of
     /// the others.
     fn default() -> Self {
         Self { request: Duration::from_secs(15), body: Duration::from_secs(10) }

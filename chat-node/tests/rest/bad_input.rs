@@ -23,6 +23,9 @@ struct Case {
     param: &'static str,
 }
 
+/// Status, word, and what is named.
+type Wrong = (u16, &'static str, &'static str);
+
 fn case(
     line: &str,
     body: impl Into<Vec<u8>>,
@@ -33,16 +36,16 @@ fn case(
     Case { method: method.parse().unwrap(), path, body: body.into(), status, code, param }
 }
 
-const NOT_FOUND: (u16, &str, &str) = (404, "not_found", "");
-const NOT_ALLOWED: (u16, &str, &str) = (405, "method_not_allowed", "");
-const TOO_LARGE: (u16, &str, &str) = (413, "too_large", "");
+const NOT_FOUND: Wrong = (404, "not_found", "");
+const NOT_ALLOWED: Wrong = (405, "method_not_allowed", "");
+const TOO_LARGE: Wrong = (413, "too_large", "");
 
-fn invalid(param: &'static str) -> (u16, &'static str, &'static str) {
+fn invalid(param: &'static str) -> Wrong {
     (400, "invalid", param)
 }
 
 /// Bodies that are wrong wherever a JSON object is expected.
-fn no_objects() -> Vec<(Vec<u8>, (u16, &'static str, &'static str))> {
+fn no_objects() -> Vec<(Vec<u8>, Wrong)> {
     vec![
         (b"".to_vec(), invalid("")),
         (b"{".to_vec(), invalid("")),
@@ -176,6 +179,7 @@ fn messages(chat: &str) -> Vec<Case> {
         post(json!({"body": "a", "type": "smell"}), invalid("type")),
         post(json!({"body": "a", "kind": 1}), invalid("kind")),
         post(json!({"body": "a", "reply_to": 0}), invalid("reply_to")),
+        post(json!({"body": "a", "reply_to": 99}), invalid("reply_to")),
         post(json!({"body": "a", "reply_to": -1}), invalid("reply_to")),
         post(json!({"body": "a", "reply_to": 1.5}), invalid("reply_to")),
         post(json!({"body": "a", "reply_to": u64::MAX}), invalid("reply_to")),

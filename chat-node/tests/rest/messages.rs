@@ -24,8 +24,7 @@ async fn a_message_is_in_history_as_soon_as_it_was_acknowledged() {
     let (ana, ben) = (world.person("ana").await, world.person("ben").await);
     let chat = world.group(&[&ana, &ben]).await;
     world.owner.drain(false).await;
-    let body =
-        json!({"message": "Hi", "client_id": "c-1", "type": "photo", "attachments": ["a1"], "reply_to": 1});
+    let body = json!({"message": "Hi", "client_id": "c-1", "type": "photo", "attachments": ["a1"]});
     let sent = world.post(&ana, &format!("{chat}/messages"), body).await.expect(201);
     assert_eq!((&sent["number"], &sent["body"], &sent["kind"]), (&json!(1), &json!("Hi"), &json!("photo")));
     assert_eq!((&sent["from"], &sent["room_id"]), (&json!(ana.id), &sent["chat"]));

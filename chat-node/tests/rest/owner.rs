@@ -204,6 +204,9 @@ impl Book {
             };
         }
         let (id, number) = (MessageId::random(), chat.head.number + 1);
+        if reply_to.is_some_and(|answered| answered >= number) {
+            return Err(Refusal::new(ErrorCode::Invalid, "reply_to: there is no such message"));
+        }
         let what = What::Sent { id, number, client_id, body, kind, reply_to, attachments };
         self.change(key, by, what);
         let chat = self.chats.get_mut(&key.chat).unwrap();

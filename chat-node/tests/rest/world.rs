@@ -66,13 +66,16 @@ impl Reply {
     }
 }
 
+/// For whom, and what.
+pub(crate) type Announced = (Vec<Topic>, Live);
+
 pub(crate) struct World {
     pub(crate) router: Router,
     pub(crate) owner: Arc<PaperOwner>,
     pub(crate) cache: SharedCache,
     pub(crate) tokens: Tokens,
     pub(crate) tickets: Tickets,
-    pub(crate) announced: Arc<parking_lot::Mutex<Vec<(Vec<Topic>, Live)>>>,
+    pub(crate) announced: Arc<parking_lot::Mutex<Vec<Announced>>>,
     pub(crate) ready: Arc<AtomicBool>,
     _running: DropGuard,
     _folder: tempfile::TempDir,
