@@ -10,6 +10,7 @@
 //! | [`check`] | the judge: proves invariants from journals alone |
 //! | [`workload`] | crowds of devices, and what they do |
 
+pub mod check;
 pub mod client;
 pub mod clock;
 pub mod journal;
