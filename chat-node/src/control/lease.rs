@@ -47,6 +47,11 @@ impl Lease {
         lease
     }
 
+    /// Ends it now.
+    pub fn end(&self) {
+        self.0.until.store(0, Ordering::Release);
+    }
+
     fn millis(&self, at: Instant) -> u64 {
         u64::try_from(at.saturating_duration_since(self.0.start).as_millis()).unwrap_or(u64::MAX)
     }

@@ -43,6 +43,11 @@ const FLUSH: Duration = Duration::from_secs(2);
 const TIDY: Duration = Duration::from_secs(5);
 /// Between two tries to take a partition over.
 const CLAIM_PAUSE: Duration = Duration::from_millis(250);
+/// After a term was lost, at most this long passes before the next claim, by chance: two nodes that both believe themselves named must not
+/// void each other's terms for ever. Doubled with each term lost in a row, up to 16 times.
+const LOST_PAUSE: Duration = Duration::from_millis(50);
+/// A term that lasted this long was no part of such a duel.
+const SETTLED: Duration = Duration::from_secs(5);
 /// Bytes of records in one answer: a link's frame is bounded at a few MiB.
 const ANSWER_BYTES: usize = 1024 * 1024;
 
@@ -54,6 +59,7 @@ pub(super) async fn run(
     mut named: watch::Receiver<bool>,
     shutdown: CancellationToken,
 ) {
+    let mut lost_in_a_row = 0;
     loop {
         let is_named = *named.borrow_and_update();
         if !is_named {
@@ -76,14 +82,22 @@ pub(super) async fn run(
             Ok(taken) => {
                 tracing::info!(partition, term = taken.term, undrained = taken.bytes, "owns the partition");
                 let mut owned = Owned::new(Arc::clone(&context), partition, taken);
+                let mut pause = Duration::ZERO;
                 match owned.serve(&mut jobs, &mut named, &shutdown).await {
                     Ok(()) => tracing::info!(partition, term = owned.tail.term(), "gave the partition up"),
                     Err(lost) => {
                         context.metrics.terms.with_label_values(&["lost"]).inc();
                         tracing::warn!(partition, %lost, "lost the partition");
+                        lost_in_a_row = if owned.since.elapsed() > SETTLED { 0 } else { lost_in_a_row + 1 };
+                        let most = LOST_PAUSE * (1 << lost_in_a_row.min(4));
+                        pause = most.mul_f64(rand::random());
                     }
                 }
                 owned.abandon();
+                tokio::select! {
+                    () = shutdown.cancelled() => return,
+                    () = tokio::time::sleep(pause) => {}
+                }
             }
             Err(failure) => {
                 tracing::warn!(partition, %failure, "cannot take the partition over; trying again");
@@ -636,7 +650,7 @@ impl Owned {
     /// What `by` may read that the store may lack.
     fn recent(&self, key: ChatKey, by: UserId) -> Answer {
         let Some(chat) = self.chat(key).filter(|chat| chat.reader(by)) else {
-            return Answer::Refused(policy::no_such_chat());
+            return self.read(Answer::Refused(policy::no_such_chat()));
         };
         let changes = chat.undrained(self.drained).map(|kept| kept.payload.clone()).collect();
         self.read(Answer::Recent { head: chat.confirmed, changes })

@@ -1,0 +1,311 @@
+//! Owners through their public door, on the embedded log and store: what is decided, numbered, confirmed and repeated; and what
+//! happens when a partition has two owners, or loses its one.
+
+#[path = "owner/stage.rs"]
+mod stage;
+
+use std::{collections::HashSet, time::Duration};
+
+use common::{
+    ids::{ChatId, UserId},
+    model::limits,
+    store::{Owned as _, Range},
+    wire::{
+        codes::ErrorCode,
+        owner::{Answer, Ask, Sent},
+        peer::Live,
+        record::{Record, What},
+    },
+};
+use stage::{Stage, draft, refusal, retried, sent};
+
+#[tokio::test]
+async fn messages_are_numbered_from_one_and_confirmed_before_they_are_acknowledged() {
+    let stage = Stage::new().await;
+    let node = stage.node("node-1").await;
+    let (ana, ben) = (UserId::random(), UserId::random());
+    let chat = stage.direct(&node, ana, ben).await;
+    for n in 1..=20 {
+        let answer = node.ask(ana, chat, Ask::Send(vec![draft(&format!("m{n}"), "hello")])).await;
+        assert_eq!(sent(&answer).number, n);
+        assert!(stage.valid_messages(chat).await.iter().any(|(number, _)| *number == n), "{n} is in the log");
+    }
+}
+
+#[tokio::test]
+async fn a_batch_keeps_its_order() {
+    let stage = Stage::new().await;
+    let node = stage.node("node-1").await;
+    let (ana, ben) = (UserId::random(), UserId::random());
+    let chat = stage.direct(&node, ana, ben).await;
+    let drafts = (0..50).map(|n| draft(&format!("m{n}"), &format!("text {n}"))).collect();
+    let Answer::Sent(outcomes) = node.ask(ana, chat, Ask::Send(drafts)).await else { panic!("not sent") };
+    let numbers: Vec<_> = outcomes.into_iter().map(|outcome| outcome.unwrap().number).collect();
+    assert_eq!(numbers, (1..=50).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_repeat_is_the_same_message_from_memory_from_the_log_and_from_the_store() {
+    let stage = Stage::new().await;
+    let node = stage.node("node-1").await;
+    let (ana, ben) = (UserId::random(), UserId::random());
+    let chat = stage.direct(&node, ana, ben).await;
+    let first = sent(&node.ask(ana, chat, Ask::Send(vec![draft("m1", "hello")])).await).clone();
+    let same = |answer: &Answer| {
+        let repeat = sent(answer).clone();
+        assert_eq!(Sent { repeat: true, ..first.clone() }, repeat);
+    };
+    same(&node.ask(ana, chat, Ask::Send(vec![draft("m1", "hello")])).await);
+    drop(node);
+
+    // Undrained: the next owner finds it in the log.
+    let other = stage.node("node-2").await;
+    same(&other.ask(ana, chat, Ask::Send(vec![draft("m1", "hello")])).await);
+    drop(other);
+
+    // Drained: the next owner asks the store.
+    stage.drain().await;
+    let third = stage.node("node-3").await;
+    same(&third.ask(ana, chat, Ask::Send(vec![draft("m1", "hello")])).await);
+    same(&third.ask(ana, chat, Ask::Send(vec![retried("m1", "hello")])).await);
+    assert_eq!(stage.valid_messages(chat).await.len(), 1);
+}
+
+#[tokio::test]
+async fn another_body_under_the_same_client_id_is_a_conflict_and_the_original_stands() {
+    let stage = Stage::new().await;
+    let node = stage.node("node-1").await;
+    let (ana, ben) = (UserId::random(), UserId::random());
+    let chat = stage.direct(&node, ana, ben).await;
+    node.ask(ana, chat, Ask::Send(vec![draft("m1", "hello")])).await;
+    let answer = node.ask(ana, chat, Ask::Send(vec![draft("m1", "goodbye")])).await;
+    assert_eq!(refusal(&answer).code, ErrorCode::IdConflict);
+    // Another sender may use the same name.
+    let answer = node.ask(ben, chat, Ask::Send(vec![draft("m1", "goodbye")])).await;
+    assert_eq!(sent(&answer).number, 2);
+}
+
+#[tokio::test]
+async fn of_two_owners_at_once_the_log_voids_one_before_anything_is_acknowledged() {
+    let stage = Stage::new().await;
+    let (one, two) = (stage.node("node-1").await, stage.node("node-2").await);
+    let (ana, ben) = (UserId::random(), UserId::random());
+    let chat = stage.direct(&one, ana, ben).await;
+    // Both believe that they own everything, and both are asked, many at a time.
+    let asks = (0..300).map(|n| {
+        let (node, by) = if n % 2 == 0 { (&one, ana) } else { (&two, ben) };
+        async move {
+            for _ in 0..50 {
+                match node.ask(by, chat, Ask::Send(vec![retried(&format!("m{n}"), &format!("text {n}"))])).await {
+                    Answer::Sent(outcomes) => {
+                        if let Some(Ok(sent)) = outcomes.into_iter().next() {
+                            return (sent.number, sent.id);
+                        }
+                    }
+                    _ => tokio::time::sleep(Duration::from_millis(20)).await,
+                }
+            }
+            panic!("message {n} was never accepted");
+        }
+    });
+    let acknowledged = futures_util::future::join_all(asks).await;
+    let numbers: HashSet<_> = acknowledged.iter().map(|(number, _)| *number).collect();
+    assert_eq!(numbers.len(), 300, "no number was given twice");
+    let valid: HashSet<_> = stage.valid_messages(chat).await.into_iter().collect();
+    for told in &acknowledged {
+        assert!(valid.contains(told), "{told:?} was acknowledged and is not in the log");
+    }
+    stage.drain().await;
+    assert_eq!(stage.stored_messages(chat).await.len(), valid.len());
+}
+
+#[tokio::test]
+async fn a_record_that_lands_elsewhere_is_unknown_and_found_again() {
+    let stage = Stage::new().await;
+    let node = stage.node("node-1").await;
+    let (ana, ben) = (UserId::random(), UserId::random());
+    let chat = stage.direct(&node, ana, ben).await;
+    node.ask(ana, chat, Ask::Send(vec![draft("m1", "one")])).await;
+    // A void record of nobody takes the next place; the owner's own record behind it is valid, but not confirmed.
+    stage.append_void(chat).await;
+    let answer = node.ask(ana, chat, Ask::Send(vec![draft("m2", "two")])).await;
+    assert_eq!(answer, Answer::Unknown);
+    let answer = stage::until_answered(|| node.ask(ana, chat, Ask::Send(vec![retried("m2", "two")]))).await;
+    assert_eq!(sent(&answer).number, 2);
+    assert!(sent(&answer).repeat);
+    let answer = node.ask(ana, chat, Ask::Send(vec![draft("m3", "three")])).await;
+    assert_eq!(sent(&answer).number, 3);
+}
+
+#[tokio::test]
+async fn who_is_in_a_chat_is_answered_when_it_is_stored() {
+    let stage = Stage::new().await;
+    let node = stage.node("node-1").await;
+    let (ana, ben) = (UserId::random(), UserId::random());
+    let chat = ChatId::direct(common::ids::AppId::DEFAULT, ana, ben);
+    let asking = node.ask(ana, chat, Ask::OpenDirect { peer: ben });
+    tokio::pin!(asking);
+    tokio::select! {
+        answer = &mut asking => panic!("{answer:?}, and nothing is stored yet"),
+        () = stage.until_logged(1) => {}
+    }
+    stage.drain().await;
+    let Answer::Created { made: true, seq: 1 } = asking.await else { panic!("not created") };
+    let told = node.outlet.wait_for(|live| matches!(live, Live::Added { .. })).await;
+    let Live::Added { users, .. } = told else { unreachable!() };
+    assert_eq!(users.into_iter().collect::<HashSet<_>>(), HashSet::from([ana, ben]));
+}
+
+#[tokio::test]
+async fn fifty_requests_for_one_direct_chat_make_one() {
+    let stage = Stage::new().await;
+    let node = stage.node("node-1").await;
+    let (ana, ben) = (UserId::random(), UserId::random());
+    let chat = ChatId::direct(common::ids::AppId::DEFAULT, ana, ben);
+    stage.keep_draining();
+    let asks = (0..50).map(|n| {
+        let (by, peer) = if n % 2 == 0 { (ana, ben) } else { (ben, ana) };
+        node.ask(by, chat, Ask::OpenDirect { peer })
+    });
+    let answers = futures_util::future::join_all(asks).await;
+    let made = answers.iter().filter(|answer| matches!(answer, Answer::Created { made: true, .. })).count();
+    let found = answers.iter().filter(|answer| matches!(answer, Answer::Created { made: false, .. })).count();
+    assert_eq!((made, found), (1, 49));
+}
+
+#[tokio::test]
+async fn a_stranger_is_told_that_there_is_no_such_chat() {
+    let stage = Stage::new().await;
+    let node = stage.node("node-1").await;
+    let (ana, ben, eve) = (UserId::random(), UserId::random(), UserId::random());
+    let chat = stage.direct(&node, ana, ben).await;
+    node.ask(ana, chat, Ask::Send(vec![draft("m1", "hello")])).await;
+    let asks = [
+        Ask::Send(vec![draft("e1", "hello")]),
+        Ask::Edit { number: 1, body: "changed".into() },
+        Ask::Erase { number: 1 },
+        Ask::AddMember { user: eve },
+        Ask::RemoveMember { user: ana },
+        Ask::Update { name: Some("mine".into()), description: None },
+        Ask::DeleteChat,
+        Ask::Recent,
+        Ask::OpenDirect { peer: ana },
+    ];
+    for ask in asks {
+        let answer = node.ask(eve, chat, ask.clone()).await;
+        assert_eq!(refusal(&answer).code, ErrorCode::NotFound, "{ask:?}");
+        if !matches!(ask, Ask::OpenDirect { .. }) {
+            let answer = node.ask(eve, ChatId::random(), ask.clone()).await;
+            assert_eq!(refusal(&answer).code, ErrorCode::NotFound, "{ask:?} in a chat that is none");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_removed_member_writes_and_reads_no_more() {
+    let stage = Stage::new().await;
+    stage.keep_draining();
+    let node = stage.node("node-1").await;
+    let (ana, ben, cleo) = (UserId::random(), UserId::random(), UserId::random());
+    let chat = stage.group(&node, ana, vec![ben, cleo]).await;
+    assert_eq!(sent(&node.ask(ben, chat, Ask::Send(vec![draft("b1", "hello")])).await).number, 1);
+    let answer = node.ask(ben, chat, Ask::RemoveMember { user: cleo }).await;
+    assert_eq!(refusal(&answer).code, ErrorCode::Forbidden);
+    assert!(matches!(node.ask(ana, chat, Ask::RemoveMember { user: ben }).await, Answer::Done { .. }));
+    let answer = node.ask(ben, chat, Ask::Send(vec![draft("b2", "hello?")])).await;
+    assert_eq!(refusal(&answer).code, ErrorCode::NotFound);
+    assert_eq!(refusal(&node.ask(ben, chat, Ask::Recent).await).code, ErrorCode::NotFound);
+    // The owner leaves: whoever has been in longest is the owner now.
+    assert!(matches!(node.ask(ana, chat, Ask::RemoveMember { user: ana }).await, Answer::Done { .. }));
+    assert!(matches!(node.ask(cleo, chat, Ask::AddMember { user: ben }).await, Answer::Done { .. }));
+}
+
+#[tokio::test]
+async fn a_message_is_edited_by_its_sender_and_deleted_once() {
+    let stage = Stage::new().await;
+    let node = stage.node("node-1").await;
+    let (ana, ben) = (UserId::random(), UserId::random());
+    let chat = stage.direct(&node, ana, ben).await;
+    node.ask(ana, chat, Ask::Send(vec![draft("m1", "hello"), draft("m2", "there")])).await;
+    // One of them is looked up in the store, the other found in memory.
+    for drained in [false, true] {
+        let number = if drained { 2 } else { 1 };
+        let edit = |by, body: &str| node.ask(by, chat, Ask::Edit { number, body: body.to_owned() });
+        assert_eq!(refusal(&edit(ben, "mine").await).code, ErrorCode::Forbidden);
+        assert!(matches!(edit(ana, "changed").await, Answer::Done { .. }));
+        assert_eq!(refusal(&node.ask(ben, chat, Ask::Erase { number }).await).code, ErrorCode::Forbidden);
+        let Answer::Done { seq } = node.ask(ana, chat, Ask::Erase { number }).await else { panic!("not deleted") };
+        assert_eq!(node.ask(ana, chat, Ask::Erase { number }).await, Answer::Done { seq }, "deleted already");
+        assert_eq!(refusal(&edit(ana, "again").await).code, ErrorCode::NotFound);
+        stage.drain().await;
+    }
+    assert_eq!(refusal(&node.ask(ana, chat, Ask::Erase { number: 3 }).await).code, ErrorCode::NotFound);
+    let slice = common::store::Chats::history(&*stage.store, stage::key(chat), Range::After(0), 10).await.unwrap();
+    assert!(slice.unwrap().messages.iter().all(|message| message.deleted && message.body.is_empty()));
+}
+
+#[tokio::test]
+async fn a_long_list_of_members_is_several_records_and_one_group() {
+    let stage = Stage::new().await;
+    stage.keep_draining();
+    let node = stage.node("node-1").await;
+    let ana = UserId::random();
+    let members: Vec<_> = (0..2_500).map(|_| UserId::random()).collect();
+    let chat = stage.group(&node, ana, members.clone()).await;
+    let row = stage.store.load(&[stage::key(chat)]).await.unwrap().remove(0);
+    assert_eq!(row.members.len(), 2_501);
+    assert_eq!(row.head.seq, 2_501_u64.div_ceil(limits::MEMBERS_PER_RECORD as u64));
+    let last = members.last().copied().unwrap();
+    assert_eq!(sent(&node.ask(last, chat, Ask::Send(vec![draft("m1", "in")])).await).number, 1);
+}
+
+#[tokio::test]
+async fn without_a_lease_nothing_is_read_and_nothing_refused() {
+    let stage = Stage::new().await;
+    let node = stage.node("node-1").await;
+    let (ana, ben) = (UserId::random(), UserId::random());
+    let chat = stage.direct(&node, ana, ben).await;
+    assert!(matches!(node.ask(ana, chat, Ask::Recent).await, Answer::Recent { .. }));
+    node.lose_lease();
+    assert_eq!(node.ask(ana, chat, Ask::Recent).await, Answer::NotOwner);
+    assert_eq!(node.ask(UserId::random(), chat, Ask::Recent).await, Answer::NotOwner);
+    // The log decides about what is appended, so that goes on.
+    assert_eq!(sent(&node.ask(ana, chat, Ask::Send(vec![draft("m1", "hello")])).await).number, 1);
+}
+
+#[tokio::test]
+async fn what_was_confirmed_is_published_once_in_order_with_the_logs_own_bytes() {
+    let stage = Stage::new().await;
+    let node = stage.node("node-1").await;
+    let (ana, ben) = (UserId::random(), UserId::random());
+    let chat = stage.direct(&node, ana, ben).await;
+    for n in 0..10 {
+        node.ask(ana, chat, Ask::Send(vec![draft(&format!("m{n}"), "hello")])).await;
+    }
+    let changes: Vec<_> = node.outlet.changes();
+    let seqs: Vec<_> = changes.iter().map(|change| change.seq).collect();
+    assert_eq!(seqs, (1..=11).collect::<Vec<_>>());
+    assert!(matches!(changes[0].what, What::Created { .. }));
+    let Answer::Changes { changes, complete: true, .. } = node.ask(ana, chat, Ask::Changes { after: 4 }).await else {
+        panic!("no changes")
+    };
+    let again: Vec<_> = changes
+        .iter()
+        .map(|bytes| match Record::decode(bytes).unwrap() {
+            Record::Change(change) => change.seq,
+            Record::Claim(_) => panic!("a claim"),
+        })
+        .collect();
+    assert_eq!(again, (5..=11).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_request_past_its_deadline_stores_nothing() {
+    let stage = Stage::new().await;
+    let node = stage.node("node-1").await;
+    let (ana, ben) = (UserId::random(), UserId::random());
+    let chat = stage.direct(&node, ana, ben).await;
+    let answer = node.ask_late(ana, chat, Ask::Send(vec![draft("m1", "hello")])).await;
+    assert_eq!(refusal(&answer).code, ErrorCode::RetryLater);
+    assert!(stage.valid_messages(chat).await.is_empty());
+}

@@ -1,0 +1,335 @@
+//! A log, a store, a writer that drains when told to, and nodes that own everything.
+
+use std::{
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use chat_node::{
+    control::{Clock, Lease},
+    owner::{Outlet, OwnerDeps, OwnerLimits, Owners},
+};
+use common::{
+    ids::{AppId, ChatId, ChatKey, ClientId, Incarnation, MessageId, NodeId, Number, UserId},
+    log::{Log, ReadLimit, sqlite::SqliteLog},
+    model::MessageKind,
+    partition::partition_of,
+    store::{Chats as _, Drain as _, PartitionBatch, Position, sqlite::Sqlite},
+    term::{TermState, Verdict},
+    time::Millis,
+    wire::{
+        owner::{Answer, Ask, Draft, OwnerRequest, Refusal, Sent},
+        peer::{Live, Placement, Topic},
+        record::{Change, Record, What},
+    },
+};
+use parking_lot::Mutex;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+pub const PARTITIONS: u16 = 4;
+
+pub fn key(chat: ChatId) -> ChatKey {
+    ChatKey { app: AppId::DEFAULT, chat }
+}
+
+pub fn draft(client_id: &str, body: &str) -> Draft {
+    Draft {
+        client_id: Some(ClientId::new(client_id).unwrap()),
+        body: body.into(),
+        kind: MessageKind::Text,
+        reply_to: None,
+        attachments: vec![],
+        retry: false,
+    }
+}
+
+pub fn retried(client_id: &str, body: &str) -> Draft {
+    Draft { retry: true, ..draft(client_id, body) }
+}
+
+pub fn sent(answer: &Answer) -> &Sent {
+    match answer {
+        Answer::Sent(outcomes) => outcomes[0].as_ref().unwrap_or_else(|refusal| panic!("refused: {refusal:?}")),
+        other => panic!("not sent: {other:?}"),
+    }
+}
+
+pub fn refusal(answer: &Answer) -> &Refusal {
+    match answer {
+        Answer::Refused(refusal) => refusal,
+        Answer::Sent(outcomes) => outcomes[0].as_ref().expect_err("it was accepted"),
+        other => panic!("not refused: {other:?}"),
+    }
+}
+
+/// Asks again while the partition is between two terms.
+pub async fn until_answered<F: Future<Output = Answer>>(ask: impl Fn() -> F) -> Answer {
+    for _ in 0..200 {
+        match ask().await {
+            Answer::NotOwner | Answer::Unknown => tokio::time::sleep(Duration::from_millis(20)).await,
+            answer => return answer,
+        }
+    }
+    panic!("nobody owns the partition");
+}
+
+pub struct Stage {
+    pub log: Arc<SqliteLog>,
+    pub store: Arc<Sqlite>,
+    draining: Arc<tokio::sync::Mutex<()>>,
+    stop: CancellationToken,
+    _folder: tempfile::TempDir,
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+impl Stage {
+    pub async fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let log = SqliteLog::open(&folder.path().join("log.db"), PARTITIONS).await.unwrap();
+        let store = Sqlite::open(&folder.path().join("store.db")).await.unwrap();
+        Self {
+            log: Arc::new(log),
+            store: Arc::new(store),
+            draining: Arc::default(),
+            stop: CancellationToken::new(),
+            _folder: folder,
+        }
+    }
+
+    /// A node that is named for every partition, and has taken them over.
+    pub async fn node(&self, name: &str) -> Node {
+        let shutdown = CancellationToken::new();
+        let tasks = TaskTracker::new();
+        let outlet = Arc::new(Recorder::default());
+        let (lease, name) = (Lease::unlimited(), NodeId::new(name).unwrap());
+        let deps = OwnerDeps {
+            node: name.clone(),
+            incarnation: Incarnation::random(),
+            log: self.log.clone(),
+            store: self.store.clone(),
+            lease: lease.clone(),
+            clock: Clock::default(),
+            outlet: Arc::clone(&outlet) as Arc<dyn Outlet>,
+            limits: OwnerLimits::default(),
+        };
+        let owners = Owners::start(deps, &prometheus::Registry::new(), &tasks, &shutdown).unwrap();
+        let placement = Placement { epoch: 1, owners: vec![Some(name.clone()); usize::from(PARTITIONS)] };
+        owners.place(&placement, &name);
+        Node { owners, outlet, lease, shutdown }
+    }
+
+    pub async fn direct(&self, node: &Node, one: UserId, other: UserId) -> ChatId {
+        let chat = ChatId::direct(AppId::DEFAULT, one, other);
+        self.make(node, one, chat, Ask::OpenDirect { peer: other }).await
+    }
+
+    pub async fn group(&self, node: &Node, owner: UserId, members: Vec<UserId>) -> ChatId {
+        let ask = Ask::CreateGroup { name: Some("a group".into()), description: None, members, first: None };
+        self.make(node, owner, ChatId::random(), ask).await
+    }
+
+    async fn make(&self, node: &Node, by: UserId, chat: ChatId, ask: Ask) -> ChatId {
+        let draining = async {
+            loop {
+                self.drain().await;
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::select! {
+            answer = until_answered(|| node.ask(by, chat, ask.clone())) => {
+                assert!(matches!(answer, Answer::Created { .. }), "{answer:?}");
+            }
+            () = draining => {}
+        }
+        chat
+    }
+
+    /// Drains until the stage is gone.
+    pub fn keep_draining(&self) {
+        let (log, store, draining, stop) =
+            (self.log.clone(), self.store.clone(), Arc::clone(&self.draining), self.stop.clone());
+        tokio::spawn(async move {
+            while !stop.is_cancelled() {
+                drain(&*log, &store, &draining).await;
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        });
+    }
+
+    /// Drains what is in the log.
+    pub async fn drain(&self) {
+        drain(&*self.log, &self.store, &self.draining).await;
+    }
+
+    /// Waits until the log has this many changes.
+    pub async fn until_logged(&self, changes: usize) {
+        loop {
+            let mut logged = 0;
+            for partition in 0..PARTITIONS {
+                let entries = self.log.read(partition, 0, ReadLimit::default()).await.unwrap();
+                let changed =
+                    entries.iter().filter(|entry| matches!(Record::decode(&entry.payload), Ok(Record::Change(_))));
+                logged += changed.count();
+            }
+            if logged >= changes {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// What every reader of the log sees of a chat.
+    pub async fn valid_messages(&self, chat: ChatId) -> Vec<(Number, MessageId)> {
+        let partition = partition_of(key(chat), PARTITIONS);
+        let mut state = TermState::default();
+        let mut messages = Vec::new();
+        let mut from = 0;
+        loop {
+            let entries = self.log.read(partition, from, ReadLimit::default()).await.unwrap();
+            let Some(last) = entries.last() else { return messages };
+            from = last.offset + 1;
+            for entry in &entries {
+                let record = Record::decode(&entry.payload).unwrap();
+                let valid = state.advance(record.header(), entry.offset) == Verdict::Valid;
+                if let Record::Change(Change { chat: of, what: What::Sent { id, number, .. }, .. }) = record
+                    && valid
+                    && of == chat
+                {
+                    messages.push((number, id));
+                }
+            }
+        }
+    }
+
+    pub async fn stored_messages(&self, chat: ChatId) -> Vec<(Number, MessageId)> {
+        self.store.message_ids(key(chat), 0, 10_000).await.unwrap()
+    }
+
+    /// A record of a term that never was.
+    pub async fn append_void(&self, chat: ChatId) {
+        let change = Change {
+            app: AppId::DEFAULT,
+            chat,
+            term: u64::MAX,
+            n: 1,
+            seq: 1,
+            at: Millis(0),
+            by: UserId::random(),
+            what: What::Deleted,
+        };
+        let partition = partition_of(key(chat), PARTITIONS);
+        let receipt = self.log.append(partition, Bytes::new(), Record::Change(change).encode()).await.unwrap();
+        receipt.await.unwrap();
+    }
+}
+
+async fn drain(log: &SqliteLog, store: &Sqlite, draining: &tokio::sync::Mutex<()>) {
+    let _one_at_a_time = draining.lock().await;
+    let positions = store.positions().await.unwrap();
+    for partition in 0..PARTITIONS {
+        let expected = positions.iter().find_map(|(number, position)| (*number == partition).then_some(*position));
+        let (mut from, mut state) =
+            expected.map_or((0, TermState::default()), |position| (position.offset, position.state));
+        let mut changes = Vec::new();
+        let begin = from;
+        loop {
+            let entries = log.read(partition, from, ReadLimit::default()).await.unwrap();
+            let Some(last) = entries.last() else { break };
+            from = last.offset + 1;
+            for entry in &entries {
+                let record = Record::decode(&entry.payload).unwrap();
+                let verdict = state.advance(record.header(), entry.offset);
+                if let (Record::Change(change), Verdict::Valid) = (record, verdict) {
+                    changes.push(change);
+                }
+            }
+        }
+        if from > begin {
+            let next = Position { log: log.id(), offset: from, state };
+            let batch = PartitionBatch { partition, expected, next, changes, dead: vec![] };
+            for outcome in store.apply(&[batch]).await.unwrap() {
+                outcome.unwrap();
+            }
+        }
+    }
+}
+
+/// What was published, in order.
+#[derive(Default)]
+pub struct Recorder {
+    published: Mutex<Vec<Live>>,
+    more: tokio::sync::Notify,
+}
+
+impl Outlet for Recorder {
+    fn publish(&self, _topics: Vec<Topic>, live: Live) {
+        self.published.lock().push(live);
+        self.more.notify_waiters();
+    }
+}
+
+impl Recorder {
+    pub async fn wait_for(&self, wanted: impl Fn(&Live) -> bool) -> Live {
+        loop {
+            let more = self.more.notified();
+            if let Some(live) = self.published.lock().iter().find(|live| wanted(live)) {
+                return live.clone();
+            }
+            more.await;
+        }
+    }
+
+    pub fn changes(&self) -> Vec<Change> {
+        let published = self.published.lock();
+        let changes = published.iter().filter_map(|live| match live {
+            Live::Change(bytes) => Some(bytes),
+            _ => None,
+        });
+        changes
+            .map(|bytes| match Record::decode(bytes).unwrap() {
+                Record::Change(change) => change,
+                Record::Claim(_) => panic!("a claim was published"),
+            })
+            .collect()
+    }
+}
+
+/// A node's owners. Dropped, it is dead: nothing of it goes on.
+pub struct Node {
+    owners: Owners,
+    pub outlet: Arc<Recorder>,
+    lease: Lease,
+    shutdown: CancellationToken,
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.shutdown.cancel();
+    }
+}
+
+impl Node {
+    /// Asks until the partition has an owner here.
+    pub async fn ask(&self, by: UserId, chat: ChatId, ask: Ask) -> Answer {
+        let request = OwnerRequest { app: AppId::DEFAULT, chat, by, retry: false, ask };
+        let partition = partition_of(key(chat), PARTITIONS);
+        self.owners.handle(partition, request, Millis::now().plus(Duration::from_secs(5))).await
+    }
+
+    /// Asks with a deadline that is over.
+    pub async fn ask_late(&self, by: UserId, chat: ChatId, ask: Ask) -> Answer {
+        let request = OwnerRequest { app: AppId::DEFAULT, chat, by, retry: false, ask };
+        let partition = partition_of(key(chat), PARTITIONS);
+        self.owners.handle(partition, request, Millis(0)).await
+    }
+
+    pub fn lose_lease(&self) {
+        self.lease.end();
+    }
+}
