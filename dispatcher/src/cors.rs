@@ -15,6 +15,21 @@ const REMEMBER: &str = "600";
 /// The origins that may call, as browsers send them: `https://chat.example.org`.
 pub type Allowed = Arc<[HeaderValue]>;
 
+/// The list, from a configuration.
+///
+/// # Errors
+/// In words for an operator: one of them cannot be an origin.
+pub fn allowed(origins: &[String]) -> Result<Allowed, String> {
+    let one = |origin: &String| {
+        let bare = origin.split_once("://").is_some_and(|(_, host)| !host.is_empty() && !host.contains('/'));
+        HeaderValue::try_from(origin)
+            .ok()
+            .filter(|_| bare)
+            .ok_or_else(|| format!("{origin:?} is no origin: scheme://host[:port]"))
+    };
+    origins.iter().map(one).collect()
+}
+
 /// Answers preflights, and marks the answers to allowed origins. To others nothing is said, and their browsers keep the answer from the page.
 pub async fn check(State(allowed): State<Allowed>, request: Request, next: Next) -> Response {
     let origin = request.headers().get(header::ORIGIN).cloned();

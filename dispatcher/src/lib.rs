@@ -17,3 +17,151 @@ pub mod http;
 pub mod members;
 pub mod metrics;
 pub mod topics;
+
+use std::{
+    convert::Infallible,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use common::{
+    ids::Partition,
+    link::Endpoint,
+    listen::{self, ListenLimits},
+    revocations::Revocations,
+    shutdown::{Shutdown, Stopped},
+    store::SharedStore,
+    time::Millis,
+    token,
+};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    cluster::{Cluster, Settings},
+    gateway::{Gateway, GatewaySettings},
+    http::{Door, Keys},
+    metrics::Metrics,
+};
+
+/// What an operator may choose.
+#[derive(Clone, Debug)]
+pub struct DispatcherConfig {
+    /// Partitions of the log: the same on every service.
+    pub partitions: Partition,
+    /// How long a node lives without a heartbeat, which it sends each second.
+    pub lease: Duration,
+    /// How long after the first registration the first placement is made. Nodes notice within 3 s that a former dispatcher is gone, all at much
+    /// the same time, and dial within another.
+    pub settle: Duration,
+    /// With this many nodes the first placement is made at once. 0: not known.
+    pub expect_nodes: usize,
+    /// Origins whose pages may call from a browser, as browsers send them: `https://chat.example.org`.
+    pub allowed_origins: Vec<String>,
+    /// The gateway's bounds.
+    pub gateway: GatewaySettings,
+}
+
+impl Default for DispatcherConfig {
+    fn default() -> Self {
+        Self {
+            partitions: 64,
+            lease: Duration::from_secs(3),
+            settle: Duration::from_secs(2),
+            expect_nodes: 0,
+            allowed_origins: Vec::new(),
+            gateway: GatewaySettings::default(),
+        }
+    }
+}
+
+/// The engines that a dispatcher stands on.
+#[derive(Clone, Debug)]
+pub struct Engines {
+    /// For the keys of tokens and tickets, and for ended sign-ins.
+    pub store: SharedStore,
+}
+
+/// Where a dispatcher is reached.
+#[derive(Debug)]
+pub struct Listeners {
+    /// By clients.
+    pub http: TcpListener,
+    /// By nodes: of the role dispatcher.
+    pub links: Endpoint,
+}
+
+/// How long requests that are under way may take once it stops: half of what clients wait for an outcome, and "seconds" to an operator.
+const GRACE: Duration = Duration::from_secs(3);
+
+/// Why a dispatcher did not run, or stopped unasked.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// A setting cannot be used.
+    #[error("{0}")]
+    Config(String),
+    /// A part of it died, or would not end.
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
+}
+
+/// Runs a dispatcher until `shutdown`, and then a moment longer: requests that are under way are answered.
+///
+/// Links and operators' paths are served at once; locations once the store has given the keys and the nodes have registered.
+///
+/// # Errors
+/// [`RunError`].
+pub async fn run(
+    config: DispatcherConfig,
+    engines: Engines,
+    listeners: Listeners,
+    shutdown: Shutdown,
+) -> Result<(), RunError> {
+    let metrics = Metrics::new().map_err(|error| RunError::Config(error.to_string()))?;
+    let origins = cors::allowed(&config.allowed_origins).map_err(RunError::Config)?;
+    let settings = Settings {
+        partitions: config.partitions,
+        lease: config.lease,
+        settle: config.settle,
+        expect_nodes: config.expect_nodes,
+        // Above all that a dispatcher before this one has used: it did not make a placement each millisecond.
+        epoch: u64::try_from(Millis::now().0).unwrap_or(0),
+    };
+    let cluster = Arc::new(Cluster::new(settings, metrics.clone()));
+    let keys = Arc::new(OnceLock::new());
+    let door = Door {
+        cluster: Arc::clone(&cluster),
+        keys: Arc::clone(&keys),
+        gateway: Gateway::new(config.gateway, metrics),
+    };
+    let router = http::router(Arc::new(door), origins);
+
+    // Its own: when a part dies the others end as if asked to, and whoever runs this hears of it.
+    let shutdown = shutdown.child();
+    shutdown.spawn_critical("dispatcher links", control::run(cluster, listeners.links, shutdown.soft()));
+    shutdown.spawn_critical("dispatcher keys", keep_keys(engines.store, keys, shutdown.soft()));
+    let serving = listen::serve(listeners.http, router, ListenLimits::default(), shutdown.soft());
+    shutdown.spawn_critical("dispatcher HTTP", async move {
+        serving.await;
+        Ok::<(), Infallible>(())
+    });
+    Ok(shutdown.wait(GRACE).await?)
+}
+
+/// Waits for the store's keys, hands them on, and follows the revocations.
+async fn keep_keys(
+    store: SharedStore,
+    keys: Arc<OnceLock<Keys>>,
+    shutdown: CancellationToken,
+) -> Result<(), Infallible> {
+    let loaded = async {
+        let (tokens, tickets) = token::load(&store, &shutdown).await?;
+        let revocations = Revocations::load(Arc::clone(&store), &shutdown).await?;
+        Some((tokens, tickets, revocations))
+    };
+    if let Some((tokens, tickets, revocations)) = loaded.await {
+        let _ = keys.set(Keys { tokens, tickets, revocations: revocations.clone() });
+        revocations.run(shutdown).await;
+    }
+    Ok(())
+}

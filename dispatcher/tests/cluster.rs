@@ -1,0 +1,300 @@
+//! Nodes come, go, fall silent and talk to each other, over real links.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod support;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use common::{
+    ids::{Incarnation, Partition},
+    link::{Event, LinkSettings, Peer, Role},
+    time::Millis,
+    wire::peer::{DispatcherToNode, NodeToDispatcher, Placement},
+};
+use dispatcher::DispatcherConfig;
+use support::{FakeNode, PATIENCE, Rig, chat, config, counts, node_id, until, user};
+use tokio::time::timeout;
+
+const SOON: Millis = Millis(i64::MAX);
+
+/// A partition of this node's.
+fn owned_by(placement: &Placement, name: &str) -> Partition {
+    let at = placement.owners.iter().position(|owner| *owner == Some(node_id(name))).expect("owns something");
+    Partition::try_from(at).unwrap()
+}
+
+/// Three nodes that know the same placement.
+async fn three(rig: &Rig) -> [FakeNode; 3] {
+    let mut nodes = [
+        FakeNode::joined(rig, "a").await,
+        FakeNode::joined(rig, "b").await,
+        FakeNode::joined(rig, "c").await,
+    ];
+    for node in &mut nodes {
+        node.placed(|placement| counts(placement).len() == 3).await;
+    }
+    nodes
+}
+
+#[tokio::test]
+async fn nodes_that_register_are_told_who_owns_what_and_so_is_everybody_at_each_change() {
+    let rig = Rig::start(2).await;
+    let mut a = FakeNode::joined(&rig, "a").await;
+    assert_eq!(rig.cluster().await["settled"], false, "one of two is there: nothing is placed yet");
+    let mut b = FakeNode::joined(&rig, "b").await;
+    let first = a.placed(|_| true).await;
+    assert_eq!(counts(&first).values().sum::<usize>(), 16);
+    assert!(counts(&first).values().all(|count| *count <= 10), "{first:?}");
+    assert_eq!(b.placed(|_| true).await, first);
+
+    let mut c = FakeNode::joined(&rig, "c").await;
+    let second = a.placed(|placement| placement.epoch > first.epoch).await;
+    assert!(counts(&second).values().all(|count| *count <= 7), "{second:?}");
+    assert_eq!(c.placed(|_| true).await, second);
+
+    c.say(&NodeToDispatcher::Leave);
+    let third = b.placed(|placement| placement.epoch > second.epoch).await;
+    assert!(!counts(&third).contains_key("c"));
+    let moved = second.owners.iter().zip(&third.owners).filter(|(before, after)| before != after).count();
+    assert_eq!(moved, counts(&second)["c"], "only what was c's moves");
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_silent_node_loses_its_lease_and_the_others_are_told_that_frames_are_lost() {
+    let rig = Rig::start(2).await;
+    let (mut a, mut b) = (FakeNode::joined(&rig, "a").await, FakeNode::joined(&rig, "b").await);
+    a.placed(|placement| counts(placement).len() == 2).await;
+    b.silence();
+    let alone = a.placed(|placement| counts(placement).len() == 1).await;
+    assert_eq!(counts(&alone)["a"], 16);
+    a.hear("Gap", |frame| (frame == DispatcherToNode::Gap).then_some(())).await;
+
+    // Its link has been up all the time.
+    b.beat(3);
+    b.hear("Expired", |frame| (frame == DispatcherToNode::Expired).then_some(())).await;
+    b.register().await;
+    b.placed(|placement| placement.epoch > alone.epoch && counts(placement).len() == 2).await;
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_new_life_of_a_node_takes_the_place_of_the_old_one() {
+    let rig = Rig::start(2).await;
+    let (mut a, mut old) = (FakeNode::joined(&rig, "a").await, FakeNode::joined(&rig, "b").await);
+    let before = a.placed(|placement| counts(placement).len() == 2).await;
+    old.interest(1, &[chat(1)], &[]).await;
+
+    let mut new = FakeNode::joined(&rig, "b").await;
+    assert_eq!(new.placed(|_| true).await, before, "nothing moves");
+    a.hear("Gap", |frame| (frame == DispatcherToNode::Gap).then_some(())).await;
+    old.hear("Expired", |frame| (frame == DispatcherToNode::Expired).then_some(())).await;
+
+    // The old life's interest has gone with it.
+    new.interest(1, &[chat(2)], &[]).await;
+    a.publish(&[chat(1)], b"for nobody");
+    a.publish(&[chat(2)], b"for the new one");
+    let body = new.hear("Publish", publish).await;
+    assert_eq!(body, "for the new one");
+    rig.stop().await;
+}
+
+fn publish(frame: DispatcherToNode) -> Option<Bytes> {
+    match frame {
+        DispatcherToNode::Publish { body, .. } => Some(body),
+        _ => None,
+    }
+}
+
+#[tokio::test]
+async fn a_request_reaches_the_owner_and_its_answer_the_asker() {
+    let rig = Rig::start(3).await;
+    let [mut a, mut b, _c] = three(&rig).await;
+    let partition = owned_by(&a.placement, "b");
+    let body = Bytes::from_static(b"what is asked");
+    a.say(&NodeToDispatcher::Request { id: 7, partition, deadline: SOON, body: body.clone() });
+    let asked = b.next().await;
+    let expected = DispatcherToNode::Request {
+        from: a.id.clone(),
+        incarnation: a.incarnation,
+        id: 7,
+        partition,
+        deadline: SOON,
+        body,
+    };
+    assert_eq!(asked, expected);
+
+    let answer = |to: &FakeNode, incarnation, body: &'static [u8]| NodeToDispatcher::Response {
+        to: to.id.clone(),
+        incarnation,
+        id: 7,
+        body: Bytes::from_static(body),
+    };
+    b.say(&answer(&a, Incarnation(1), b"for a life that has ended"));
+    b.say(&answer(&a, a.incarnation, b"the answer"));
+    let heard = a.next().await;
+    assert_eq!(heard, DispatcherToNode::Response { id: 7, body: Bytes::from_static(b"the answer") });
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_request_that_no_owner_can_be_asked_comes_back() {
+    let rig = Rig::start(2).await;
+    let (mut a, b) = (FakeNode::joined(&rig, "a").await, FakeNode::joined(&rig, "b").await);
+    let placement = a.placed(|placement| counts(placement).len() == 2).await;
+    let ask = |id, partition| NodeToDispatcher::Request { id, partition, deadline: SOON, body: Bytes::new() };
+    a.say(&ask(1, 999));
+    assert_eq!(a.next().await, DispatcherToNode::Undeliverable { id: 1 });
+
+    // A link that has gone before the lease did.
+    let partition = owned_by(&placement, "b");
+    b.die().await;
+    let cluster =
+        async || rig.cluster().await["nodes"].as_array().unwrap().iter().all(|node| node["linked"] == true);
+    until("the break was noticed", async || !cluster().await).await;
+    a.say(&ask(2, partition));
+    let heard = a.hear("Undeliverable", |frame| match frame {
+        DispatcherToNode::Undeliverable { id } => Some(id),
+        _ => None,
+    });
+    assert_eq!(heard.await, 2);
+
+    // And a node that never registered has no way back for an answer.
+    let mut nobody = FakeNode::linked(&rig, "c").await;
+    nobody.say(&ask(3, owned_by(&placement, "a")));
+    assert_eq!(nobody.next().await, DispatcherToNode::Undeliverable { id: 3 });
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_live_event_reaches_those_who_are_interested_and_with_their_topics_only() {
+    let rig = Rig::start(3).await;
+    let [mut a, mut b, mut c] = three(&rig).await;
+    a.interest(1, &[chat(1)], &[]).await;
+    b.interest(1, &[chat(1), user(1)], &[]).await;
+    c.interest(1, &[user(1), user(2)], &[]).await;
+
+    a.publish(&[chat(1)], b"one");
+    a.publish(&[user(2), user(1), user(3)], b"two");
+    let event = |topics: &[_], body: &'static [u8]| DispatcherToNode::Publish {
+        topics: topics.to_vec(),
+        body: Bytes::from_static(body),
+    };
+    assert_eq!(b.next().await, event(&[chat(1)], b"one"));
+    assert_eq!(b.next().await, event(&[user(1)], b"two"));
+    assert_eq!(c.next().await, event(&[user(2), user(1)], b"two"), "and nothing before it");
+
+    b.interest(2, &[], &[chat(1)]).await;
+    c.publish(&[chat(1)], b"three");
+    c.publish(&[user(1)], b"four");
+    assert_eq!(b.next().await, event(&[user(1)], b"four"), "three is no longer for b");
+    assert_eq!(a.next().await, event(&[chat(1)], b"three"));
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn interest_that_was_answered_misses_nothing_that_is_published_then() {
+    let rig = Rig::start(2).await;
+    let (a, mut b) = (FakeNode::joined(&rig, "a").await, FakeNode::joined(&rig, "b").await);
+    for round in 1..=200_u64 {
+        b.interest(round, &[chat(round.into())], &[]).await;
+        a.publish(&[chat(round.into())], b"at once");
+        assert_eq!(b.hear("Publish", publish).await, "at once");
+    }
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn what_a_node_has_lost_is_told_to_the_others() {
+    let rig = Rig::start(3).await;
+    let [mut a, mut b, c] = three(&rig).await;
+    c.say(&NodeToDispatcher::Lost);
+    assert_eq!(a.next().await, DispatcherToNode::Gap);
+    assert_eq!(b.next().await, DispatcherToNode::Gap);
+    // A frame that makes no sense may have been anything.
+    c.link.send(Bytes::from_static(b"\xc1")).unwrap();
+    assert_eq!(a.next().await, DispatcherToNode::Gap);
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn only_nodes_are_taken_in() {
+    let rig = Rig::start(1).await;
+    for role in [Role::Dispatcher, Role::Writer] {
+        let endpoint = rig.endpoint(role, "x", Incarnation::random());
+        let (link, mut events) = endpoint.dial(rig.links, Peer::any(Role::Dispatcher));
+        let register = NodeToDispatcher::Register {
+            incarnation: Incarnation(1),
+            socket_url: "ws://x:1".into(),
+            http_url: "http://x:1".into(),
+            capacity: 1,
+        };
+        link.send(common::wire::codec::pack(&register)).unwrap();
+        let turned_away = async {
+            loop {
+                match events.recv().await {
+                    Some(Event::Frame(frame)) => panic!("{role} was answered: {frame:?}"),
+                    Some(Event::Up { .. }) => {}
+                    Some(Event::Down | Event::Refused(_) | Event::Closed | Event::Gap { .. }) | None => break,
+                }
+            }
+        };
+        timeout(PATIENCE, turned_away).await.expect("is turned away");
+    }
+    assert_eq!(rig.cluster().await["nodes"], serde_json::json!([]));
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_node_with_an_address_that_is_none_is_turned_away() {
+    let rig = Rig::start(1).await;
+    let mut node = FakeNode::linked(&rig, "a").await;
+    node.say(&NodeToDispatcher::Register {
+        incarnation: node.incarnation,
+        socket_url: "javascript:alert(1)".into(),
+        http_url: "http://127.0.0.1:1".into(),
+        capacity: 1,
+    });
+    node.dropped().await;
+    let mut good = FakeNode::joined(&rig, "b").await;
+    good.placed(|placement| counts(placement).len() == 1).await;
+    let cluster = rig.cluster().await;
+    let names: Vec<_> =
+        cluster["nodes"].as_array().unwrap().iter().map(|node| node["node"].clone()).collect();
+    assert_eq!(names, ["b"]);
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn the_first_placement_is_made_after_a_while_when_the_number_of_nodes_is_not_known() {
+    let rig = Rig::with(DispatcherConfig { settle: Duration::from_millis(500), ..config(0) }).await;
+    let (mut a, mut b) = (FakeNode::joined(&rig, "a").await, FakeNode::joined(&rig, "b").await);
+    let placement = a.placed(|_| true).await;
+    assert_eq!(b.placed(|_| true).await.owners.len(), placement.owners.len());
+    a.placed(|placement| counts(placement).len() == 2).await;
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_node_that_does_not_listen_costs_the_others_nothing_and_learns_of_its_gap() {
+    /// Two hundred of these fill whatever lies between a sender and a reader that sleeps.
+    static LARGE: [u8; 100_000] = [7; 100_000];
+
+    let settings = LinkSettings { outbox_bytes: 1_000_000, ..LinkSettings::default() };
+    let rig = Rig::build(config(3), settings, false).await;
+    let [mut a, mut b, mut c] = three(&rig).await;
+    b.interest(1, &[chat(1)], &[]).await;
+    c.interest(1, &[chat(1)], &[]).await;
+    for _ in 0..300 {
+        a.publish(&[chat(1)], &LARGE);
+        assert_eq!(c.hear("Publish", publish).await.len(), LARGE.len(), "while b reads nothing");
+    }
+    // Its door is full for requests too, which come back.
+    let partition = owned_by(&a.placement, "b");
+    a.say(&NodeToDispatcher::Request { id: 1, partition, deadline: SOON, body: Bytes::from_static(&LARGE) });
+    assert_eq!(a.next().await, DispatcherToNode::Undeliverable { id: 1 });
+    b.gap().await;
+    rig.stop().await;
+}
