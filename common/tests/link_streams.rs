@@ -135,6 +135,26 @@ async fn a_path_that_forgets_makes_a_new_connection_of_the_same_link() {
 }
 
 #[tokio::test]
+async fn a_break_while_the_reader_is_behind_loses_nothing_and_doubles_nothing() {
+    let mut pair = Pair::new(LinkSettings { inbox_frames: 4, ..quick() });
+    let path = FaultyPath::to(pair.address()).await.unwrap();
+    let ((there, mut at_node), (back, mut at_dispatcher)) = pair.link_by(path.addr()).await;
+    assert!(until_up(&mut at_node).await);
+    for n in 1..=100 {
+        there.send(frame(n)).unwrap();
+    }
+    // The inbox is full and the connection's reader waits for room, with a frame in its hand, when a newer connection comes.
+    for _ in 0..3 {
+        eventually("the inbox is full", || back.stats().frames_received >= 4).await;
+        path.forget();
+        until_down(&mut at_node).await;
+        assert!(!until_up(&mut at_node).await);
+    }
+    assert_eq!(numbers(&mut at_dispatcher, 100).await, upto(100));
+    assert!(there.drain(SOON).await);
+}
+
+#[tokio::test]
 async fn a_full_buffer_refuses_and_has_room_again_after_the_break() {
     let settings = LinkSettings { outbox_frames: 10, ..quick() };
     let mut pair = Pair::new(settings);
@@ -421,6 +441,7 @@ async fn chatter(link: common::link::Link, seed: u64, stop: tokio_util::sync::Ca
 /// Reads numbers until `last` is said and reached; every one must follow the one before. Gives the events back: dropping them would
 /// close the link under the other direction.
 async fn exactly(mut events: Events, mut last: tokio::sync::watch::Receiver<Option<u64>>) -> (u64, Events) {
+    let mut chance = StdRng::seed_from_u64(0);
     let mut seen = 0;
     loop {
         if last.borrow_and_update().is_some_and(|last| seen >= last) {
@@ -434,6 +455,10 @@ async fn exactly(mut events: Events, mut last: tokio::sync::watch::Receiver<Opti
             Event::Frame(frame) => {
                 assert_eq!(number(&frame), seen + 1);
                 seen += 1;
+                if chance.random_bool(0.002) {
+                    // Long enough for the queues behind it to fill up.
+                    sleep(Duration::from_millis(chance.random_range(0..60))).await;
+                }
             }
             Event::Up { fresh, .. } => assert!(!fresh || seen == 0),
             Event::Down => {}

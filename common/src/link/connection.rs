@@ -298,3 +298,75 @@ async fn write(core: &Core, connection: &quinn::Connection, send: &mut SendStrea
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::{
+        ids::Incarnation,
+        link::{Event, Events, LinkSettings},
+    };
+
+    /// The verdict on each frame, and what the reader gets of them: frames as `no`, gaps as `first..=last`.
+    async fn received(frames: impl IntoIterator<Item = StreamFrame>) -> (Vec<bool>, Vec<String>) {
+        let settings = Arc::new(LinkSettings::default());
+        let core = Arc::new(Core::new(settings, Incarnation(1), CancellationToken::new(), Vec::new()));
+        let mut events = Events::new(core.clone());
+        let mut fine = Vec::new();
+        for frame in frames {
+            fine.push(receive(&core, frame).await.is_ok());
+        }
+        core.inbox.finish();
+        let mut seen = Vec::new();
+        while let Some(event) = events.recv().await {
+            match event {
+                Event::Frame(payload) => seen.push(String::from_utf8(payload.to_vec()).unwrap()),
+                Event::Gap { missing } => seen.push(format!("{missing:?}")),
+                _ => {}
+            }
+        }
+        (fine, seen)
+    }
+
+    fn data(no: u64) -> StreamFrame {
+        StreamFrame::Data { no, payload: Bytes::from(no.to_string()) }
+    }
+
+    fn gap(first: u64, last: u64) -> StreamFrame {
+        StreamFrame::Gap { first, last }
+    }
+
+    #[tokio::test]
+    async fn what_was_received_before_is_dropped_by_its_number() {
+        let (fine, seen) = received([data(1), data(2), data(1), data(2), data(3), gap(2, 3), data(4)]).await;
+        assert_eq!(fine, [true; 7]);
+        assert_eq!(seen, ["1", "2", "3", "4"]);
+    }
+
+    #[tokio::test]
+    async fn a_gap_is_told_once_and_one_that_grew_by_what_is_new() {
+        let (_, seen) = received([data(1), gap(2, 3), gap(2, 5), gap(2, 5), data(6)]).await;
+        assert_eq!(seen, ["1", "2..=5", "6"]);
+        let (_, seen) = received([data(1), gap(2, 3), data(4), gap(3, 5), data(6)]).await;
+        assert_eq!(seen, ["1", "2..=3", "4", "5..=5", "6"]);
+    }
+
+    #[tokio::test]
+    async fn a_jump_in_the_numbers_is_a_gap_and_the_first_number_is_none() {
+        let (_, seen) = received([data(57), data(60)]).await;
+        assert_eq!(seen, ["57", "58..=59", "60"]);
+    }
+
+    #[tokio::test]
+    async fn an_acknowledgement_of_the_unsent_and_a_second_hello_end_the_connection() {
+        let hello =
+            Hello { version: 1, incarnation: 1, epoch: 1, peer_epoch: 1, attempt: 1, received_upto: 0 };
+        let (fine, _) = received([StreamFrame::Ack { upto: 0 }, StreamFrame::Ack { upto: 1 }]).await;
+        assert_eq!(fine, [true, false]);
+        assert_eq!(received([StreamFrame::Hello(hello)]).await.0, [false]);
+    }
+}
