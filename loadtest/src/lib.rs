@@ -9,8 +9,16 @@
 //! | [`journal`] | what a device did and saw, written down |
 //! | [`check`] | the judge: proves invariants from journals alone |
 //! | [`workload`] | crowds of devices, and what they do |
+//! | [`figures`], [`report`] | what a run counts and measures, and how it is told |
+//! | [`cli`] | the command |
 
 pub mod check;
+pub mod cli;
 pub mod client;
 pub mod clock;
+pub mod figures;
 pub mod journal;
+pub mod progress;
+pub mod report;
+pub mod server_process;
+pub mod workload;

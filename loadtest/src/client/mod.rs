@@ -11,6 +11,7 @@
 //!
 //! REST calls are in [`rest`]; they need no socket.
 
+mod asks;
 mod backoff;
 pub(crate) mod connection;
 mod device;
@@ -33,10 +34,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch}
 
 pub use self::connection::OpenError;
 use self::{frames::Event, rest::Session, views::Views};
-use crate::{
-    clock::Clock,
-    journal::{Answer, Ask, Journal, Print},
-};
+use crate::{clock::Clock, journal::Journal};
 
 /// Commands that wait for a device: a device takes them many at a time, and its callers are few. Full: callers wait.
 const COMMANDS: usize = 64;
@@ -310,23 +308,6 @@ impl Client {
         self.start_send(Post::new(chat, body)).await.await.unwrap_or(Outcome::Abandoned)
     }
 
-    /// Changes a message.
-    ///
-    /// # Errors
-    /// [`Undone`].
-    pub async fn edit(&self, chat: ChatId, number: Number, body: &str) -> Result<Option<Seq>, Undone> {
-        let ask = Ask::Edit { chat, number, body: Print::of(body) };
-        self.change(ask, Request::Edit { chat, number, body: body.to_owned() }).await
-    }
-
-    /// Deletes a message.
-    ///
-    /// # Errors
-    /// [`Undone`].
-    pub async fn delete(&self, chat: ChatId, number: Number) -> Result<Option<Seq>, Undone> {
-        self.change(Ask::Delete { chat, number }, Request::Delete { chat, number }).await
-    }
-
     /// The newest messages below `before`, or of all, over the socket.
     ///
     /// # Errors
@@ -341,26 +322,6 @@ impl Client {
             Done::Page(page) => Ok(page),
             Done::Ack(_) => Err(Undone::Unknown),
         }
-    }
-
-    async fn change(&self, ask: Ask, request: Request) -> Result<Option<Seq>, Undone> {
-        let mark = self.journal.as_ref().map(|journal| (journal, journal.asked(ask)));
-        let answer = match self.request(request).await {
-            Ok(Done::Ack(seq)) => Ok(seq),
-            Ok(Done::Page(_)) => Err(Undone::Unknown),
-            Err(undone) => Err(undone),
-        };
-        if let Some((journal, mark)) = mark {
-            journal.answered(
-                mark,
-                match answer {
-                    Ok(seq) => Answer::Done { chat: None, seq },
-                    Err(Undone::Refused(code)) if frames::definite(code) => Answer::Refused { code },
-                    Err(_) => Answer::Unknown,
-                },
-            );
-        }
-        answer
     }
 
     async fn request(&self, request: Request) -> Result<Done, Undone> {

@@ -1,0 +1,95 @@
+//! What a device asks for beside sends, written down before it is asked and when it is answered: edits and deletes over its socket, chats and
+//! their members over REST.
+
+use common::ids::{ChatId, Number, Seq, UserId};
+
+use super::{Client, Done, Request, Undone, frames::definite, http::HttpError};
+use crate::journal::{Answer, Ask, Print};
+
+impl Client {
+    /// Changes a message.
+    ///
+    /// # Errors
+    /// [`Undone`].
+    pub async fn edit(&self, chat: ChatId, number: Number, body: &str) -> Result<Option<Seq>, Undone> {
+        let ask = Ask::Edit { chat, number, body: Print::of(body) };
+        self.change(ask, Request::Edit { chat, number, body: body.to_owned() }).await
+    }
+
+    /// Deletes a message.
+    ///
+    /// # Errors
+    /// [`Undone`].
+    pub async fn delete(&self, chat: ChatId, number: Number) -> Result<Option<Seq>, Undone> {
+        self.change(Ask::Delete { chat, number }, Request::Delete { chat, number }).await
+    }
+
+    /// Opens the direct chat with `user`.
+    ///
+    /// # Errors
+    /// [`HttpError`].
+    pub async fn open_direct(&self, user: UserId) -> Result<ChatId, HttpError> {
+        self.noted(Ask::Direct { with: user }, self.session().open_direct(user), Some).await
+    }
+
+    /// Makes a group of this user and `members`.
+    ///
+    /// # Errors
+    /// [`HttpError`].
+    pub async fn create_group(&self, name: &str, members: &[UserId]) -> Result<ChatId, HttpError> {
+        let ask = Ask::Group { members: members.to_vec() };
+        self.noted(ask, self.session().create_group(name, members), Some).await
+    }
+
+    /// Lets `user` into a group.
+    ///
+    /// # Errors
+    /// [`HttpError`].
+    pub async fn add_member(&self, chat: ChatId, user: UserId) -> Result<(), HttpError> {
+        self.noted(Ask::Add { chat, user }, self.session().add_member(chat, user), |()| None).await
+    }
+
+    /// Takes `user` out of a group.
+    ///
+    /// # Errors
+    /// [`HttpError`].
+    pub async fn remove_member(&self, chat: ChatId, user: UserId) -> Result<(), HttpError> {
+        self.noted(Ask::Remove { chat, user }, self.session().remove_member(chat, user), |()| None).await
+    }
+
+    async fn change(&self, ask: Ask, request: Request) -> Result<Option<Seq>, Undone> {
+        let mark = self.journal().map(|journal| journal.asked(ask));
+        let answer = match self.request(request).await {
+            Ok(Done::Ack(seq)) => Ok(seq),
+            Ok(Done::Page(_)) => Err(Undone::Unknown),
+            Err(undone) => Err(undone),
+        };
+        self.note(mark, || match answer {
+            Ok(seq) => Answer::Done { chat: None, seq },
+            Err(Undone::Refused(code)) if definite(code) => Answer::Refused { code },
+            Err(_) => Answer::Unknown,
+        });
+        answer
+    }
+
+    async fn noted<T: Copy>(
+        &self,
+        ask: Ask,
+        request: impl Future<Output = Result<T, HttpError>>,
+        chat: impl Fn(T) -> Option<ChatId>,
+    ) -> Result<T, HttpError> {
+        let mark = self.journal().map(|journal| journal.asked(ask));
+        let answer = request.await;
+        self.note(mark, || match &answer {
+            Ok(done) => Answer::Done { chat: chat(*done), seq: None },
+            Err(error) => error.surely_refused().map_or(Answer::Unknown, |code| Answer::Refused { code }),
+        });
+        answer
+    }
+
+    fn note(&self, mark: Option<u64>, answer: impl FnOnce() -> Answer) {
+        if let (Some(journal), Some(mark)) = (self.journal(), mark) {
+            journal.answered(mark, answer());
+        }
+    }
+}

@@ -1,0 +1,332 @@
+//! Many users, their devices, and the chats they share: what every workload and every cluster test begins with.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use common::ids::{ChatId, UserId};
+use futures_util::{StreamExt, TryStreamExt, stream};
+use parking_lot::Mutex;
+
+use super::WorkloadError;
+use crate::{
+    check::{ReadError, read_history},
+    client::{
+        Client, Observer, Options,
+        http::Http,
+        rest::{Account, Session, register},
+    },
+    clock::Clock,
+    journal::Journal,
+    progress::Progress,
+};
+
+/// Registrations and sign-ins under way at once. Each is an Argon2id hash, tens of milliseconds of one core: more than a few at once
+/// only queue up in the server.
+const AT_ONCE: usize = 8;
+
+/// Chats made, and devices connected, at once.
+const CHATS_AT_ONCE: usize = 32;
+
+/// Every password: what is tested is not their strength.
+const PASSWORD: &str = "correct horse battery staple";
+
+/// Who gathers, and how.
+#[derive(Clone, Debug)]
+pub struct CrowdOptions {
+    /// How many users.
+    pub users: usize,
+    /// Devices of each, every one with a sign-in of its own.
+    pub devices: usize,
+    /// Where their journals go; none are written without.
+    pub journal: Option<PathBuf>,
+    /// How the devices behave.
+    pub client: Options,
+}
+
+impl Default for CrowdOptions {
+    fn default() -> Self {
+        Self { users: 2, devices: 1, journal: None, client: Options::default() }
+    }
+}
+
+/// A user with their devices.
+#[derive(Debug)]
+pub struct Person {
+    /// The account.
+    pub account: Account,
+    /// Running devices.
+    pub devices: Vec<Client>,
+}
+
+/// Registered, signed in, connected.
+#[derive(Debug)]
+pub struct Crowd {
+    http: Http,
+    clock: Clock,
+    options: CrowdOptions,
+    people: Vec<Person>,
+    /// Every chat made through this crowd, with who made it.
+    chats: Mutex<Vec<(ChatId, usize)>>,
+}
+
+impl Crowd {
+    /// Registers and signs in users and starts their devices. Returns when every device has a session.
+    ///
+    /// # Errors
+    /// [`WorkloadError`].
+    pub async fn gather(
+        url: &str,
+        options: CrowdOptions,
+        clock: Clock,
+        observer: Arc<dyn Observer>,
+        progress: &Progress,
+    ) -> Result<Self, WorkloadError> {
+        let http = Http::new(url)?;
+        let signed_in = sign_in(&http, options.users, options.devices, progress).await?;
+        let mut people = Vec::with_capacity(signed_in.len());
+        for (n, (account, sessions)) in signed_in.into_iter().enumerate() {
+            let mut devices = Vec::with_capacity(sessions.len());
+            for (d, session) in sessions.into_iter().enumerate() {
+                let name = format!("user-{n:05}-{d}");
+                let journal = match &options.journal {
+                    Some(folder) => {
+                        let path = folder.join(format!("{name}.jsonl"));
+                        let made = Journal::create(&path, &name, account.user, clock);
+                        Some(made.map_err(|error| WorkloadError::Journal { path, error })?)
+                    }
+                    None => None,
+                };
+                let client = Options { device: Some(name), ..options.client.clone() };
+                devices.push(Client::start(session, client, clock, journal, Arc::clone(&observer)));
+            }
+            people.push(Person { account, devices });
+        }
+        let crowd = Self { http, clock, options, people, chats: Mutex::default() };
+        crowd.ready(progress).await?;
+        Ok(crowd)
+    }
+
+    async fn ready(&self, progress: &Progress) -> Result<(), WorkloadError> {
+        let total = self.people.iter().map(|person| person.devices.len()).sum::<usize>();
+        let stage = progress.stage("connecting", total as u64);
+        for device in self.devices() {
+            let ready = tokio::time::timeout(Duration::from_secs(60), device.ready()).await;
+            if ready != Ok(true) {
+                return Err(WorkloadError::NotConnected {
+                    user: device.user(),
+                    state: format!("{:?}", device.state()),
+                });
+            }
+            stage.step();
+        }
+        Ok(())
+    }
+
+    /// The users.
+    pub fn people(&self) -> &[Person] {
+        &self.people
+    }
+
+    /// Every device.
+    pub fn devices(&self) -> impl Iterator<Item = &Client> {
+        self.people.iter().flat_map(|person| &person.devices)
+    }
+
+    /// The first device of the user with this number.
+    ///
+    /// # Errors
+    /// When there is no such user.
+    pub fn device(&self, user: usize) -> Result<&Client, WorkloadError> {
+        self.people
+            .get(user)
+            .and_then(|person| person.devices.first())
+            .ok_or(WorkloadError::NoSuchUser { user })
+    }
+
+    /// The public id of the user with this number.
+    ///
+    /// # Errors
+    /// When there is no such user.
+    pub fn user(&self, user: usize) -> Result<UserId, WorkloadError> {
+        self.device(user).map(Client::user)
+    }
+
+    /// The run's clock.
+    pub fn clock(&self) -> Clock {
+        self.clock
+    }
+
+    /// The API.
+    pub fn http(&self) -> &Http {
+        &self.http
+    }
+
+    /// The direct chat of two users.
+    ///
+    /// # Errors
+    /// [`WorkloadError`].
+    pub async fn direct(&self, one: usize, other: usize) -> Result<ChatId, WorkloadError> {
+        let chat = self.device(one)?.open_direct(self.user(other)?).await?;
+        self.remember(chat, one);
+        Ok(chat)
+    }
+
+    /// A group that `owner` makes, of itself and `members`.
+    ///
+    /// # Errors
+    /// [`WorkloadError`].
+    pub async fn group(&self, name: &str, owner: usize, members: &[usize]) -> Result<ChatId, WorkloadError> {
+        let members = members.iter().map(|member| self.user(*member)).collect::<Result<Vec<_>, _>>()?;
+        let chat = self.device(owner)?.create_group(name, &members).await?;
+        self.remember(chat, owner);
+        Ok(chat)
+    }
+
+    /// A chat that is to be read in the end, by `reader`, who stays in it.
+    pub fn remember(&self, chat: ChatId, reader: usize) {
+        let mut chats = self.chats.lock();
+        if !chats.iter().any(|(known, _)| *known == chat) {
+            chats.push((chat, reader));
+        }
+    }
+
+    /// Every chat made so far, with who made it.
+    pub fn chats(&self) -> Vec<(ChatId, usize)> {
+        self.chats.lock().clone()
+    }
+
+    /// Makes `count` chats with `make`, some at a time.
+    pub(crate) async fn make_chats<F: Future<Output = Result<ChatId, WorkloadError>>>(
+        &self,
+        count: usize,
+        progress: &Progress,
+        make: impl Fn(usize) -> F,
+    ) -> Result<Vec<ChatId>, WorkloadError> {
+        let stage = progress.stage("making chats", count as u64);
+        stream::iter(0..count)
+            .map(|n| {
+                let made = make(n);
+                async { made.await.inspect(|_| stage.step()) }
+            })
+            .buffered(CHATS_AT_ONCE)
+            .try_collect()
+            .await
+    }
+
+    /// Waits until every outbox is empty; says how many devices are not done when `within` is over.
+    pub async fn drained(&self, within: Duration) -> usize {
+        let until = tokio::time::Instant::now() + within;
+        let mut busy = 0;
+        for device in self.devices() {
+            let left = until.saturating_duration_since(tokio::time::Instant::now());
+            if !device.drained(left).await {
+                busy += 1;
+            }
+        }
+        busy
+    }
+
+    /// Waits until every member's every device has seen every chat up to its head. What is behind when `within` is over is returned: chat,
+    /// user, and what was seen of how much.
+    ///
+    /// # Errors
+    /// When a chat's head cannot be read.
+    pub async fn settled(&self, within: Duration) -> Result<Vec<String>, WorkloadError> {
+        let until = tokio::time::Instant::now() + within;
+        let mut behind = Vec::new();
+        for (chat, reader) in self.chats() {
+            let Some(reader) = self.people.get(reader).and_then(|person| person.devices.first()) else {
+                continue;
+            };
+            let view = crate::client::rest::patiently(|| reader.session().chat(chat)).await?;
+            let members: Vec<UserId> = view.members.iter().map(|member| member.id).collect();
+            for device in self.devices().filter(|device| members.contains(&device.user())) {
+                let left = until.saturating_duration_since(tokio::time::Instant::now());
+                if !device.seen(chat, |head| head.seq >= view.seq, left).await {
+                    let seen = device.head(chat).map_or(0, |head| head.seq);
+                    behind.push(format!(
+                        "{} saw chat {chat} up to seq {seen} of {}",
+                        device.user(),
+                        view.seq
+                    ));
+                }
+            }
+        }
+        Ok(behind)
+    }
+
+    /// Reads every chat's history, each by a fresh sign-in of who made it, into the folder.
+    ///
+    /// # Errors
+    /// [`ReadError`] and what signing in gives.
+    pub async fn read_histories(&self, folder: &Path, progress: &Progress) -> Result<(), WorkloadError> {
+        let mut by_reader: std::collections::BTreeMap<usize, Vec<ChatId>> = std::collections::BTreeMap::new();
+        for (chat, reader) in self.chats() {
+            by_reader.entry(reader).or_default().push(chat);
+        }
+        let stage = progress.stage("reading histories", self.chats.lock().len() as u64);
+        for (reader, chats) in by_reader {
+            let Some(person) = self.people.get(reader) else { continue };
+            let session = Session::sign_in(&self.http, &person.account).await?;
+            stream::iter(chats)
+                .map(|chat| {
+                    let (session, stage) = (&session, &stage);
+                    async move { read_history(session, chat, folder).await.inspect(|()| stage.step()) }
+                })
+                .buffer_unordered(AT_ONCE)
+                .try_collect::<Vec<()>>()
+                .await
+                .map_err(|error: ReadError| WorkloadError::History(error))?;
+        }
+        Ok(())
+    }
+
+    /// Says goodbye on every device and writes out every journal.
+    ///
+    /// # Errors
+    /// The first journal that is not whole.
+    pub async fn stop(self) -> Result<(), WorkloadError> {
+        let folder = self.options.journal.unwrap_or_default();
+        let devices = self.people.into_iter().flat_map(|person| person.devices);
+        let stopped: Vec<_> =
+            stream::iter(devices).map(Client::stop).buffer_unordered(CHATS_AT_ONCE).collect().await;
+        for stopped in stopped {
+            stopped.map_err(|error| WorkloadError::Journal { path: folder.clone(), error })?;
+        }
+        Ok(())
+    }
+}
+
+/// Registers `users` and signs each in `devices` times.
+///
+/// # Errors
+/// [`WorkloadError`].
+pub(crate) async fn sign_in(
+    http: &Http,
+    users: usize,
+    devices: usize,
+    progress: &Progress,
+) -> Result<Vec<(Account, Vec<Session>)>, WorkloadError> {
+    let run: u32 = rand::random();
+    let stage = progress.stage("registering (Argon2 takes its time)", users as u64);
+    stream::iter(0..users)
+        .map(|n| {
+            let stage = &stage;
+            async move {
+                let name = format!("load-{run:08x}-{n}");
+                let account = register(http, &name, PASSWORD, &format!("Load {n}")).await?;
+                let mut sessions = Vec::with_capacity(devices);
+                for _ in 0..devices {
+                    sessions.push(Session::sign_in(http, &account).await?);
+                }
+                stage.step();
+                Ok((account, sessions))
+            }
+        })
+        .buffered(AT_ONCE)
+        .try_collect()
+        .await
+}
