@@ -1,0 +1,156 @@
+//! A change of a chat as its members see it.
+
+use axum::extract::ws::Utf8Bytes;
+use common::{
+    ids::{Seq, UserId},
+    wire::{
+        client::ServerFrame,
+        codec::encode_server,
+        record::{Change, What},
+    },
+};
+
+/// The event that a change is to a session. `to_author` keeps the message's `client_id`, which only the sessions of who wrote the
+/// message see.
+///
+/// Every change has one: a session counts a chat's `seq` without holes. The making of a chat, and first members that follow it in
+/// records of their own, are told by `new_chat`; whoever hears of them as events hears that something about the chat is new.
+pub fn event(change: &Change, to_author: bool) -> ServerFrame {
+    let (chat, seq, at, by) = (change.chat, change.seq, change.at, change.by);
+    let message = || {
+        let mut message = change.message()?;
+        if !to_author {
+            message.client_id = None;
+        }
+        Some(message)
+    };
+    match &change.what {
+        What::Sent { .. } => match message() {
+            Some(message) => ServerFrame::NewMessage { chat, seq, at, by, message },
+            None => ServerFrame::ChatUpdated { chat, seq, at, by, name: None, description: None },
+        },
+        What::Edited { .. } => match message() {
+            Some(message) => ServerFrame::MessageUpdated { chat, seq, at, by, message },
+            None => ServerFrame::ChatUpdated { chat, seq, at, by, name: None, description: None },
+        },
+        What::Erased { number } => ServerFrame::MessageDeleted { chat, seq, at, by, number: *number },
+        What::Joined { user, role } => {
+            ServerFrame::MemberJoined { chat, seq, at, by, user: *user, role: *role }
+        }
+        What::Left { user, heir } => ServerFrame::MemberLeft { chat, seq, at, by, user: *user, owner: *heir },
+        What::Updated { name, description } => {
+            let (name, description) = (name.clone(), description.clone());
+            ServerFrame::ChatUpdated { chat, seq, at, by, name, description }
+        }
+        What::Created { .. } | What::Members { .. } => {
+            ServerFrame::ChatUpdated { chat, seq, at, by, name: None, description: None }
+        }
+        What::Deleted => ServerFrame::ChatDeleted { chat, seq, at, by },
+    }
+}
+
+/// A change with its texts, each made when somebody first needs it and shared by all who do.
+#[derive(Debug)]
+pub(crate) struct Event {
+    change: Change,
+    author: Option<UserId>,
+    for_author: Option<Utf8Bytes>,
+    for_others: Option<Utf8Bytes>,
+    bytes: usize,
+}
+
+impl Event {
+    /// `bytes` is the length of its record: about what its texts will have.
+    pub(crate) fn new(change: Change, bytes: usize) -> Self {
+        let author = match &change.what {
+            What::Sent { client_id: Some(_), .. } => Some(change.by),
+            What::Edited { message } => message.client_id.as_ref().map(|_| message.from),
+            _ => None,
+        };
+        Self { change, author, for_author: None, for_others: None, bytes }
+    }
+
+    pub(crate) fn seq(&self) -> Seq {
+        self.change.seq
+    }
+
+    pub(crate) fn what(&self) -> &What {
+        &self.change.what
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// The text for a session of `user`.
+    pub(crate) fn text(&mut self, user: UserId) -> Utf8Bytes {
+        let to_author = self.author == Some(user);
+        let text = if to_author { &mut self.for_author } else { &mut self.for_others };
+        text.get_or_insert_with(|| encode_server(&event(&self.change, to_author)).into()).clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use common::{
+        ids::{AppId, ChatId, ClientId, MessageId},
+        model::{Message, MessageKind},
+        time::Millis,
+    };
+
+    use super::*;
+
+    fn change(by: UserId, what: What) -> Change {
+        Change {
+            app: AppId::DEFAULT,
+            chat: ChatId::random(),
+            term: 1,
+            n: 1,
+            seq: 812,
+            at: Millis(0),
+            by,
+            what,
+        }
+    }
+
+    fn sent() -> What {
+        What::Sent {
+            id: MessageId::random(),
+            number: 790,
+            client_id: Some(ClientId::new("c-1").unwrap()),
+            body: "hello".into(),
+            kind: MessageKind::Text,
+            reply_to: None,
+            attachments: Vec::new(),
+        }
+    }
+
+    fn client_id(text: &Utf8Bytes) -> Option<String> {
+        let frame: serde_json::Value = serde_json::from_str(text.as_str()).unwrap();
+        frame["message"]["client_id"].as_str().map(str::to_owned)
+    }
+
+    #[test]
+    fn the_name_a_client_gave_its_message_is_shown_to_its_author_only() {
+        let (ana, ben) = (UserId::random(), UserId::random());
+        let mut event = Event::new(change(ana, sent()), 100);
+        assert_eq!(client_id(&event.text(ana)).as_deref(), Some("c-1"));
+        assert_eq!(client_id(&event.text(ben)), None);
+    }
+
+    #[test]
+    fn the_author_of_an_edited_message_is_who_wrote_it_and_not_who_changed_it() {
+        let (ana, admin) = (UserId::random(), UserId::random());
+        let message: Message = change(ana, sent()).message().unwrap();
+        let mut event = Event::new(change(admin, What::Edited { message: Box::new(message) }), 100);
+        assert_eq!(client_id(&event.text(ana)).as_deref(), Some("c-1"));
+        assert_eq!(client_id(&event.text(admin)), None);
+    }
+
+    #[test]
+    fn a_text_is_made_once_and_shared() {
+        let mut event = Event::new(change(UserId::random(), sent()), 100);
+        let (one, other) = (event.text(UserId::random()), event.text(UserId::random()));
+        assert_eq!(one.as_str().as_ptr(), other.as_str().as_ptr());
+    }
+}

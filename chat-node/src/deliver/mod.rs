@@ -1,0 +1,211 @@
+//! Live delivery: what happens in chats and to users, from owners and dispatchers to the sessions on this node.
+//!
+//! A change goes to its chat's room ([`crate::hub`]), which shows it to its seats in order. What a room misses is asked of the chat's
+//! owner ([`crate::repair`]); who comes into a chat or out of it is seen to one after another per user ([`crate::joins`]). The same
+//! for what this node decided itself as an owner and for what came over a link: what comes twice is shown once.
+
+mod event;
+
+use std::{fmt, sync::Arc};
+
+use common::{
+    ids::{AppId, ChatKey, UserKey},
+    revocations::Revocations,
+    store::{Chats, Revocation},
+    wire::{codes::CloseCode, peer::Live, record::Record},
+};
+use tokio::sync::{Semaphore, broadcast::error::RecvError};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+pub(crate) use self::event::Event;
+pub use self::event::event;
+use crate::{
+    ask::AskOwner,
+    control::{Interest, Receiver},
+    hub::{Effects, Hub, Job, Room},
+    repair::Repairs,
+    socket::SocketMetrics,
+};
+
+/// What live delivery stands on.
+pub struct DeliverDeps {
+    /// Where memberships and views of chats are read.
+    pub chats: Arc<dyn Chats>,
+    /// Whoever is asked for changes that were missed.
+    pub owners: Arc<dyn AskOwner>,
+    /// The topics that dispatchers send here.
+    pub interest: Interest,
+    /// Sign-ins that were ended.
+    pub revocations: Revocations,
+    /// What is counted.
+    pub metrics: SocketMetrics,
+    /// Sessions that one user may have here: [`crate::hub::SESSIONS_PER_USER`].
+    pub sessions_per_user: usize,
+    /// Where tasks run.
+    pub tasks: TaskTracker,
+    /// Ends them, and closes every session.
+    pub shutdown: CancellationToken,
+}
+
+impl fmt::Debug for DeliverDeps {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("DeliverDeps")
+    }
+}
+
+/// Delivers. Cheap to clone.
+#[derive(Clone)]
+pub struct Deliver(pub(crate) Arc<Inner>);
+
+pub(crate) struct Inner {
+    pub(crate) hub: Arc<Hub>,
+    pub(crate) chats: Arc<dyn Chats>,
+    pub(crate) owners: Arc<dyn AskOwner>,
+    pub(crate) revocations: Revocations,
+    pub(crate) metrics: SocketMetrics,
+    pub(crate) repairs: Repairs,
+    /// Users whose chats are being seen to at once.
+    pub(crate) joining: Semaphore,
+    pub(crate) tasks: TaskTracker,
+    pub(crate) shutdown: CancellationToken,
+}
+
+impl fmt::Debug for Deliver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Deliver over {:?}", self.0.hub)
+    }
+}
+
+impl Deliver {
+    /// Starts to deliver, until the given shutdown.
+    pub fn start(deps: DeliverDeps) -> Self {
+        let DeliverDeps { chats, owners, interest, revocations, metrics, sessions_per_user, tasks, shutdown } =
+            deps;
+        let deliver = Self(Arc::new(Inner {
+            hub: Hub::new(interest, sessions_per_user),
+            chats,
+            owners,
+            revocations,
+            metrics,
+            repairs: Repairs::default(),
+            joining: Semaphore::new(crate::joins::TOGETHER),
+            tasks,
+            shutdown,
+        }));
+        deliver.0.tasks.spawn(deliver.clone().repair());
+        deliver.0.tasks.spawn(deliver.clone().revoke());
+        deliver
+    }
+
+    /// A live event, from a dispatcher or from an owner on this node, in any order and any number of times. Never blocks.
+    pub fn live(&self, live: Live) {
+        match live {
+            Live::Change(bytes) => match Record::decode(&bytes) {
+                Ok(Record::Change(change)) => {
+                    if let Some(room) = self.0.hub.room(change.key()) {
+                        let effects = room.accept(Event::new(change, bytes.len()));
+                        self.apply(&room, effects);
+                    }
+                }
+                Ok(Record::Claim(_)) => {}
+                Err(error) => tracing::error!(%error, "a live change cannot be read"),
+            },
+            Live::Added { app, chat, seq, users } => {
+                for user in users {
+                    self.job(UserKey { app, user }, Job::Added { chat, seq });
+                }
+            }
+            Live::Removed { app, chat, seq, users } => {
+                for user in users {
+                    self.job(UserKey { app, user }, Job::Removed { chat, seq });
+                }
+            }
+            Live::Revoked { .. } => self.0.revocations.hint(),
+        }
+    }
+
+    /// Live events may have been lost: every room asks its owner what came after what it has, and every user's chats are compared with the
+    /// store. Never blocks.
+    pub fn lost(&self) {
+        for room in self.0.hub.all_rooms() {
+            self.suspect(&room);
+        }
+        for user in self.0.hub.all_users() {
+            self.job(user.key, Job::Compare);
+        }
+    }
+
+    /// Something may have been lost in one room.
+    pub(crate) fn suspect(&self, room: &Arc<Room>) {
+        if room.suspect() {
+            self.0.repairs.queue(Arc::clone(room));
+        }
+    }
+
+    /// Does what a room has named.
+    pub(crate) fn apply(&self, room: &Arc<Room>, effects: Effects) {
+        let Effects { gone, repair, leaving, mut settle, delivered } = effects;
+        self.0.metrics.delivered.inc_by(delivered);
+        if repair {
+            self.0.repairs.queue(Arc::clone(room));
+        }
+        for handle in leaving {
+            self.0.repairs.remind(Arc::clone(room), handle);
+        }
+        settle.sort_unstable();
+        settle.dedup();
+        let ChatKey { app, chat } = room.key;
+        for user in settle {
+            self.job(UserKey { app, user }, Job::Settle { chat });
+        }
+        drop(gone);
+    }
+
+    /// Closes the sockets of ended sign-ins as they become known, and every socket at the end.
+    async fn revoke(self) {
+        let mut revocations = self.0.revocations.subscribe();
+        loop {
+            let revocation = tokio::select! {
+                () = self.0.shutdown.cancelled() => break,
+                revocation = revocations.recv() => revocation,
+            };
+            match revocation {
+                Ok(Revocation { app, user, session, .. }) => {
+                    let user = self.0.hub.user(UserKey { app, user });
+                    for handle in user.iter().flat_map(|user| user.handles()) {
+                        if handle.session == session {
+                            handle.outbox.close(CloseCode::Revoked);
+                        }
+                    }
+                }
+                Err(RecvError::Lagged(_)) => {
+                    for handle in self.0.hub.all_users().iter().flat_map(|user| user.handles()) {
+                        if self.is_revoked(handle.user.app, handle.session) {
+                            handle.outbox.close(CloseCode::Revoked);
+                        }
+                    }
+                }
+                // Nobody tells any more: the node is stopping.
+                Err(RecvError::Closed) => {
+                    self.0.shutdown.cancelled().await;
+                    break;
+                }
+            }
+        }
+        self.0.hub.close(CloseCode::ShuttingDown);
+    }
+
+    pub(crate) fn is_revoked(&self, app: AppId, session: common::ids::SessionId) -> bool {
+        self.0.revocations.contains(app, session)
+    }
+}
+
+impl Receiver for Deliver {
+    fn live(&self, live: Live) {
+        Self::live(self, live);
+    }
+
+    fn lost(&self) {
+        Self::lost(self);
+    }
+}

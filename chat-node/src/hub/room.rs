@@ -1,0 +1,446 @@
+//! One chat on this node: which sessions are shown it, and how far.
+//!
+//! A room takes changes from everywhere (the dispatchers, an owner on this node, a repair), in any order and any number of times, and
+//! shows each to its seats once, in the order of `seq`, without a hole. Pure: it names what is to be done ([`Effects`]) and does
+//! nothing but put texts into outboxes. Its lock is held meanwhile, so that every outbox has the room's order.
+//!
+//! A **seat** is a session in a room. It is shown changes after its `since`. While it is not certain that its user is a member at the
+//! room's place it is **pending**: what it would be shown is held, until the store has been read far enough ([`Room::settle`]).
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use axum::extract::ws::Utf8Bytes;
+use common::{
+    ids::{ChatKey, Seq, UserId},
+    wire::{client::ServerFrame, record::What},
+};
+use parking_lot::Mutex;
+
+use super::{
+    Handle, Hold,
+    seat::{Pending, Seat, SeatState, Settled, Why},
+};
+use crate::deliver::Event;
+
+/// Changes that may wait for an earlier one: five seconds of a chat that speaks 200 times a second. Later ones are dropped, and fetched
+/// when the hole is mended.
+const EARLY: usize = 1_024;
+/// Bytes of theirs: 1 KiB each.
+const EARLY_BYTES: usize = 1024 * 1024;
+
+/// A chat with sessions on this node, or that is being entered.
+#[derive(Debug)]
+pub(crate) struct Room {
+    pub(crate) key: ChatKey,
+    /// Whether the dispatchers were ever asked for the chat.
+    pub(super) wanted: AtomicBool,
+    /// Whether they have said that they send it.
+    registered: AtomicBool,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Everything up to here was shown. None: nobody has said where the chat is.
+    have: Option<Seq>,
+    /// The newest change heard of. Past `have` while something is missing.
+    known: Seq,
+    early: BTreeMap<Seq, Event>,
+    early_bytes: usize,
+    /// The newest change by which somebody left: a membership read before it proves nothing.
+    last_left: Seq,
+    repair: Repair,
+    /// The chat was deleted.
+    over: bool,
+    seats: Vec<Seat>,
+}
+
+/// Whether somebody is fetching what the room misses. There is one at most.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Repair {
+    #[default]
+    Idle,
+    Queued,
+    Running {
+        /// Something may have been lost since the owner was asked.
+        again: bool,
+    },
+}
+
+/// What is to be done after the room's lock is released.
+#[derive(Debug, Default)]
+#[must_use]
+pub(crate) struct Effects {
+    /// Seats that are no more. Dropping them may close the room.
+    pub(crate) gone: Vec<Seat>,
+    /// Ask the owner for what is missing.
+    pub(crate) repair: bool,
+    /// Sessions that are told of their user's removal when the store shows it, or after a while.
+    pub(crate) leaving: Vec<Arc<Handle>>,
+    /// Users with pending seats.
+    pub(crate) settle: Vec<UserId>,
+    /// Texts put into outboxes.
+    pub(crate) delivered: u64,
+}
+
+impl Room {
+    pub(super) fn new(key: ChatKey) -> Self {
+        Self {
+            key,
+            wanted: AtomicBool::new(false),
+            registered: AtomicBool::new(false),
+            state: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn is_registered(&self) -> bool {
+        self.registered.load(Ordering::Acquire)
+    }
+
+    pub(super) fn set_registered(&self) {
+        self.registered.store(true, Ordering::Release);
+    }
+
+    /// A change of the chat.
+    pub(crate) fn accept(&self, event: Event) -> Effects {
+        let mut effects = Effects::default();
+        let mut state = self.state.lock();
+        if !state.over {
+            state.known = state.known.max(event.seq());
+            match state.have {
+                Some(have) if event.seq() <= have => {}
+                Some(have) if event.seq() == have + 1 => {
+                    state.show(event, &mut effects);
+                    state.advance(&mut effects);
+                }
+                Some(_) | None => state.keep_early(event),
+            }
+            state.mind_the_gap(&mut effects);
+        }
+        drop(state);
+        effects
+    }
+
+    /// A session whose user the store showed as a member when the chat was at `head`.
+    pub(super) fn enter(&self, handle: &Arc<Handle>, hold: Hold, head: Seq) -> Effects {
+        let mut effects = Effects::default();
+        let mut state = self.state.lock();
+        if state.over || state.seat(handle).is_some() {
+            return effects;
+        }
+        let have = state.place(head);
+        let (since, certain) = (have.max(head), state.last_left <= head);
+        if certain {
+            state.seats.push(Seat::new(handle, hold, since, SeatState::Live));
+        } else {
+            state.seats.push(Seat::new(handle, hold, since, Pending::seat(Why::Start, Some(have))));
+            effects.settle.push(handle.user.user);
+        }
+        state.advance(&mut effects);
+        state.mind_the_gap(&mut effects);
+        drop(state);
+        effects
+    }
+
+    /// A session whose user came into the chat by the change `seq`, or later. Pending, unless it is known already: the caller settles it.
+    pub(super) fn join(&self, handle: &Arc<Handle>, hold: Hold, seq: Seq) -> Effects {
+        let mut effects = Effects::default();
+        let mut state = self.state.lock();
+        if state.over {
+            return effects;
+        }
+        if let Some(at) = state.seat(handle) {
+            let leaving = |seat: &Seat| matches!(seat.state, SeatState::Leaving);
+            if state.seats.get(at).is_some_and(|seat| seat.since >= seq && !leaving(seat)) {
+                return effects;
+            }
+            // It was removed and is in again, and the removal was not heard of.
+            state.tell_removed(at, &mut effects);
+        }
+        let base = state.have;
+        state.seats.push(Seat::new(handle, hold, base.unwrap_or(0), Pending::seat(Why::New, base)));
+        drop(state);
+        effects
+    }
+
+    /// Whether a session has a seat that includes the change `seq`, and is not about to lose it.
+    pub(super) fn seated(&self, handle: &Arc<Handle>, seq: Seq) -> bool {
+        let state = self.state.lock();
+        let seat = state.seat(handle).and_then(|at| state.seats.get(at));
+        seat.is_some_and(|seat| seat.since >= seq && !matches!(seat.state, SeatState::Leaving))
+    }
+
+    /// Whether seats of `user` are pending.
+    pub(crate) fn is_pending(&self, user: UserId) -> bool {
+        self.state.lock().seats.iter().any(|seat| seat.handle.user.user == user && seat.pending().is_some())
+    }
+
+    /// The store has been read: it shows `user` as a member at `seen`, and `new_chat` says so. True when that was far enough for all
+    /// pending seats of the user; else it must be read again.
+    pub(crate) fn settle(&self, user: UserId, seen: Seq, new_chat: &Utf8Bytes) -> (bool, Effects) {
+        let mut effects = Effects::default();
+        let mut state = self.state.lock();
+        state.place(seen);
+        let mut done = true;
+        let mut at = 0;
+        while at < state.seats.len() {
+            let keep = match state.seats.get_mut(at) {
+                Some(seat) if seat.handle.user.user == user => {
+                    seat.settle(self.key, seen, new_chat, &mut effects)
+                }
+                _ => Settled::Stays,
+            };
+            match keep {
+                Settled::Stays => at += 1,
+                Settled::NotYet => {
+                    done = false;
+                    at += 1;
+                }
+                Settled::Gone => effects.gone.push(state.seats.swap_remove(at)),
+            }
+        }
+        state.advance(&mut effects);
+        state.mind_the_gap(&mut effects);
+        drop(state);
+        (done, effects)
+    }
+
+    /// The store shows that `user` is not in the chat: pending seats of the user are none.
+    pub(crate) fn refuse(&self, user: UserId) -> Effects {
+        let mut effects = Effects::default();
+        let mut state = self.state.lock();
+        while let Some(at) =
+            state.seats.iter().position(|seat| seat.handle.user.user == user && seat.pending().is_some())
+        {
+            state.tell_removed(at, &mut effects);
+        }
+        drop(state);
+        effects
+    }
+
+    /// `user` is in the chat no more since the change `seq`, and the store shows it.
+    pub(crate) fn removed(&self, user: UserId, seq: Seq) -> Effects {
+        let mut effects = Effects::default();
+        let mut state = self.state.lock();
+        state.last_left = state.last_left.max(seq);
+        while let Some(at) =
+            state.seats.iter().position(|seat| seat.handle.user.user == user && seat.since < seq)
+        {
+            state.tell_removed(at, &mut effects);
+        }
+        drop(state);
+        effects
+    }
+
+    /// One session's user is in the chat no more, as the store showed after the session was seated.
+    pub(super) fn expel(&self, handle: &Arc<Handle>) -> Effects {
+        let mut effects = Effects::default();
+        let mut state = self.state.lock();
+        if let Some(at) = state.seat(handle) {
+            state.tell_removed(at, &mut effects);
+        }
+        drop(state);
+        effects
+    }
+
+    /// A session that was to be told of its user's removal has waited long enough.
+    pub(crate) fn stop_waiting(&self, handle: &Arc<Handle>) -> Effects {
+        let mut effects = Effects::default();
+        let mut state = self.state.lock();
+        let leaving =
+            |seat: &Seat| Arc::ptr_eq(&seat.handle, handle) && matches!(seat.state, SeatState::Leaving);
+        if let Some(at) = state.seats.iter().position(leaving) {
+            state.tell_removed(at, &mut effects);
+        }
+        drop(state);
+        effects
+    }
+
+    /// A session has ended.
+    pub(super) fn leave(&self, handle: &Arc<Handle>) -> Effects {
+        let mut effects = Effects::default();
+        let mut state = self.state.lock();
+        if let Some(at) = state.seat(handle) {
+            effects.gone.push(state.seats.swap_remove(at));
+        }
+        drop(state);
+        effects
+    }
+
+    /// Something may have been missed. True when a repair is to be queued.
+    pub(crate) fn suspect(&self) -> bool {
+        let mut state = self.state.lock();
+        match state.repair {
+            Repair::Idle if state.have.is_some() && !state.over => {
+                state.repair = Repair::Queued;
+                true
+            }
+            Repair::Idle | Repair::Queued => false,
+            Repair::Running { .. } => {
+                state.repair = Repair::Running { again: true };
+                false
+            }
+        }
+    }
+
+    /// A queued repair begins: changes after this one are wanted. None when nobody is there any more.
+    pub(crate) fn begin_repair(&self) -> Option<Seq> {
+        let mut state = self.state.lock();
+        let have = state.have.filter(|_| !state.seats.is_empty() && !state.over);
+        state.repair = if have.is_some() { Repair::Running { again: false } } else { Repair::Idle };
+        have
+    }
+
+    /// A repair has ended, whatever came of it; `retry` when nothing did. True when another is to be queued.
+    pub(crate) fn end_repair(&self, retry: bool) -> bool {
+        let mut state = self.state.lock();
+        let again = retry || matches!(state.repair, Repair::Running { again: true }) || state.missing();
+        let again = again && !state.seats.is_empty() && !state.over;
+        state.repair = if again { Repair::Queued } else { Repair::Idle };
+        again
+    }
+
+    /// The chat's owner says how far it is; gives how far the room is, and the newest change that it has heard of.
+    pub(crate) fn heard(&self, head: Seq) -> (Seq, Seq) {
+        let mut state = self.state.lock();
+        state.known = state.known.max(head);
+        (state.have.unwrap_or(0), state.known)
+    }
+
+    /// What the room misses cannot be had any more: its sessions begin anew at `head`, once it is certain whose they still are.
+    pub(crate) fn reload(&self, head: Seq) -> Effects {
+        let mut effects = Effects::default();
+        let mut state = self.state.lock();
+        let have = state.have.map_or(head, |have| have.max(head));
+        state.have = Some(have);
+        state.known = state.known.max(have);
+        // Whoever left in between is not known.
+        state.last_left = state.last_left.max(have);
+        for seat in &mut state.seats {
+            seat.reload(have, &mut effects);
+        }
+        state.advance(&mut effects);
+        drop(state);
+        effects
+    }
+}
+
+impl State {
+    fn seat(&self, handle: &Arc<Handle>) -> Option<usize> {
+        self.seats.iter().position(|seat| Arc::ptr_eq(&seat.handle, handle))
+    }
+
+    fn missing(&self) -> bool {
+        self.have.is_some_and(|have| have < self.known)
+    }
+
+    /// Where the room is; `seen` when that was not known.
+    fn place(&mut self, seen: Seq) -> Seq {
+        if let Some(have) = self.have {
+            return have;
+        }
+        self.have = Some(seen);
+        for pending in self.seats.iter_mut().filter_map(Seat::pending_mut) {
+            pending.base.get_or_insert(seen);
+        }
+        seen
+    }
+
+    fn keep_early(&mut self, event: Event) {
+        let fits = self.early.len() < EARLY && self.early_bytes + event.bytes() <= EARLY_BYTES;
+        if fits && !self.early.contains_key(&event.seq()) {
+            self.early_bytes += event.bytes();
+            self.early.insert(event.seq(), event);
+        }
+    }
+
+    /// Shows what waited for the change that was shown last.
+    fn advance(&mut self, effects: &mut Effects) {
+        while let (Some(have), Some(entry)) = (self.have, self.early.first_entry()) {
+            let seq = *entry.key();
+            if seq > have + 1 {
+                return;
+            }
+            let event = entry.remove();
+            self.early_bytes -= event.bytes();
+            if seq == have + 1 {
+                self.show(event, effects);
+            }
+        }
+    }
+
+    fn mind_the_gap(&mut self, effects: &mut Effects) {
+        if self.missing() && self.repair == Repair::Idle && !self.seats.is_empty() && !self.over {
+            self.repair = Repair::Queued;
+            effects.repair = true;
+        }
+    }
+
+    /// The next change.
+    fn show(&mut self, mut event: Event, effects: &mut Effects) {
+        let seq = event.seq();
+        self.have = Some(seq);
+        if let What::Left { user, .. } = *event.what() {
+            self.last_left = seq;
+            for seat in self.seats.iter_mut().filter(|seat| seat.handle.user.user == user) {
+                seat.left(seq, effects);
+            }
+        }
+        for seat in &mut self.seats {
+            match &mut seat.state {
+                SeatState::Live if seq > seat.since => {
+                    seat.handle.outbox.push(event.text(seat.handle.user.user));
+                    effects.delivered += 1;
+                }
+                SeatState::Pending(pending) => pending.hold(&mut event, seat.handle.user.user),
+                SeatState::Live | SeatState::Leaving => {}
+            }
+        }
+        if matches!(event.what(), What::Deleted) {
+            self.end(effects);
+        }
+    }
+
+    /// The chat was deleted, and who is live was told.
+    fn end(&mut self, effects: &mut Effects) {
+        self.over = true;
+        self.early = BTreeMap::new();
+        self.early_bytes = 0;
+        for mut seat in std::mem::take(&mut self.seats) {
+            match &mut seat.state {
+                SeatState::Live => {}
+                SeatState::Leaving => seat.tell(&ServerFrame::ChatRemoved { chat: seat.chat() }, effects),
+                // Its client knows the chat: it is told what was the last of all, if it was a member to the end.
+                SeatState::Pending(pending) if pending.why != Why::New => {
+                    match pending.held.pop_back().filter(|_| pending.left.is_none()) {
+                        Some((_, deleted)) => {
+                            seat.handle.outbox.push(deleted);
+                            effects.delivered += 1;
+                        }
+                        None => seat.tell(&ServerFrame::ChatRemoved { chat: seat.chat() }, effects),
+                    }
+                }
+                SeatState::Pending(_) => {}
+            }
+            effects.gone.push(seat);
+        }
+    }
+
+    /// Ends a seat and says so to its client, which may not have heard of the chat at all.
+    fn tell_removed(&mut self, at: usize, effects: &mut Effects) {
+        if at >= self.seats.len() {
+            return;
+        }
+        let seat = self.seats.swap_remove(at);
+        if seat.pending().is_none_or(|pending| pending.why != Why::New) {
+            seat.tell(&ServerFrame::ChatRemoved { chat: seat.chat() }, effects);
+        }
+        effects.gone.push(seat);
+    }
+}

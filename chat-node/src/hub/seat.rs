@@ -1,0 +1,200 @@
+//! A session in a room: what it has been shown, and what is held for it while it is not certain that its user is a member.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use axum::extract::ws::Utf8Bytes;
+use common::{
+    ids::{ChatId, ChatKey, Seq, UserId},
+    wire::{client::ServerFrame, codec::encode_server, record::What},
+};
+
+use super::{Effects, Handle, Hold};
+use crate::deliver::Event;
+
+/// Changes that may be held for a pending seat, which waits for one read of the store. When there are more, the client is told to read
+/// the chat again.
+const HELD: usize = 512;
+
+/// A session in a room.
+#[derive(Debug)]
+pub(crate) struct Seat {
+    pub(super) handle: Arc<Handle>,
+    /// It is shown changes after this one. It also is where its user was known to be a member.
+    pub(super) since: Seq,
+    pub(super) state: SeatState,
+    hold: Hold,
+}
+
+#[derive(Debug)]
+pub(super) enum SeatState {
+    Live,
+    Pending(Box<Pending>),
+    /// Its user has left: it is shown nothing any more, and will be told that the chat is gone.
+    Leaving,
+}
+
+/// Why a seat is pending, and so what its client is told when it is no more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Why {
+    /// The chat is new to the client: `new_chat`.
+    New,
+    /// The client knows the chat and reads it after `ready`: nothing.
+    Start,
+    /// Changes are missing that nobody has any more: `chat_reload`.
+    Reload,
+}
+
+#[derive(Debug)]
+pub(super) struct Pending {
+    pub(super) why: Why,
+    /// How far the store must be read: what came after is held. None while the room's place is not known.
+    pub(super) base: Option<Seq>,
+    pub(super) held: VecDeque<(Seq, Utf8Bytes)>,
+    /// The first and the newest change by which its user left meanwhile.
+    pub(super) left: Option<(Seq, Seq)>,
+}
+
+/// What became of a pending seat.
+pub(super) enum Settled {
+    Stays,
+    NotYet,
+    Gone,
+}
+
+impl Seat {
+    pub(super) fn new(handle: &Arc<Handle>, hold: Hold, since: Seq, state: SeatState) -> Self {
+        Self { handle: Arc::clone(handle), since, state, hold }
+    }
+
+    pub(super) fn chat(&self) -> ChatId {
+        self.hold.room().key.chat
+    }
+
+    pub(super) fn pending(&self) -> Option<&Pending> {
+        match &self.state {
+            SeatState::Pending(pending) => Some(pending),
+            SeatState::Live | SeatState::Leaving => None,
+        }
+    }
+
+    pub(super) fn pending_mut(&mut self) -> Option<&mut Pending> {
+        match &mut self.state {
+            SeatState::Pending(pending) => Some(pending),
+            SeatState::Live | SeatState::Leaving => None,
+        }
+    }
+
+    pub(super) fn tell(&self, frame: &ServerFrame, effects: &mut Effects) {
+        self.handle.outbox.push(encode_server(frame).into());
+        effects.delivered += 1;
+    }
+
+    /// Its user left by the change `seq`.
+    pub(super) fn left(&mut self, seq: Seq, effects: &mut Effects) {
+        match &mut self.state {
+            SeatState::Live if self.since < seq => {
+                self.state = SeatState::Leaving;
+                effects.leaving.push(Arc::clone(&self.handle));
+            }
+            SeatState::Pending(pending) => {
+                let (first, _) = pending.left.unwrap_or((seq, seq));
+                pending.left = Some((first, seq));
+            }
+            SeatState::Live | SeatState::Leaving => {}
+        }
+    }
+
+    pub(super) fn reload(&mut self, have: Seq, effects: &mut Effects) {
+        match &mut self.state {
+            SeatState::Live => self.state = Pending::seat(Why::Reload, Some(have)),
+            SeatState::Pending(pending) => {
+                if pending.why == Why::Start {
+                    pending.why = Why::Reload;
+                }
+                pending.base = pending.base.max(Some(have));
+                pending.held.clear();
+            }
+            SeatState::Leaving => return,
+        }
+        effects.settle.push(self.handle.user.user);
+    }
+
+    /// The store shows its user as a member at `seen`.
+    pub(super) fn settle(
+        &mut self,
+        key: ChatKey,
+        seen: Seq,
+        new_chat: &Utf8Bytes,
+        effects: &mut Effects,
+    ) -> Settled {
+        let SeatState::Pending(pending) = &mut self.state else { return Settled::Stays };
+        if pending.base.is_some_and(|base| seen < base) {
+            return Settled::NotYet;
+        }
+        let held = std::mem::take(&mut pending.held);
+        let (why, left) = (pending.why, pending.left);
+        let gone = left.is_some_and(|(_, newest)| newest > seen);
+        match why {
+            // Not a member any more, and the client has not heard of the chat.
+            Why::New if gone => return Settled::Gone,
+            Why::New => {
+                self.since = seen;
+                self.handle.outbox.push(new_chat.clone());
+                effects.delivered += 1;
+            }
+            Why::Reload => {
+                if gone {
+                    self.tell(&ServerFrame::ChatRemoved { chat: key.chat }, effects);
+                    return Settled::Gone;
+                }
+                self.since = seen;
+                self.tell(&ServerFrame::ChatReload { chat: key.chat }, effects);
+            }
+            // Was a member at the room's place, and so is shown everything until it left.
+            Why::Start => {}
+        }
+        let end = left.filter(|_| why == Why::Start).map(|(first, _)| first);
+        for (seq, text) in held {
+            if seq > self.since && end.is_none_or(|end| seq < end) {
+                self.handle.outbox.push(text);
+                effects.delivered += 1;
+            }
+        }
+        if end.is_some() {
+            self.state = SeatState::Leaving;
+            effects.leaving.push(Arc::clone(&self.handle));
+        } else {
+            self.state = SeatState::Live;
+        }
+        Settled::Stays
+    }
+}
+
+impl Pending {
+    pub(super) fn seat(why: Why, base: Option<Seq>) -> SeatState {
+        SeatState::Pending(Box::new(Self { why, base, held: VecDeque::new(), left: None }))
+    }
+
+    /// Holds a change for later.
+    pub(super) fn hold(&mut self, event: &mut Event, user: UserId) {
+        let seq = event.seq();
+        match *event.what() {
+            // So it was not in before: what was held is not for its user to see.
+            What::Joined { user: who, .. }
+                if who == user && self.why == Why::Start && self.left.is_none() =>
+            {
+                self.held.clear();
+            }
+            _ if self.held.len() >= HELD => {
+                self.held.clear();
+                self.base = Some(seq);
+                if self.why == Why::Start {
+                    self.why = Why::Reload;
+                }
+                return;
+            }
+            _ => {}
+        }
+        self.held.push_back((seq, event.text(user)));
+    }
+}

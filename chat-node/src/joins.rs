@@ -1,0 +1,212 @@
+//! Who comes into a chat and who goes, seen to on the sessions of one user after another, off the path of live events.
+//!
+//! That a user is in a chat is read from the store: the view that `new_chat` carries is from there, and says how far it is told. Until
+//! the store is as far as the chat's room, changes are held; so nothing falls between the view and the first event, and nothing is told
+//! twice.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use axum::extract::ws::Utf8Bytes;
+use common::{
+    ids::{ChatId, ChatKey, Seq, UserId, UserKey},
+    model::ChatView,
+    problem::Problem,
+    store::{Membership, StoreError},
+    wire::{client::ServerFrame, codec::encode_server, codes::CloseCode},
+};
+use tokio::time::Instant;
+
+use crate::{
+    deliver::Deliver,
+    hub::{Admitted, Handle, Hold, Job, User},
+};
+
+/// Users whose chats are seen to at once: each asks the store for one row at a time.
+pub(crate) const TOGETHER: usize = 64;
+/// How long the store may take to come as far as a room is, or to answer at all. It lags by milliseconds; when it takes longer than this,
+/// the user's sessions are closed, to come back and read everything.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// How long one question may take.
+const ANSWER: Duration = Duration::from_secs(5);
+/// Before the store is asked again: at first, and at most.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(500));
+/// Times that the dispatchers are asked for a chat, at 5 s each.
+const ATTEMPTS: u32 = 3;
+
+impl Deliver {
+    /// Something to be done for a user's sessions, after what is to be done already.
+    pub(crate) fn job(&self, key: UserKey, job: Job) {
+        if let Some(user) = self.0.hub.user(key)
+            && user.push(job)
+        {
+            self.0.tasks.spawn(self.clone().work(user));
+        }
+    }
+
+    /// Registers interest in what concerns a session that starts, reads the chats its user is in, and seats it in them: from here on
+    /// its outbox gets every event.
+    ///
+    /// # Errors
+    /// `retry_later` when store or dispatchers do not answer.
+    pub(crate) async fn enter(&self, admitted: &Admitted) -> Result<(), Problem> {
+        let away = |_| Problem::retry_later("the dispatchers do not answer at the moment");
+        let handle = admitted.handle();
+        self.0.hub.register_user(admitted.user()).await.map_err(away)?;
+        let memberships = self.memberships(handle.user).await?;
+        let holds: Vec<Hold> =
+            memberships.iter().map(|membership| self.0.hub.hold(handle.chat_key(membership.chat))).collect();
+        self.0.hub.register_rooms(&holds).await.map_err(away)?;
+        for (membership, hold) in memberships.iter().zip(holds) {
+            let room = Arc::clone(hold.room());
+            let effects = self.0.hub.enter(handle, hold, membership.head.seq);
+            self.apply(&room, effects);
+        }
+        Ok(())
+    }
+
+    /// A session has been told that it is ready: what came meanwhile is seen to.
+    pub(crate) fn started(&self, admitted: &Admitted) {
+        if admitted.user().started(admitted.handle()) {
+            self.0.tasks.spawn(self.clone().work(Arc::clone(admitted.user())));
+        }
+    }
+
+    async fn work(self, user: Arc<User>) {
+        while let Some(job) = user.next() {
+            let Ok(_permit) = self.0.joining.acquire().await else { return };
+            tokio::select! {
+                () = self.0.shutdown.cancelled() => return,
+                () = self.see_to(&user, job) => {}
+            }
+        }
+    }
+
+    async fn see_to(&self, user: &User, job: Job) {
+        let app = user.key.app;
+        match job {
+            Job::Added { chat, seq } => self.seat(user, chat, seq, &user.ready_handles()).await,
+            Job::Removed { chat, seq } => {
+                if let Some(room) = self.0.hub.room(ChatKey { app, chat }) {
+                    let effects = room.removed(user.key.user, seq);
+                    self.apply(&room, effects);
+                }
+            }
+            Job::Settle { chat } => self.settle(user, chat).await,
+            Job::Compare => self.compare(user).await,
+        }
+    }
+
+    /// Seats those of `handles` that have no seat in a chat that their user came into by the change `seq`.
+    async fn seat(&self, user: &User, chat: ChatId, seq: Seq, handles: &[Arc<Handle>]) {
+        let fresh: Vec<_> = handles.iter().filter(|handle| !self.0.hub.seated(handle, chat, seq)).collect();
+        let key = ChatKey { app: user.key.app, chat };
+        let holds: Vec<Hold> = fresh.iter().map(|_| self.0.hub.hold(key)).collect();
+        let Some(room) = holds.first().map(|hold| Arc::clone(hold.room())) else { return };
+        let mut attempt = 0;
+        while self.0.hub.register_rooms(&holds).await.is_err() {
+            attempt += 1;
+            if attempt == ATTEMPTS {
+                tracing::warn!(%key, "the dispatchers do not confirm the interest in a chat");
+                fresh.iter().for_each(|handle| handle.outbox.close(CloseCode::ShuttingDown));
+                return;
+            }
+        }
+        for (handle, hold) in fresh.into_iter().zip(holds) {
+            let effects = self.0.hub.join(handle, hold, seq);
+            self.apply(&room, effects);
+        }
+        self.settle(user, chat).await;
+        // What was published before the interest was registered, and was not drained when the view was read.
+        self.suspect(&room);
+    }
+
+    /// Reads the store until it is as far as the user's pending seats in a chat.
+    async fn settle(&self, user: &User, chat: ChatId) {
+        let key = ChatKey { app: user.key.app, chat };
+        let who = user.key.user;
+        let end = Instant::now() + PATIENCE;
+        let mut pause = PAUSES.0;
+        while let Some(room) = self.0.hub.room(key).filter(|room| room.is_pending(who)) {
+            match tokio::time::timeout(ANSWER, self.0.chats.chat_view(key, who)).await {
+                Ok(Ok(Some(view))) => {
+                    let seen = view.seq;
+                    let (done, effects) = room.settle(who, seen, &new_chat(view, who));
+                    self.apply(&room, effects);
+                    if done {
+                        return;
+                    }
+                }
+                Ok(Ok(None)) => {
+                    let effects = room.refuse(who);
+                    self.apply(&room, effects);
+                    return;
+                }
+                Ok(Err(error)) => tracing::warn!(%error, %key, "a chat's view cannot be read"),
+                Err(_) => tracing::warn!(%key, "a chat's view is not answered"),
+            }
+            if Instant::now() >= end {
+                tracing::warn!(%key, "the store stays behind a chat: its user's sessions are closed");
+                user.handles().iter().for_each(|handle| handle.outbox.close(CloseCode::ShuttingDown));
+                return;
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(PAUSES.1);
+        }
+    }
+
+    /// Compares the seats of a user's sessions with the store, which is newer than all of them: those that have started before it is read.
+    async fn compare(&self, user: &User) {
+        let handles = user.ready_handles();
+        if handles.is_empty() {
+            return;
+        }
+        let Ok(memberships) = self.memberships(user.key).await else {
+            tracing::warn!(user = %user.key, "a user's chats cannot be compared: the user's sessions are closed");
+            handles.iter().for_each(|handle| handle.outbox.close(CloseCode::ShuttingDown));
+            return;
+        };
+        let heads: HashMap<ChatId, Seq> =
+            memberships.iter().map(|membership| (membership.chat, membership.head.seq)).collect();
+        for handle in &handles {
+            for chat in handle.chats().into_iter().filter(|chat| !heads.contains_key(chat)) {
+                if let Some(room) = self.0.hub.room(handle.chat_key(chat)) {
+                    let effects = self.0.hub.expel(handle, chat);
+                    self.apply(&room, effects);
+                }
+            }
+        }
+        for (chat, head) in heads {
+            let missing: Vec<_> =
+                handles.iter().filter(|handle| !self.0.hub.seated(handle, chat, 0)).cloned().collect();
+            self.seat(user, chat, head, &missing).await;
+        }
+    }
+
+    /// The chats a user is in, asked for until the store answers.
+    async fn memberships(&self, user: UserKey) -> Result<Vec<Membership>, StoreError> {
+        let end = Instant::now() + PATIENCE;
+        let mut pause = PAUSES.0;
+        loop {
+            let error =
+                match tokio::time::timeout(ANSWER, self.0.chats.memberships(user.app, user.user)).await {
+                    Ok(Ok(memberships)) => return Ok(memberships),
+                    Ok(Err(error)) => error,
+                    Err(_) => StoreError::Unavailable("no answer in time".into()),
+                };
+            if Instant::now() >= end {
+                return Err(error);
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(PAUSES.1);
+        }
+    }
+}
+
+/// The frame that tells `user` of a chat.
+fn new_chat(mut view: ChatView, user: UserId) -> Utf8Bytes {
+    if let Some(message) = view.last_message.as_mut().filter(|message| message.from != user) {
+        message.client_id = None;
+    }
+    let seq = view.seq;
+    encode_server(&ServerFrame::NewChat { chat: Box::new(view), seq }).into()
+}

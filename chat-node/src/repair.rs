@@ -1,0 +1,177 @@
+//! Mending holes: what a room misses is asked of the chat's owner, which knows the changes that are not drained and some that are.
+//!
+//! One question per room at a time, so many rooms at once. While the owner is away it is asked again, and the room waits: what comes in
+//! the meantime is kept as far as there is room, and fetched afterwards. When the owner does not know the changes any more, the room's
+//! sessions are told to read the chat again.
+
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+use common::{
+    ids::{Seq, UserId},
+    wire::{
+        owner::{Answer, Ask, OwnerRequest},
+        record::Record,
+    },
+};
+use futures_util::{StreamExt, stream::FuturesUnordered};
+use parking_lot::Mutex;
+use tokio::{sync::Notify, time::Instant};
+use uuid::Uuid;
+
+use crate::{
+    deliver::{Deliver, Event},
+    hub::{Handle, Room},
+};
+
+/// Owners asked at once. An answer is 1 MiB at the worst and usually a few changes; a thousand rooms that take 2 ms each are through in
+/// 60 ms.
+const TOGETHER: usize = 32;
+/// How long one question may take: the owner's own bound for reads (2 s), and some.
+const PATIENCE: Duration = Duration::from_secs(6);
+/// Before an owner that was away is asked again.
+const PAUSE: Duration = Duration::from_millis(500);
+/// How long a session whose user left waits to be told that the chat is gone, if nobody says that the store shows it.
+const GRACE: Duration = Duration::from_secs(3);
+
+/// What waits to be repaired. A room stands here once at most, so this is bounded by the rooms, and they by the sessions' chats.
+#[derive(Debug, Default)]
+pub(crate) struct Repairs {
+    queue: Mutex<VecDeque<Arc<Room>>>,
+    /// In order of time: all wait equally long. Bounded like the rooms' seats, which stand here once each.
+    reminders: Mutex<VecDeque<(Instant, Arc<Room>, Arc<Handle>)>>,
+    wake: Notify,
+}
+
+impl Repairs {
+    /// A room whose repair is queued.
+    pub(crate) fn queue(&self, room: Arc<Room>) {
+        self.queue.lock().push_back(room);
+        self.wake.notify_one();
+    }
+
+    /// A session is to be told after a while that its user was removed, if it was not told by then.
+    pub(crate) fn remind(&self, room: Arc<Room>, handle: Arc<Handle>) {
+        self.reminders.lock().push_back((Instant::now() + GRACE, room, handle));
+        self.wake.notify_one();
+    }
+
+    fn next(&self) -> Option<Arc<Room>> {
+        self.queue.lock().pop_front()
+    }
+
+    fn due(&self, now: Instant) -> Option<(Arc<Room>, Arc<Handle>)> {
+        let mut reminders = self.reminders.lock();
+        let due = reminders.front().is_some_and(|(at, ..)| *at <= now);
+        if due { reminders.pop_front().map(|(_, room, handle)| (room, handle)) } else { None }
+    }
+
+    fn next_reminder(&self) -> Option<Instant> {
+        self.reminders.lock().front().map(|(at, ..)| *at)
+    }
+}
+
+/// What came of a question.
+enum Outcome {
+    /// Something, or nobody is there any more.
+    Done,
+    /// Nothing, for now.
+    Retry,
+}
+
+impl Deliver {
+    /// Repairs what is queued until the shutdown.
+    pub(crate) async fn repair(self) {
+        let mut running = FuturesUnordered::new();
+        let mut later: VecDeque<(Instant, Arc<Room>)> = VecDeque::new();
+        loop {
+            while running.len() < TOGETHER
+                && let Some(room) = self.0.repairs.next()
+            {
+                running.push(self.repair_room(room));
+            }
+            let at = [later.front().map(|(at, _)| *at), self.0.repairs.next_reminder()]
+                .into_iter()
+                .flatten()
+                .min();
+            tokio::select! {
+                () = self.0.shutdown.cancelled() => return,
+                Some((room, outcome)) = running.next() => {
+                    let retry = matches!(outcome, Outcome::Retry);
+                    if room.end_repair(retry) {
+                        if retry {
+                            later.push_back((Instant::now() + PAUSE, room));
+                        } else {
+                            self.0.repairs.queue(room);
+                        }
+                    }
+                }
+                () = self.0.repairs.wake.notified() => {}
+                () = tokio::time::sleep_until(at.unwrap_or_else(Instant::now)), if at.is_some() => {
+                    let now = Instant::now();
+                    while later.front().is_some_and(|(at, _)| *at <= now) {
+                        self.0.repairs.queue.lock().extend(later.pop_front().map(|(_, room)| room));
+                    }
+                    while let Some((room, handle)) = self.0.repairs.due(now) {
+                        let effects = room.stop_waiting(&handle);
+                        self.apply(&room, effects);
+                    }
+                }
+            }
+        }
+    }
+
+    async fn repair_room(&self, room: Arc<Room>) -> (Arc<Room>, Outcome) {
+        let outcome = match room.begin_repair() {
+            Some(after) => self.ask_owner(&room, after).await,
+            None => Outcome::Done,
+        };
+        (room, outcome)
+    }
+
+    async fn ask_owner(&self, room: &Arc<Room>, after: Seq) -> Outcome {
+        self.0.metrics.repairs.inc();
+        let (app, chat) = (room.key.app, room.key.chat);
+        // The node asks for itself, on behalf of nobody.
+        let by = UserId(Uuid::nil());
+        let request = OwnerRequest { app, chat, by, retry: false, ask: Ask::Changes { after } };
+        match tokio::time::timeout(PATIENCE, self.0.owners.ask(request)).await {
+            Ok(Answer::Changes { changes, head, complete }) => {
+                for bytes in changes {
+                    match Record::decode(&bytes) {
+                        Ok(Record::Change(change)) if change.key() == room.key => {
+                            let effects = room.accept(Event::new(change, bytes.len()));
+                            self.apply(room, effects);
+                        }
+                        Ok(_) => {
+                            tracing::error!(chat = %room.key, "an owner answered another chat's records")
+                        }
+                        Err(error) => tracing::error!(%error, chat = %room.key, "a change cannot be read"),
+                    }
+                }
+                let (have, known) = room.heard(head.seq);
+                if have > after || (complete && have >= known) {
+                    return Outcome::Done;
+                }
+                // An owner that knows less than was heard of is none any more, or not yet.
+                if complete || head.seq < known {
+                    return Outcome::Retry;
+                }
+                self.reload(room, head.seq);
+                Outcome::Done
+            }
+            Ok(Answer::Refused(refusal)) if !refusal.code.temporary() => {
+                // There is no such chat any more, as far as the owner knows: the store tells whose it is.
+                let (_, known) = room.heard(0);
+                self.reload(room, known);
+                Outcome::Done
+            }
+            Ok(_) | Err(_) => Outcome::Retry,
+        }
+    }
+
+    fn reload(&self, room: &Arc<Room>, head: Seq) {
+        self.0.metrics.reloads.inc();
+        let effects = room.reload(head);
+        self.apply(room, effects);
+    }
+}

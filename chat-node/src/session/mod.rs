@@ -1,0 +1,415 @@
+//! One socket's task: `hello`, then requests in and answers and events out, until somebody closes.
+//!
+//! In three steps: [`Session::greeting`] waits for `hello`; the session is seated in its chats' rooms; [`Session::serve`] goes on
+//! until the end. Everything a session waits for is polled in one place ([`Session::next`]), so that reading, writing, answers, the
+//! clock and a request to close never wait for each other.
+//!
+//! Absent on purpose, and coming with resume: replaying what was missed (`resumed`, `changes`), and cursors that mean something.
+//! MessagePack would be another form of [`Connection::reply`] and of what a binary frame means.
+
+mod connection;
+mod requests;
+
+use std::{future::poll_fn, pin::Pin, sync::Arc, task::Poll, time::Duration};
+
+use axum::extract::ws::WebSocket;
+use common::{
+    cache::{LiveSession, NodeLife},
+    ids::SocketId,
+    model::limits,
+    problem::Problem,
+    time::Millis,
+    token::Caller,
+    wire::{
+        client::{ClientFrame, Hello, Ready, ServerFrame, SocketLimits},
+        codec::{FromClient, decode_client},
+        codes::{CloseCode, ErrorCode},
+    },
+};
+use tokio::time::{Instant, Sleep};
+
+pub use self::requests::{OpenLanes, PENDING, Sends};
+use self::{
+    connection::{Connection, Incoming},
+    requests::Requests,
+};
+use crate::{
+    hub::{Admitted, Handle},
+    socket::Shared,
+};
+
+/// How long a session that comes back flags its sends as retries: its client may have sent them before, on another socket.
+const RETRYING: Duration = Duration::from_secs(30);
+/// Characters of a device's name that are kept.
+const DEVICE_CHARS: usize = 200;
+/// The cursor of a session, until cursors mean something.
+const CURSOR: &str = "0";
+
+/// Why a session ends.
+#[derive(Debug)]
+struct End {
+    /// None: the client closed, or is gone.
+    code: Option<CloseCode>,
+    /// Said before the close.
+    last: Option<ServerFrame>,
+}
+
+impl From<CloseCode> for End {
+    fn from(code: CloseCode) -> Self {
+        Self { code: Some(code), last: None }
+    }
+}
+
+impl End {
+    fn gone() -> Self {
+        Self { code: None, last: None }
+    }
+}
+
+/// Something a session waited for.
+enum Event {
+    Closing(CloseCode),
+    Answer(ServerFrame),
+    /// The clock has something.
+    Due,
+    Incoming(Incoming),
+}
+
+/// A session, from its opening to its end.
+struct Session {
+    shared: Arc<Shared>,
+    caller: Caller,
+    handle: Arc<Handle>,
+    connection: Connection,
+    requests: Requests,
+    /// Whether events are let out: not before `ready`.
+    ready: bool,
+    clock: Pin<Box<Sleep>>,
+    next_ping: Instant,
+    /// A ping waits for a sign of life until then.
+    dead_at: Option<Instant>,
+    retrying_until: Option<Instant>,
+}
+
+/// Serves one socket until its end. The ticket is used up; its caller's token may have expired or been revoked since.
+pub(crate) async fn run(shared: Arc<Shared>, socket: WebSocket, caller: Caller) {
+    let connection = Connection::new(socket, shared.config.frame_bytes);
+    let wait = shared.config.close_wait;
+    let handle = Handle::new(
+        SocketId::random(),
+        common::ids::UserKey { app: caller.app, user: caller.user },
+        caller.session,
+    );
+    let metrics = shared.metrics.clone();
+    let admitted = match shared.deliver.0.hub.admit(handle) {
+        Ok(admitted) => admitted,
+        Err(refused) => {
+            metrics.closed(Some(refused.0));
+            return connection.close(refused.0, None, wait).await;
+        }
+    };
+    let mut session = Session::new(shared, connection, caller, &admitted);
+    let end = session.live(&admitted).await;
+    let Session { connection, handle, .. } = session;
+    tracing::debug!(socket = %handle.socket, user = %handle.user, code = ?end.code, "a socket ends");
+    // From here on it is in no room.
+    drop(admitted);
+    metrics.closed(end.code);
+    match end.code {
+        Some(code) => connection.close(code, end.last, wait).await,
+        None => connection.closed(wait).await,
+    }
+}
+
+impl Session {
+    fn new(shared: Arc<Shared>, connection: Connection, caller: Caller, admitted: &Admitted) -> Self {
+        let now = Instant::now();
+        let requests = Requests::new(caller.clone(), shared.commands.clone(), (shared.lanes)(caller.clone()));
+        // The first one jittered, so that clients that came together are not asked together.
+        let next_ping = now + shared.config.ping_every.mul_f64(rand::random_range(0.5..1.0));
+        Self {
+            caller,
+            handle: Arc::clone(admitted.handle()),
+            connection,
+            requests,
+            ready: false,
+            clock: Box::pin(tokio::time::sleep_until(now + shared.config.hello_wait)),
+            next_ping,
+            dead_at: None,
+            retrying_until: None,
+            shared,
+        }
+    }
+
+    async fn live(&mut self, admitted: &Admitted) -> End {
+        // Ended while the ticket was on its way; whoever ends it from here on finds this session.
+        if self.shared.deliver.is_revoked(self.caller.app, self.caller.session) {
+            return self.closing(CloseCode::Revoked);
+        }
+        if self.remaining().is_zero() {
+            return CloseCode::TokenExpired.into();
+        }
+        let hello = match self.greeting().await {
+            Ok(hello) => hello,
+            Err(end) => return end,
+        };
+        let _presence = match self.start(admitted, hello).await {
+            Ok(presence) => presence,
+            Err(end) => return end,
+        };
+        self.serve().await
+    }
+
+    /// Waits for `hello`.
+    async fn greeting(&mut self) -> Result<Hello, End> {
+        loop {
+            let text = match self.next().await {
+                Event::Closing(code) => return Err(self.closing(code)),
+                Event::Due => return Err(CloseCode::ProtocolError.into()),
+                Event::Incoming(Incoming::Text(text)) => text,
+                Event::Incoming(other) => match broken(&other) {
+                    Some(end) => return Err(end),
+                    None => continue,
+                },
+                Event::Answer(_) => continue,
+            };
+            self.shared.metrics.frames_in.inc();
+            match decode_client(text.as_str()) {
+                Ok(FromClient::Frame(ClientFrame::Hello(hello))) => return Ok(hello),
+                Ok(FromClient::Frame(_)) => {
+                    let problem = Problem::new(ErrorCode::Invalid, "hello comes first");
+                    self.connection.reply(&ServerFrame::Error(problem.frame(None)));
+                }
+                Ok(other) => self.answer_bad(other),
+                Err(_) => return Err(CloseCode::ProtocolError.into()),
+            }
+        }
+    }
+
+    /// Seats the session in its rooms, and says that it is ready. Events that come meanwhile wait in the outbox.
+    async fn start(&mut self, admitted: &Admitted, hello: Hello) -> Result<Presence, End> {
+        let Hello { ref_, device, resume } = hello;
+        let shared = Arc::clone(&self.shared);
+        let handle = Arc::clone(&self.handle);
+        let presence = Presence { shared: Arc::clone(&shared), handle: Arc::clone(&handle), shown: false };
+        let entering =
+            Box::pin(async { tokio::join!(shared.deliver.enter(admitted), presence.show(device)) });
+        let (entered, presence) = tokio::select! {
+            entered = entering => entered,
+            code = poll_fn(|context| handle.outbox.poll_closing(context)) => return Err(self.closing(code)),
+        };
+        if let Err(problem) = entered {
+            // Another node may do better.
+            let last = Some(ServerFrame::Error(problem.frame(Some(ref_))));
+            return Err(End { code: Some(CloseCode::ShuttingDown), last });
+        }
+        self.retrying_until = resume.map(|_| Instant::now() + RETRYING);
+        let config = &shared.config;
+        self.connection.reply(&ServerFrame::Ready(Ready {
+            ref_,
+            session: self.caller.session,
+            user: self.caller.user,
+            node: shared.node.clone(),
+            cursor: CURSOR.to_owned(),
+            ping_interval_ms: u64::try_from(config.ping_every.as_millis()).unwrap_or(u64::MAX),
+            limits: SocketLimits {
+                frame_bytes: config.frame_bytes as u64,
+                body_bytes: limits::BODY_BYTES as u64,
+                pending_sends: PENDING as u64,
+            },
+            resuming: false,
+        }));
+        self.ready = true;
+        shared.deliver.started(admitted);
+        Ok(presence)
+    }
+
+    /// Requests in, answers and events out.
+    async fn serve(&mut self) -> End {
+        self.wind_clock();
+        loop {
+            match self.next().await {
+                Event::Closing(code) => return self.closing(code),
+                Event::Answer(frame) => self.connection.reply(&frame),
+                Event::Due => {
+                    if let Some(code) = self.look_at_clock() {
+                        return code.into();
+                    }
+                }
+                Event::Incoming(incoming) => {
+                    self.dead_at = None;
+                    match incoming {
+                        Incoming::Text(text) => {
+                            self.shared.metrics.frames_in.inc();
+                            if let Some(end) = self.request(text.as_str()) {
+                                return end;
+                            }
+                        }
+                        other => {
+                            if let Some(end) = broken(&other) {
+                                return end;
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// One frame of the client.
+    fn request(&mut self, text: &str) -> Option<End> {
+        match decode_client(text) {
+            Ok(FromClient::Frame(ClientFrame::Hello(_))) | Err(_) => {
+                return Some(CloseCode::ProtocolError.into());
+            }
+            Ok(FromClient::Frame(frame)) => {
+                let retry = self.retrying_until.is_some_and(|until| Instant::now() < until);
+                if let Some(answer) = self.requests.begin(frame, retry) {
+                    self.connection.reply(&answer);
+                }
+            }
+            Ok(other) => self.answer_bad(other),
+        }
+        None
+    }
+
+    fn answer_bad(&mut self, frame: FromClient) {
+        let (ref_, problem) = match frame {
+            FromClient::UnknownType { ref_, kind } => {
+                let known = ClientFrame::TYPES.join(", ");
+                (ref_, Problem::new(ErrorCode::UnknownType, format!("{kind:?} is none of {known}")))
+            }
+            FromClient::Invalid { ref_, error } => (ref_, Problem::invalid(error)),
+            FromClient::Frame(_) => return,
+        };
+        self.connection.reply(&ServerFrame::Error(problem.frame(ref_)));
+    }
+
+    /// Waits for whatever comes first. What is ready to be written is fed before anything else and flushed when nothing else is ready, so
+    /// that it leaves together.
+    async fn next(&mut self) -> Event {
+        let Self { handle, connection, requests, clock, ready, .. } = self;
+        poll_fn(|context| {
+            if let Poll::Ready(code) = handle.outbox.poll_closing(context) {
+                return Poll::Ready(Event::Closing(code));
+            }
+            let outbox = ready.then_some(&handle.outbox);
+            let fed = connection.poll_feed(context, outbox);
+            if let Poll::Ready(Err(_)) = fed {
+                return Poll::Ready(Event::Incoming(Incoming::Gone));
+            }
+            if clock.as_mut().poll(context).is_ready() {
+                return Poll::Ready(Event::Due);
+            }
+            if let Poll::Ready(answer) = requests.poll_answer(context) {
+                return Poll::Ready(Event::Answer(answer));
+            }
+            if let Poll::Ready(incoming) = connection.poll_incoming(context) {
+                return Poll::Ready(Event::Incoming(incoming));
+            }
+            if fed.is_ready()
+                && let Poll::Ready(Err(_)) = connection.poll_flush(context)
+            {
+                return Poll::Ready(Event::Incoming(Incoming::Gone));
+            }
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// What the clock says: the session's end, or nothing.
+    fn look_at_clock(&mut self) -> Option<CloseCode> {
+        let now = Instant::now();
+        if self.remaining().is_zero() {
+            return Some(CloseCode::TokenExpired);
+        }
+        if self.dead_at.is_some_and(|at| at <= now) {
+            return Some(CloseCode::Idle);
+        }
+        if self.next_ping <= now {
+            self.connection.ping();
+            self.next_ping = now + self.shared.config.ping_every;
+            self.dead_at = self.dead_at.or(Some(now + self.shared.config.pong_wait));
+        }
+        self.wind_clock();
+        None
+    }
+
+    fn wind_clock(&mut self) {
+        let expires = Instant::now() + self.remaining();
+        let next = [Some(self.next_ping), self.dead_at, Some(expires)].into_iter().flatten().min();
+        self.clock.as_mut().reset(next.unwrap_or(expires));
+    }
+
+    /// How long the caller's token is good, by the dispatchers' clock.
+    fn remaining(&self) -> Duration {
+        // A day at most: the clock is looked at again by then, and the runtime's has an end.
+        self.caller.expires_at.since(self.shared.clock.now()).min(Duration::from_secs(86_400))
+    }
+
+    fn closing(&self, code: CloseCode) -> End {
+        let revoked = code == CloseCode::Revoked;
+        let last = revoked.then_some(ServerFrame::SessionRevoked { session: self.caller.session });
+        End { code: Some(code), last }
+    }
+}
+
+/// The end that what came in means, if it means one.
+fn broken(incoming: &Incoming) -> Option<End> {
+    match incoming {
+        Incoming::Text(_) | Incoming::Sign => None,
+        Incoming::Gone => Some(End::gone()),
+        Incoming::TooLarge => Some(CloseCode::FrameTooLarge.into()),
+        // MessagePack, one day.
+        Incoming::Binary | Incoming::Garbled => Some(CloseCode::ProtocolError.into()),
+    }
+}
+
+/// The socket as the cache shows it to the user's other devices; gone when dropped.
+struct Presence {
+    shared: Arc<Shared>,
+    handle: Arc<Handle>,
+    shown: bool,
+}
+
+impl Presence {
+    /// How long the cache may take: it is a courtesy.
+    const PATIENCE: Duration = Duration::from_secs(1);
+
+    async fn show(mut self, device: Option<String>) -> Self {
+        let since: Millis = self.shared.clock.now();
+        let device = device.map(|name| name.chars().take(DEVICE_CHARS).collect::<String>().into());
+        let session = LiveSession {
+            socket: self.handle.socket,
+            session: self.handle.session,
+            device,
+            life: NodeLife { node: self.shared.node.clone(), incarnation: self.shared.incarnation },
+            since,
+        };
+        // Even without an answer it may be there.
+        self.shown = true;
+        let opened = self.shared.cache.session_opened(self.handle.user, session);
+        match tokio::time::timeout(Self::PATIENCE, opened).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(%error, "a socket is served and not shown"),
+            Err(_) => tracing::debug!("a socket is served and not shown: the cache does not answer"),
+        }
+        self
+    }
+}
+
+impl Drop for Presence {
+    fn drop(&mut self) {
+        if !self.shown {
+            return;
+        }
+        let (shared, handle) = (Arc::clone(&self.shared), Arc::clone(&self.handle));
+        let tasks = shared.deliver.0.tasks.clone();
+        tasks.spawn(async move {
+            let closed = shared.cache.session_closed(handle.user, handle.socket);
+            if !matches!(tokio::time::timeout(Self::PATIENCE, closed).await, Ok(Ok(()))) {
+                tracing::debug!(socket = %handle.socket, "a closed socket may still be shown");
+            }
+        });
+    }
+}

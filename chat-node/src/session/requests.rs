@@ -1,0 +1,224 @@
+//! A session's requests under way: at most so many at once, and the answers about one chat in the order they were asked.
+
+use std::{
+    collections::{HashMap, VecDeque, hash_map::Entry},
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use common::{
+    ids::{ChatId, ClientId, Number},
+    problem::Problem,
+    store::Range,
+    token::Caller,
+    wire::{
+        client::{
+            Ack, ClientFrame, Delete, Edit, FieldError, History, HistoryPage, Ref, Send as SendFrame,
+            ServerFrame,
+        },
+        codes::ErrorCode,
+        owner::{Draft, Refusal, Sent},
+    },
+};
+use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use tokio::sync::oneshot;
+
+use crate::{commands::Commands, forward::Lanes};
+
+/// Requests of one session under way at once: at 5 ms each, 12,800 a second; at 16 KiB each, 1 MiB.
+pub const PENDING: usize = 64;
+/// How many messages a client gets that does not say.
+const HISTORY: u32 = 50;
+/// How long an answer may take: what commands and lanes have themselves (5 s), twice.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// One device's sends, in order per chat.
+pub trait Sends: Send + Sync {
+    /// Takes its place in the chat's order before it returns.
+    fn send(&self, chat: ChatId, draft: Draft) -> oneshot::Receiver<Result<Sent, Refusal>>;
+}
+
+impl Sends for Lanes {
+    fn send(&self, chat: ChatId, draft: Draft) -> oneshot::Receiver<Result<Sent, Refusal>> {
+        Self::send(self, chat, draft)
+    }
+}
+
+/// Makes the lanes of a new session.
+pub type OpenLanes = Arc<dyn Fn(Caller) -> Box<dyn Sends> + Send + Sync>;
+
+/// A request about a chat that waits for those before it.
+enum Waiting {
+    /// It has its place in the chat's order already; only its answer waits.
+    Sent { ref_: Ref, client_id: ClientId, outcome: oneshot::Receiver<Result<Sent, Refusal>> },
+    /// Not begun.
+    Edit(Edit),
+    /// Not begun.
+    Delete(Delete),
+}
+
+/// The requests of one session.
+pub(super) struct Requests {
+    caller: Caller,
+    commands: Commands,
+    sends: Box<dyn Sends>,
+    running: FuturesUnordered<BoxFuture<'static, (Option<ChatId>, ServerFrame)>>,
+    /// By chat, what waits behind the one that runs.
+    chats: HashMap<ChatId, VecDeque<Waiting>>,
+    pending: usize,
+}
+
+impl Requests {
+    pub(super) fn new(caller: Caller, commands: Commands, sends: Box<dyn Sends>) -> Self {
+        Self { caller, commands, sends, running: FuturesUnordered::new(), chats: HashMap::new(), pending: 0 }
+    }
+
+    /// Begins a request; `retry` flags every send as one. An answer that is there at once is given back.
+    pub(super) fn begin(&mut self, frame: ClientFrame, retry: bool) -> Option<ServerFrame> {
+        let ref_ = match &frame {
+            ClientFrame::Ping(ping) => return Some(ServerFrame::Pong { ref_: ping.ref_ }),
+            ClientFrame::Hello(hello) => hello.ref_,
+            ClientFrame::Send(send) => send.ref_,
+            ClientFrame::Edit(edit) => edit.ref_,
+            ClientFrame::Delete(delete) => delete.ref_,
+            ClientFrame::History(history) => history.ref_,
+        };
+        if self.pending >= PENDING {
+            let problem = Problem::new(
+                ErrorCode::TooManyPending,
+                format!("{PENDING} requests are under way: wait for their answers"),
+            );
+            return Some(answer(ref_, problem));
+        }
+        let begun = match frame {
+            ClientFrame::Send(send) => self.send(send, retry),
+            ClientFrame::Edit(edit) => Ok(self.in_order(edit.chat, Waiting::Edit(edit))),
+            ClientFrame::Delete(delete) => Ok(self.in_order(delete.chat, Waiting::Delete(delete))),
+            ClientFrame::History(history) => self.history(history),
+            // Not here: the session knows what they mean.
+            ClientFrame::Hello(_) | ClientFrame::Ping(_) => Ok(()),
+        };
+        begun.err().map(|problem| answer(ref_, problem))
+    }
+
+    /// The next answer. Never ready while nothing is under way.
+    pub(super) fn poll_answer(&mut self, context: &mut Context<'_>) -> Poll<ServerFrame> {
+        let Poll::Ready(Some((chat, frame))) = self.running.poll_next_unpin(context) else {
+            return Poll::Pending;
+        };
+        self.pending -= 1;
+        if let Some(chat) = chat {
+            match self.chats.get_mut(&chat).and_then(VecDeque::pop_front) {
+                Some(next) => self.run(chat, next),
+                None => {
+                    self.chats.remove(&chat);
+                }
+            }
+        }
+        Poll::Ready(frame)
+    }
+
+    fn send(&mut self, send: SendFrame, retry: bool) -> Result<(), Problem> {
+        let SendFrame { ref_, chat, client_id, body, kind, reply_to, attachments, retry: again } = send;
+        let id = Some(client_id.clone());
+        let draft = self.commands.draft(body, kind, id, reply_to, attachments, again || retry)?;
+        let outcome = self.sends.send(chat, draft);
+        self.in_order(chat, Waiting::Sent { ref_, client_id, outcome });
+        Ok(())
+    }
+
+    fn in_order(&mut self, chat: ChatId, waiting: Waiting) {
+        self.pending += 1;
+        match self.chats.entry(chat) {
+            Entry::Occupied(mut others) => others.get_mut().push_back(waiting),
+            Entry::Vacant(none) => {
+                none.insert(VecDeque::new());
+                self.run(chat, waiting);
+            }
+        }
+    }
+
+    fn run(&mut self, chat: ChatId, waiting: Waiting) {
+        let (caller, commands) = (self.caller.clone(), self.commands.clone());
+        let run = async move {
+            let frame = match waiting {
+                Waiting::Sent { ref_, client_id, outcome } => {
+                    in_time(ref_, async {
+                        let refused = || Problem::new(ErrorCode::Unknown, "the chat's owner did not answer");
+                        let sent = outcome.await.map_err(|_| refused())?.map_err(Problem::from)?;
+                        Ok(ServerFrame::Ack(Ack {
+                            seq: Some(sent.seq),
+                            client_id: Some(client_id),
+                            id: Some(sent.id),
+                            number: Some(sent.number),
+                            created_at: Some(sent.at),
+                            repeat: sent.repeat,
+                            ..ack(ref_, chat)
+                        }))
+                    })
+                    .await
+                }
+                Waiting::Edit(Edit { ref_, number, body, .. }) => {
+                    in_time(ref_, async {
+                        let seq = commands.edit(&caller, chat, number, body).await?;
+                        Ok(ServerFrame::Ack(Ack { seq: Some(seq), ..ack(ref_, chat) }))
+                    })
+                    .await
+                }
+                Waiting::Delete(Delete { ref_, number, .. }) => {
+                    in_time(ref_, async {
+                        let seq = commands.delete(&caller, chat, number).await?;
+                        Ok(ServerFrame::Ack(Ack { seq: Some(seq), ..ack(ref_, chat) }))
+                    })
+                    .await
+                }
+            };
+            (Some(chat), frame)
+        };
+        self.running.push(run.boxed());
+    }
+
+    fn history(&mut self, history: History) -> Result<(), Problem> {
+        let History { ref_, chat, before, after, limit } = history;
+        let range = match (before, after) {
+            (Some(_), Some(_)) => {
+                return Err(Problem::invalid(FieldError::body(
+                    "after",
+                    "stands beside before: one of them, not both",
+                )));
+            }
+            (None, Some(after)) => Range::After(after),
+            (before, None) => Range::Before(before.unwrap_or(Number::MAX)),
+        };
+        let (caller, commands) = (self.caller.clone(), self.commands.clone());
+        let run = async move {
+            let frame = in_time(ref_, async {
+                let page = commands.history(&caller, chat, range, limit.unwrap_or(HISTORY)).await?;
+                let (messages, head, complete) = (page.messages, page.head, page.complete);
+                Ok(ServerFrame::Page(HistoryPage { ref_, chat, messages, head, complete }))
+            });
+            (None, frame.await)
+        };
+        self.pending += 1;
+        self.running.push(run.boxed());
+        Ok(())
+    }
+}
+
+/// The answer, or the problem as one, in time.
+async fn in_time(ref_: Ref, run: impl Future<Output = Result<ServerFrame, Problem>>) -> ServerFrame {
+    match tokio::time::timeout(PATIENCE, run).await {
+        Ok(Ok(frame)) => frame,
+        Ok(Err(problem)) => answer(ref_, problem),
+        Err(_) => answer(ref_, Problem::new(ErrorCode::Unknown, "this took too long: it may be done or not")),
+    }
+}
+
+fn answer(ref_: Ref, problem: Problem) -> ServerFrame {
+    ServerFrame::Error(problem.frame(Some(ref_)))
+}
+
+fn ack(ref_: Ref, chat: ChatId) -> Ack {
+    Ack { ref_, chat, seq: None, client_id: None, id: None, number: None, created_at: None, repeat: false }
+}

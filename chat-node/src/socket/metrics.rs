@@ -1,0 +1,69 @@
+//! What is counted of sockets and of live delivery. Labels come from closed tables of our own.
+
+use common::wire::codes::CloseCode;
+use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+
+/// Counters of sockets and of what is delivered over them, on one registry. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct SocketMetrics {
+    /// Open sockets.
+    pub sockets: IntGauge,
+    /// Frames that clients sent.
+    pub frames_in: IntCounter,
+    /// Texts put into outboxes.
+    pub delivered: IntCounter,
+    /// Times that a chat's owner was asked for missed changes.
+    pub repairs: IntCounter,
+    /// Times that missed changes could not be had, and clients were told to read the chat again.
+    pub reloads: IntCounter,
+    /// Sessions that were slower than their chats.
+    pub slow_consumers: IntCounter,
+    closes: IntCounterVec,
+}
+
+impl SocketMetrics {
+    /// New ones, registered.
+    ///
+    /// # Errors
+    /// When the registry has some already.
+    pub fn new(registry: &Registry) -> prometheus::Result<Self> {
+        let metrics = Self {
+            sockets: IntGauge::new("chat_sockets", "Open sockets")?,
+            frames_in: IntCounter::new("chat_socket_frames_received_total", "Frames that clients sent")?,
+            delivered: IntCounter::new("chat_events_delivered_total", "Events put into sessions' outboxes")?,
+            repairs: IntCounter::new(
+                "chat_repairs_total",
+                "Times that an owner was asked for missed changes",
+            )?,
+            reloads: IntCounter::new(
+                "chat_reloads_total",
+                "Times that missed changes could not be had any more",
+            )?,
+            slow_consumers: IntCounter::new("chat_slow_consumers_total", "Sessions slower than their chats")?,
+            closes: IntCounterVec::new(
+                Opts::new("chat_socket_closes_total", "Sockets that were closed, by reason"),
+                &["reason"],
+            )?,
+        };
+        registry.register(Box::new(metrics.sockets.clone()))?;
+        for counter in [
+            &metrics.frames_in,
+            &metrics.delivered,
+            &metrics.repairs,
+            &metrics.reloads,
+            &metrics.slow_consumers,
+        ] {
+            registry.register(Box::new(counter.clone()))?;
+        }
+        registry.register(Box::new(metrics.closes.clone()))?;
+        Ok(metrics)
+    }
+
+    /// A socket was closed by this side with `code`, or by the client (none).
+    pub fn closed(&self, code: Option<CloseCode>) {
+        self.closes.with_label_values(&[code.map_or("client", CloseCode::word)]).inc();
+        if code == Some(CloseCode::SlowConsumer) {
+            self.slow_consumers.inc();
+        }
+    }
+}
