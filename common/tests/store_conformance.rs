@@ -1,4 +1,5 @@
 //! The embedded store does what every store must, and what only a file can do wrong.
+#![allow(clippy::unwrap_used, reason = "a test may")]
 
 use std::{sync::Arc, time::Instant};
 

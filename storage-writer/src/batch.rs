@@ -125,3 +125,23 @@ fn rows(change: &Change) -> usize {
         _ => 1,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_that_is_not_the_next_one_is_not_taken() {
+        let log = Uuid::from_u128(1);
+        let at = Position { log, offset: 5, state: TermState::default() };
+        let entry = |offset| Entry { offset, key: Default::default(), payload: Default::default() };
+        let mut batch = Batch::new(0, 1, log, Some(at));
+        assert!(batch.is_empty());
+        assert_eq!(batch.take(&entry(6)), Err(Halt::Hole { expected: 5, found: 6 }));
+        assert_eq!(batch.take(&entry(5)), Ok(1));
+        assert_eq!(batch.take(&entry(5)), Err(Halt::Hole { expected: 6, found: 5 }));
+        let (batch, counts) = batch.done();
+        assert_eq!((batch.expected, batch.next.offset, batch.dead.len()), (Some(at), 6, 1));
+        assert_eq!((counts.all(), counts.dead), (1, 1));
+    }
+}

@@ -198,7 +198,8 @@ pub trait Chats: Send + Sync {
     /// The chats a user is in, with their heads.
     async fn memberships(&self, app: AppId, user: UserId) -> Result<Vec<Membership>>;
 
-    /// A page of a user's chats, most recent activity first.
+    /// A page of a user's chats, most recent activity first: the time of the newest message, or of the chat's making. The newest
+    /// message shows its `client_id` to its sender only. Deleted chats are not listed.
     async fn chats_of(&self, app: AppId, user: UserId, page: PageRequest) -> Result<Page<ChatView>>;
 
     /// One chat as `user` sees it; none when the user is not in it or it was deleted.
@@ -213,7 +214,8 @@ pub trait Chats: Send + Sync {
     ) -> Result<Option<Page<MemberView>>>;
 
     /// Messages of a chat, at most `limit`; none when the store does not know the chat. Membership is the owner's to check: see
-    /// [`Self::is_member`] for when there is none to ask.
+    /// [`Self::is_member`] for when there is none to ask. Each message has its `client_id`: whoever shows it to others than its sender
+    /// takes it off.
     async fn history(&self, chat: ChatKey, range: Range, limit: u32) -> Result<Option<Slice>>;
 
     /// Whether the store shows `user` in the chat.
@@ -382,5 +384,12 @@ pub trait Drain: Send + Sync {
     /// Applies the batches of several partitions in one transaction, each whole or not at all: rows, heads and the position
     /// (compare-and-set). `seq` and `number` of every change must follow the chat's head by one. Answers one outcome for each batch. An
     /// error means that what was done is unknown: the caller reads the positions again.
+    ///
+    /// What else must follow, or the batch is [`Refused::Broken`]: a chat is made once, before all else in it, and nothing comes after its
+    /// deletion; who comes in is no member, and who leaves or inherits is one; an edited message exists and is not deleted, and a deleted
+    /// one exists (deleting it again changes nothing); a sender uses a `client_id` once in a chat.
+    ///
+    /// A deleted message keeps its number, its ids and its times; its text and attachments are gone. Chats are numbered in the order in
+    /// which they are applied, without holes. Sending moves the sender's read mark.
     async fn apply(&self, batches: &[PartitionBatch]) -> Result<Vec<std::result::Result<(), Refused>>>;
 }

@@ -302,7 +302,7 @@ pub async fn chats_are_loaded_many_at_a_time(fixture: &dyn Fixture) {
     let direct = scribe.direct(users[1], users[0]).await;
     scribe.say(group, users[0], "hello").await;
     let joined = scribe.does(direct, users[0], What::Joined { user: users[2], role: Role::Admin }).await;
-    let keys = [group, ChatId::random(), direct].map(|chat| scribe.key(chat));
+    let keys = [group, ChatId::random(), direct, group].map(|chat| scribe.key(chat));
     let mut loaded = scribe.store.load(&keys).await.unwrap();
     loaded.sort_by_key(|chat| chat.kind == ChatKind::Group);
     assert_eq!(loaded.len(), 2);

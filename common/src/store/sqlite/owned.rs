@@ -1,6 +1,6 @@
 //! What owners look up, many at a time.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use async_trait::async_trait;
 use sqlx::{Row, sqlite::SqliteRow};
@@ -20,7 +20,9 @@ use crate::{
 impl Owned for Sqlite {
     async fn load(&self, chats: &[ChatKey]) -> Result<Vec<ChatRow>> {
         bounded(async {
-            let keys = list(chats.iter().map(|chat| (chat.app, chat.chat)));
+            // Each once, or its members would be listed twice.
+            let chats: BTreeSet<_> = chats.iter().map(|chat| (chat.app, chat.chat)).collect();
+            let keys = list(chats);
             let mut instant = self.readers.begin().await?;
             let rows = sqlx::query(
                 "SELECT c.app, c.chat, c.kind, c.name, c.description, c.created_by, c.head_number, c.head_seq, c.deleted
