@@ -1,0 +1,446 @@
+//! What the fake server keeps, and what it does wrong when it is told to.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use common::{
+    ids::{AppId, ChatId, ClientId, MessageId, UserId},
+    model::{Head, Message, MessageKind},
+    time::Millis,
+    wire::client::{ClientFrame, Send},
+};
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+
+/// What is done at every so many-eth send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// All is well.
+    None,
+    /// Says `retry_later` and does not store.
+    RetryLater,
+    /// Says `unknown` and has stored.
+    UnknownButStored,
+    /// Says `unknown` and has not stored.
+    UnknownNotStored,
+    /// Stores and cuts the connection instead of answering.
+    CutAfterStoring,
+    /// Cuts the connection instead of storing.
+    CutBeforeStoring,
+    /// Acknowledges and stores nothing.
+    Lose,
+    /// Stores what it refuses.
+    RefuseAndStore,
+    /// Cuts the connection, has stored, and knows nothing of it when it is sent again.
+    ForgetNames,
+    /// Stores something that nobody has sent.
+    Invent,
+    /// Tells nobody of the message.
+    LoseEvent,
+    /// Tells everybody twice.
+    DoubleEvent,
+    /// Tells of a message only after the next one.
+    LateEvent,
+    /// Tells the sender another number than the others.
+    TwoNumbers,
+    /// Puts a message before the one that came before it.
+    Overtake,
+    /// Tells strangers, too.
+    Leak,
+    /// Goes on telling those who were removed, and takes what they write.
+    KeepRemoved,
+    /// Leaves a number out.
+    Skip,
+    /// Closes with this code instead of storing.
+    Close(u16),
+    /// As above, and the token is no longer good.
+    Revoke,
+    /// Says that the user's place is elsewhere, and stores.
+    Move,
+}
+
+pub(crate) enum Out {
+    Frame(String),
+    Close(u16),
+    Cut,
+}
+
+#[derive(Default)]
+struct Chat {
+    owner: Option<UserId>,
+    members: BTreeSet<UserId>,
+    removed: BTreeSet<UserId>,
+    seq: u64,
+    next_number: u64,
+    messages: Vec<Message>,
+    names: HashMap<(UserId, ClientId), (MessageId, u64, u64)>,
+    late: Vec<Value>,
+}
+
+pub(crate) struct World {
+    fault: Fault,
+    every: u64,
+    sends: u64,
+    pub(crate) users: HashMap<String, UserId>,
+    pub(crate) tokens: HashMap<String, UserId>,
+    pub(crate) tickets: HashMap<String, UserId>,
+    pub(crate) sockets: BTreeMap<u64, (UserId, mpsc::Sender<Out>)>,
+    next_socket: u64,
+    chats: HashMap<ChatId, Chat>,
+    /// Sends that a device must not be told of in order: held until the next one is stored.
+    held: Option<(u64, UserId, Send)>,
+}
+
+impl World {
+    pub(crate) fn new(fault: Fault, every: u64) -> Self {
+        Self {
+            fault,
+            every,
+            sends: 0,
+            users: HashMap::new(),
+            tokens: HashMap::new(),
+            tickets: HashMap::new(),
+            sockets: BTreeMap::new(),
+            next_socket: 0,
+            chats: HashMap::new(),
+            held: None,
+        }
+    }
+
+    pub(crate) fn connect(&mut self, user: UserId, outbox: mpsc::Sender<Out>) -> u64 {
+        self.next_socket += 1;
+        self.sockets.insert(self.next_socket, (user, outbox));
+        self.next_socket
+    }
+
+    pub(crate) fn is_member(&self, chat: ChatId, user: UserId) -> bool {
+        self.chats.get(&chat).is_some_and(|chat| {
+            chat.members.contains(&user) || self.fault == Fault::KeepRemoved && chat.removed.contains(&user)
+        })
+    }
+
+    pub(crate) fn direct(&mut self, one: UserId, other: UserId) -> ChatId {
+        let id = ChatId::direct(AppId::DEFAULT, one, other);
+        if !self.chats.contains_key(&id) {
+            self.found(id, one, [one, other].into());
+        }
+        id
+    }
+
+    pub(crate) fn group(&mut self, owner: UserId, mut members: BTreeSet<UserId>) -> ChatId {
+        let id = ChatId::random();
+        members.insert(owner);
+        self.found(id, owner, members);
+        id
+    }
+
+    fn found(&mut self, id: ChatId, owner: UserId, members: BTreeSet<UserId>) {
+        let chat = Chat { owner: Some(owner), members: members.clone(), seq: 1, ..Chat::default() };
+        self.chats.insert(id, chat);
+        for member in members {
+            self.tell(member, &json!({ "type": "new_chat", "chat": self.view(id), "seq": 1 }));
+        }
+    }
+
+    pub(crate) fn view(&self, id: ChatId) -> Value {
+        let chat = &self.chats[&id];
+        let at = Millis::now();
+        let member = |id: &UserId| json!({ "id": id, "name": "", "role": "member", "joined_at": at });
+        json!({
+            "id": id, "number": 1, "kind": "group", "name": "", "description": null,
+            "members": chat.members.iter().map(member).collect::<Vec<_>>(), "members_count": chat.members.len(),
+            "messages_count": chat.messages.len(), "created_at": at, "created_by": chat.owner, "last_message": null,
+            "unread_count": 0, "seq": chat.seq
+        })
+    }
+
+    pub(crate) fn page(&self, id: ChatId, after: Option<u64>, limit: usize) -> (Vec<Message>, Head) {
+        let chat = &self.chats[&id];
+        let newest = chat.messages.iter().map(|message| message.number).max().unwrap_or(0);
+        let head = Head { number: newest, seq: chat.seq };
+        let mut messages: Vec<Message> = chat.messages.clone();
+        messages.sort_by_key(|message| message.number);
+        match after {
+            Some(after) => messages.retain(|message| message.number > after),
+            None => messages.reverse(),
+        }
+        messages.truncate(limit);
+        messages.iter_mut().for_each(|message| message.client_id = None);
+        (messages, head)
+    }
+
+    pub(crate) fn join(&mut self, id: ChatId, by: UserId, user: UserId) {
+        let chat = self.chats.get_mut(&id).unwrap();
+        if chat.members.contains(&user) {
+            return;
+        }
+        self.event(id, json!({ "type": "member_joined", "by": by, "user": user, "role": "member" }));
+        let chat = self.chats.get_mut(&id).unwrap();
+        chat.members.insert(user);
+        chat.removed.remove(&user);
+        let seq = chat.seq;
+        self.tell(user, &json!({ "type": "new_chat", "chat": self.view(id), "seq": seq }));
+    }
+
+    pub(crate) fn leave(&mut self, id: ChatId, by: UserId, user: UserId) {
+        let chat = self.chats.get_mut(&id).unwrap();
+        chat.members.remove(&user);
+        chat.removed.insert(user);
+        self.event(id, json!({ "type": "member_left", "by": by, "user": user }));
+        if self.fault != Fault::KeepRemoved {
+            self.tell(user, &json!({ "type": "chat_removed", "chat": id }));
+        }
+    }
+
+    fn tell(&self, user: UserId, frame: &Value) {
+        for (of, socket) in self.sockets.values() {
+            if *of == user {
+                let _ = socket.try_send(Out::Frame(frame.to_string()));
+            }
+        }
+    }
+
+    /// Numbers an event and tells the members.
+    fn event(&mut self, id: ChatId, mut event: Value) {
+        let chat = self.chats.get_mut(&id).unwrap();
+        chat.seq += 1;
+        event["chat"] = json!(id);
+        event["seq"] = json!(chat.seq);
+        event["at"] = json!(Millis::now());
+        self.publish(id, event);
+    }
+
+    fn publish(&mut self, id: ChatId, event: Value) {
+        let wrong = self.is_wrong();
+        let chat = self.chats.get_mut(&id).unwrap();
+        let is_message = event["type"] == "new_message";
+        let mut events = vec![event];
+        match self.fault {
+            Fault::LoseEvent if wrong && is_message => events.clear(),
+            Fault::DoubleEvent if wrong && is_message => events.push(events[0].clone()),
+            Fault::LateEvent if wrong && is_message => chat.late.append(&mut events),
+            Fault::LateEvent => events.append(&mut chat.late),
+            _ => {}
+        }
+        let chat = &self.chats[&id];
+        for event in events {
+            for (user, socket) in self.sockets.values() {
+                let mut event = event.clone();
+                let sender = event["message"]["from"] == json!(user);
+                if !sender && is_message {
+                    event["message"].as_object_mut().unwrap().remove("client_id");
+                }
+                if self.fault == Fault::TwoNumbers && wrong && sender {
+                    event["message"]["number"] = json!(event["message"]["number"].as_u64().unwrap() + 1_000);
+                }
+                let told = chat.members.contains(user)
+                    || self.fault == Fault::Leak && wrong
+                    || self.fault == Fault::KeepRemoved && chat.removed.contains(user);
+                if told {
+                    let _ = socket.try_send(Out::Frame(event.to_string()));
+                }
+            }
+        }
+    }
+
+    fn is_wrong(&self) -> bool {
+        self.every > 0 && self.sends % self.every == 0
+    }
+
+    pub(crate) fn take(&mut self, socket: u64, user: UserId, frame: ClientFrame) {
+        // What arrives on a connection after it was cut would overtake what was cut off.
+        if !self.sockets.contains_key(&socket) {
+            return;
+        }
+        match frame {
+            ClientFrame::Send(send) => self.send(socket, user, send),
+            ClientFrame::Edit(edit) => {
+                let done = self.change(edit.chat, edit.number, user, |message| {
+                    message.body.clone_from(&edit.body);
+                    message.edited_at = Some(Millis::now());
+                    true
+                });
+                self.changed(socket, edit.ref_, edit.chat, done);
+            }
+            ClientFrame::Delete(delete) => {
+                let done = self.change(delete.chat, delete.number, user, |message| {
+                    message.body.clear();
+                    message.deleted = true;
+                    false
+                });
+                self.changed(socket, delete.ref_, delete.chat, done);
+            }
+            ClientFrame::History(ask) => {
+                if !self.is_member(ask.chat, user) {
+                    return self.refuse(socket, ask.ref_, "not_found", false);
+                }
+                let (messages, head) = self.page(ask.chat, ask.after, ask.limit.unwrap_or(50) as usize);
+                let page = json!({ "type": "page", "ref": ask.ref_, "chat": ask.chat, "messages": messages, "head": head, "complete": true });
+                self.answer(socket, &page);
+            }
+            ClientFrame::Ping(ping) => self.answer(socket, &json!({ "type": "pong", "ref": ping.ref_ })),
+            ClientFrame::Hello(_) => panic!("hello twice"),
+        }
+    }
+
+    fn answer(&self, socket: u64, frame: &Value) {
+        if let Some((_, outbox)) = self.sockets.get(&socket) {
+            let _ = outbox.try_send(Out::Frame(frame.to_string()));
+        }
+    }
+
+    fn refuse(&self, socket: u64, ref_: u64, code: &str, temporary: bool) {
+        let error =
+            json!({ "type": "error", "ref": ref_, "code": code, "detail": "", "temporary": temporary });
+        self.answer(socket, &error);
+    }
+
+    fn cut(&mut self, socket: u64) {
+        self.end(socket, Out::Cut);
+    }
+
+    fn close(&mut self, socket: u64, code: u16) {
+        self.end(socket, Out::Close(code));
+    }
+
+    fn end(&mut self, socket: u64, how: Out) {
+        if let Some((_, outbox)) = self.sockets.remove(&socket) {
+            let _ = outbox.try_send(how);
+        }
+    }
+
+    /// Changes a message of the user's own; the closure says whether it is an edit.
+    fn change(
+        &mut self,
+        id: ChatId,
+        number: u64,
+        user: UserId,
+        how: impl FnOnce(&mut Message) -> bool,
+    ) -> Option<u64> {
+        if !self.is_member(id, user) {
+            return None;
+        }
+        let chat = self.chats.get_mut(&id)?;
+        let message = chat
+            .messages
+            .iter_mut()
+            .find(|message| message.number == number && message.from == user && !message.deleted)?;
+        let event = if how(message) {
+            json!({ "type": "message_updated", "by": user, "message": message })
+        } else {
+            json!({ "type": "message_deleted", "by": user, "number": number })
+        };
+        self.event(id, event);
+        Some(self.chats[&id].seq)
+    }
+
+    fn changed(&self, socket: u64, ref_: u64, chat: ChatId, seq: Option<u64>) {
+        match seq {
+            Some(seq) => {
+                self.answer(socket, &json!({ "type": "ack", "ref": ref_, "chat": chat, "seq": seq }))
+            }
+            None => self.refuse(socket, ref_, "not_found", false),
+        }
+    }
+
+    fn send(&mut self, socket: u64, user: UserId, send: Send) {
+        if !self.is_member(send.chat, user) {
+            return self.refuse(socket, send.ref_, "not_found", false);
+        }
+        self.sends += 1;
+        let wrong = self.is_wrong();
+        match self.fault {
+            Fault::RetryLater if wrong => return self.refuse(socket, send.ref_, "retry_later", true),
+            Fault::UnknownNotStored if wrong => return self.refuse(socket, send.ref_, "unknown", true),
+            Fault::CutBeforeStoring if wrong => return self.cut(socket),
+            Fault::UnknownButStored if wrong => {
+                self.store(user, &send);
+                return self.refuse(socket, send.ref_, "unknown", true);
+            }
+            Fault::CutAfterStoring if wrong => {
+                self.store(user, &send);
+                return self.cut(socket);
+            }
+            Fault::ForgetNames if wrong => {
+                self.store(user, &send);
+                self.chats.get_mut(&send.chat).unwrap().names.clear();
+                return self.cut(socket);
+            }
+            Fault::RefuseAndStore if wrong => {
+                self.store(user, &send);
+                return self.refuse(socket, send.ref_, "forbidden", false);
+            }
+            Fault::Invent if wrong => {
+                let invented = Send {
+                    body: "invented".into(),
+                    client_id: ClientId::new("invented").unwrap(),
+                    ..send.clone()
+                };
+                self.store(user, &invented);
+            }
+            Fault::Close(code) if wrong => return self.close(socket, code),
+            Fault::Revoke if wrong => {
+                self.tokens.clear();
+                return self.close(socket, 4003);
+            }
+            Fault::Move if wrong => {
+                self.answer(socket, &json!({ "type": "moved", "url": "", "within_ms": 1_000 }))
+            }
+            Fault::Skip if wrong => self.chats.get_mut(&send.chat).unwrap().next_number += 1,
+            Fault::Overtake if wrong && self.held.is_none() => {
+                self.held = Some((socket, user, send));
+                return;
+            }
+            _ => {}
+        }
+        self.store_and_ack(socket, user, &send);
+        if wrong && self.fault == Fault::Lose {
+            self.chats.get_mut(&send.chat).unwrap().messages.pop();
+        }
+        if let Some((socket, user, held)) = self.held.take() {
+            self.store_and_ack(socket, user, &held);
+        }
+    }
+
+    fn store_and_ack(&mut self, socket: u64, user: UserId, send: &Send) {
+        let (id, number, seq, repeat) = self.store(user, send);
+        let mut ack = json!({
+            "type": "ack", "ref": send.ref_, "chat": send.chat, "seq": seq, "client_id": send.client_id, "id": id,
+            "number": number, "created_at": Millis::now()
+        });
+        if repeat {
+            ack["repeat"] = json!(true);
+        }
+        self.answer(socket, &ack);
+    }
+
+    fn store(&mut self, user: UserId, send: &Send) -> (MessageId, u64, u64, bool) {
+        let chat = self.chats.get_mut(&send.chat).unwrap();
+        let name = (user, send.client_id.clone());
+        if let Some((id, number, seq)) = chat.names.get(&name) {
+            return (*id, *number, *seq, true);
+        }
+        chat.next_number += 1;
+        let number = chat.next_number;
+        let message = Message {
+            id: MessageId::random(),
+            chat: send.chat,
+            room_id: send.chat,
+            number,
+            from: user,
+            body: send.body.clone(),
+            kind: MessageKind::Text,
+            created_at: Millis::now(),
+            edited_at: None,
+            deleted: false,
+            reply_to: None,
+            attachments: Vec::new(),
+            client_id: Some(send.client_id.clone()),
+        };
+        let seq = chat.seq + 1;
+        chat.names.insert(name, (message.id, number, seq));
+        chat.messages.push(message.clone());
+        let id = message.id;
+        self.event(send.chat, json!({ "type": "new_message", "by": user, "message": message }));
+        (id, number, seq, false)
+    }
+}
