@@ -17,6 +17,9 @@ pub mod outbox;
 pub mod owner;
 pub mod passwords;
 mod repair;
+mod run;
 pub mod session;
 pub mod socket;
 pub mod tickets;
+
+pub use self::run::{Listeners, NodeConfig, RunError, run};

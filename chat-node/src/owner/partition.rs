@@ -34,7 +34,7 @@ use super::{
     queue::{CHAT_QUEUE, Job, Open, Slot},
     retry_later,
     stored::Positions,
-    takeover::{self, Taken},
+    takeover::{self, Failure, Taken},
 };
 
 /// How long what is under way may take to settle when the partition is handed over or the node stops.
@@ -43,6 +43,8 @@ const FLUSH: Duration = Duration::from_secs(2);
 const TIDY: Duration = Duration::from_secs(5);
 /// Between two tries to take a partition over.
 const CLAIM_PAUSE: Duration = Duration::from_millis(250);
+/// Between two looks whether the dispatchers count on this node.
+const LEASE_PAUSE: Duration = Duration::from_millis(20);
 /// After a term was lost, at most this long passes before the next claim, by chance: two nodes that both believe themselves named must not
 /// void each other's terms for ever. Doubled with each term lost in a row, up to 16 times.
 const LOST_PAUSE: Duration = Duration::from_millis(50);
@@ -100,10 +102,17 @@ pub(super) async fn run(
                 }
             }
             Err(failure) => {
-                tracing::warn!(partition, %failure, "cannot take the partition over; trying again");
+                let pause = match failure {
+                    // A placement comes before the first heartbeat is echoed.
+                    Failure::NoLease => LEASE_PAUSE,
+                    failure => {
+                        tracing::warn!(partition, %failure, "cannot take the partition over; trying again");
+                        CLAIM_PAUSE
+                    }
+                };
                 tokio::select! {
                     () = shutdown.cancelled() => return,
-                    () = tokio::time::sleep(CLAIM_PAUSE) => {}
+                    () = tokio::time::sleep(pause) => {}
                     _ = named.changed() => {}
                 }
             }

@@ -1,0 +1,226 @@
+//! What starts in a node, in which order, and how it stops.
+
+use std::{
+    net::IpAddr,
+    sync::{Arc, atomic::AtomicU32},
+    time::Duration,
+};
+
+use common::{
+    engines::Engines,
+    ids::{Incarnation, NodeId},
+    link::{Endpoint, Peer, Role},
+    listen::{self, ListenLimits},
+    revocations::Revocations,
+    shutdown::{Shutdown, Stopped},
+    token,
+    wire::peer::{Live, Topic},
+};
+use prometheus::Registry;
+use tokio::net::TcpListener;
+use tokio_util::task::TaskTracker;
+
+use crate::{
+    api::{self, HttpMetrics, Patience},
+    ask::AskOwner,
+    auth::Auth,
+    commands::Commands,
+    control::{Control, Presentation, Receiver},
+    deliver::{Deliver, DeliverDeps},
+    forward::{Forward, Lanes},
+    identity::{Identity, IdentityConfig, IdentityParts},
+    owner::{Outlet, OwnerDeps, OwnerLimits, Owners},
+    passwords::BadCost,
+    socket::{self, SocketConfig, SocketDeps, SocketMetrics},
+};
+
+/// How long everything may take to end once it is asked to.
+const GRACE: Duration = Duration::from_secs(5);
+/// How long requests that are under way may take then; sockets are told at once.
+const REQUESTS: Duration = Duration::from_secs(2);
+
+/// What an operator may choose.
+#[derive(Clone, Debug)]
+pub struct NodeConfig {
+    /// The node's name: unique in the cluster, and the one in its certificate.
+    pub node: NodeId,
+    /// This life of it.
+    pub incarnation: Incarnation,
+    /// Where clients open sockets, without a path: `ws://host:port`.
+    pub socket_url: String,
+    /// Where the gateway sends requests: `http://host:port`.
+    pub http_url: String,
+    /// Whose `X-Forwarded-For` is believed.
+    pub gateways: Vec<IpAddr>,
+    /// Sign-in.
+    pub identity: IdentityConfig,
+    /// What owning may take.
+    pub owner: OwnerLimits,
+    /// Bounds and times of a socket.
+    pub socket: SocketConfig,
+}
+
+/// Where a node is reached, and whom it links to.
+#[derive(Debug)]
+pub struct Listeners {
+    /// By clients and the gateway.
+    pub http: TcpListener,
+    /// What it dials with: of the role node, under its name.
+    pub links: Endpoint,
+    /// The dispatchers' addresses.
+    pub dispatchers: Vec<String>,
+}
+
+/// Why a node did not run, or stopped unasked.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// Its metrics cannot be registered.
+    #[error(transparent)]
+    Metrics(#[from] prometheus::Error),
+    /// The cost of a password cannot be used.
+    #[error(transparent)]
+    PasswordCost(#[from] BadCost),
+    /// It was stopped before the store gave what every request needs.
+    #[error("the node was stopped before the store answered")]
+    StoppedEarly,
+    /// A part of it died, or would not end.
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
+}
+
+/// What an owner here decided goes to this node's own sessions, and through the dispatchers to the others'.
+struct Out {
+    deliver: Deliver,
+    control: Control,
+}
+
+impl Outlet for Out {
+    fn publish(&self, topics: Vec<Topic>, live: Live) {
+        self.control.publish(topics, &live);
+        self.deliver.live(live);
+    }
+}
+
+/// Runs a node until `shutdown`; then it tells its clients, leaves the cluster, and settles what it has begun.
+///
+/// # Errors
+/// [`RunError`].
+pub async fn run(
+    config: NodeConfig,
+    engines: Engines,
+    listeners: Listeners,
+    shutdown: Shutdown,
+) -> Result<(), RunError> {
+    let registry = Registry::new();
+    let (soft, tasks) = (shutdown.soft(), TaskTracker::new());
+    let metrics = SocketMetrics::new(&registry)?;
+
+    // What every request needs.
+    let keys = token::load(&engines.store, &soft).await;
+    let (tokens, tickets) = keys.ok_or(RunError::StoppedEarly)?;
+    let revocations = Revocations::load(engines.store.clone(), &soft).await.ok_or(RunError::StoppedEarly)?;
+    tasks.spawn(revocations.clone().run(soft.clone()));
+
+    // The way to the dispatchers, and through them to every owner.
+    let (links, events) = listeners
+        .dispatchers
+        .iter()
+        .map(|address| listeners.links.dial(address, Peer::any(Role::Dispatcher)))
+        .unzip();
+    let presentation = Presentation {
+        node: config.node.clone(),
+        incarnation: config.incarnation,
+        socket_url: config.socket_url.clone(),
+        http_url: config.http_url.clone(),
+        capacity: config.socket.capacity,
+    };
+    let sockets = Arc::new(AtomicU32::new(0));
+    let control = Control::new(presentation, links, Arc::clone(&sockets));
+    let forward = Forward::new(config.node.clone(), engines.log.partitions(), &control);
+    let asking: Arc<dyn AskOwner> = Arc::new(forward.clone());
+
+    // Delivery before owning, for owners publish.
+    let deliver = Deliver::start(DeliverDeps {
+        chats: engines.store.clone(),
+        owners: Arc::clone(&asking),
+        interest: control.interest(),
+        revocations: revocations.clone(),
+        metrics: metrics.clone(),
+        sessions_per_user: crate::hub::SESSIONS_PER_USER,
+        tasks: tasks.clone(),
+        shutdown: soft.clone(),
+    });
+    let outlet = Arc::new(Out { deliver: deliver.clone(), control: control.clone() });
+    let owners = Owners::start(
+        OwnerDeps {
+            node: config.node.clone(),
+            incarnation: config.incarnation,
+            log: engines.log.clone(),
+            store: engines.store.clone(),
+            lease: control.lease(),
+            clock: control.clock(),
+            outlet: Arc::clone(&outlet) as Arc<dyn Outlet>,
+            limits: config.owner,
+        },
+        &registry,
+        &tasks,
+        &soft,
+    )?;
+    forward.answer_locally(owners.clone());
+    let receiver: Arc<dyn Receiver> = Arc::new(deliver.clone());
+    control.start(events, &owners, &receiver, &tasks, &soft);
+
+    // The doors.
+    let commands = Commands::new(asking, engines.store.clone());
+    let announce = outlet;
+    let identity = Identity::new(
+        &config.identity,
+        IdentityParts {
+            store: engines.store.clone(),
+            cache: engines.cache.clone(),
+            tokens: tokens.clone(),
+            revocations: revocations.clone(),
+            clock: control.clock(),
+            announce: Arc::new(move |topics, live| announce.publish(topics, live)),
+        },
+    )?;
+    let linked = control.clone();
+    let ready = move || if linked.registered() { Ok(()) } else { Err("no dispatcher is linked".to_owned()) };
+    let rest = api::router(api::Deps {
+        commands: commands.clone(),
+        identity,
+        auth: Auth::new(tokens, revocations.clone(), control.clock()),
+        http_metrics: HttpMetrics::new(&registry)?,
+        registry,
+        ready: Arc::new(ready),
+        gateways: config.gateways,
+        patience: Patience::default(),
+    });
+    let socket = socket::router(SocketDeps {
+        node: config.node,
+        incarnation: config.incarnation,
+        tickets,
+        clock: control.clock(),
+        cache: engines.cache,
+        commands,
+        lanes: Arc::new(move |caller| Box::new(Lanes::new(forward.clone(), caller))),
+        deliver,
+        metrics,
+        sockets,
+        config: config.socket,
+    });
+    let limits = ListenLimits { grace: REQUESTS, ..ListenLimits::default() };
+    let serving = listen::serve(listeners.http, rest.merge(socket), limits, soft.clone());
+    let http = tasks.clone();
+    shutdown.spawn_critical("node HTTP", async move {
+        serving.await;
+        // Sockets, owners and links end by the same token; they are waited for here, so that all counts as one.
+        http.close();
+        http.wait().await;
+        Ok::<(), std::convert::Infallible>(())
+    });
+    shutdown.wait(GRACE).await?;
+    // Dropped last: with it every link is closed.
+    listeners.links.close().await;
+    Ok(())
+}

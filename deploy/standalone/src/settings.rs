@@ -1,0 +1,158 @@
+//! What an operator may choose: by flag, by environment, by file; each with a default that works.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
+
+use chat_node::{
+    NodeConfig, identity::IdentityConfig, owner::OwnerLimits, passwords::PasswordCost, socket::SocketConfig,
+};
+use common::ids::{Incarnation, NodeId};
+use serde::{Deserialize, Serialize};
+use storage_writer::WriterConfig;
+
+/// The settings of a standalone cluster.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// Where the dispatcher listens: the cluster's one address. The nodes listen on the ports after it.
+    pub listen: SocketAddr,
+    /// The host that clients are told, when it is not the address that is listened on.
+    pub advertise: Option<String>,
+    /// How many chat nodes.
+    pub nodes: u16,
+    /// How many storage writers.
+    pub writers: u16,
+    /// Where everything is kept.
+    pub data: PathBuf,
+    /// Partitions of the log; fixed when it is made.
+    pub partitions: u16,
+    /// Sockets that one node takes.
+    pub capacity: u32,
+    /// Origins whose pages may call from a browser.
+    pub allowed_origins: Vec<String>,
+    /// What is logged: `info`, or `warn,chat_node=debug`.
+    pub log: String,
+    /// Sign-in.
+    pub auth: Auth,
+    /// The storage writers.
+    pub writer: WriterConfig,
+}
+
+/// Sign-in.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Auth {
+    /// Seconds for which a token is good.
+    pub token_life: u64,
+    /// Argon2id: KiB of memory for one password.
+    pub argon2_memory_kib: u32,
+    /// Argon2id: passes over that memory.
+    pub argon2_iterations: u32,
+}
+
+impl Default for Auth {
+    fn default() -> Self {
+        let (identity, cost) = (IdentityConfig::default(), PasswordCost::default());
+        Self {
+            token_life: identity.token_life.as_secs(),
+            argon2_memory_kib: cost.memory_kib,
+            argon2_iterations: cost.iterations,
+        }
+    }
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080),
+            advertise: None,
+            nodes: 3,
+            writers: 1,
+            data: "data".into(),
+            partitions: 16,
+            capacity: 20_000,
+            allowed_origins: Vec::new(),
+            log: "info".into(),
+            auth: Auth::default(),
+            writer: WriterConfig::default(),
+        }
+    }
+}
+
+impl Settings {
+    /// What is wrong with them, in words that say what to do.
+    ///
+    /// # Errors
+    /// The first thing found.
+    pub fn check(&self) -> anyhow::Result<()> {
+        anyhow::ensure!(
+            (1..=64).contains(&self.nodes),
+            "nodes: {} are asked for; 1 to 64 can be",
+            self.nodes
+        );
+        anyhow::ensure!(
+            (1..=16).contains(&self.writers),
+            "writers: {} are asked for; 1 to 16 can be",
+            self.writers
+        );
+        anyhow::ensure!(
+            (1..=1_024).contains(&self.partitions),
+            "partitions: {} are asked for; 1 to 1024 can be",
+            self.partitions
+        );
+        anyhow::ensure!(self.auth.token_life >= 60, "auth.token_life: at least 60 seconds");
+        let last = u32::from(self.listen.port()) + u32::from(self.nodes);
+        anyhow::ensure!(last <= 65_535, "listen: the nodes need the {} ports after it", self.nodes);
+        Ok(())
+    }
+
+    /// The host in the URLs that clients are given.
+    pub(crate) fn host(&self) -> String {
+        match (&self.advertise, self.listen.ip()) {
+            (Some(host), _) => host.clone(),
+            (None, ip) if ip.is_unspecified() => "localhost".into(),
+            (None, IpAddr::V6(ip)) => format!("[{ip}]"),
+            (None, IpAddr::V4(ip)) => ip.to_string(),
+        }
+    }
+
+    pub(crate) fn identity(&self) -> IdentityConfig {
+        IdentityConfig {
+            token_life: Duration::from_secs(self.auth.token_life),
+            password_cost: PasswordCost {
+                memory_kib: self.auth.argon2_memory_kib,
+                iterations: self.auth.argon2_iterations,
+                ..PasswordCost::default()
+            },
+            ..IdentityConfig::default()
+        }
+    }
+
+    /// A node's part of them.
+    pub(crate) fn node(&self, name: NodeId, http: SocketAddr) -> NodeConfig {
+        let host = self.host();
+        let port = http.port();
+        NodeConfig {
+            node: name,
+            socket_url: format!("ws://{host}:{port}"),
+            // The gateway is in this process.
+            http_url: format!("http://{}", SocketAddr::new(reachable(http.ip()), port)),
+            identity: self.identity(),
+            gateways: vec![IpAddr::V4(Ipv4Addr::LOCALHOST), reachable(http.ip())],
+            owner: OwnerLimits::default(),
+            socket: SocketConfig {
+                origins: self.allowed_origins.clone(),
+                capacity: self.capacity,
+                ..SocketConfig::default()
+            },
+            incarnation: Incarnation::random(),
+        }
+    }
+}
+
+fn reachable(ip: IpAddr) -> IpAddr {
+    if ip.is_unspecified() { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { ip }
+}
