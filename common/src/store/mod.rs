@@ -276,7 +276,7 @@ pub trait Owned: Send + Sync {
     /// Those of `chats` that the store knows, deleted ones included, in no order; each read at one instant. One query for many.
     async fn load(&self, chats: &[ChatKey]) -> Result<Vec<ChatRow>>;
 
-    /// The messages, as first written, that were sent under these names. Deleted ones are found too. One query for many. With each the
+    /// The messages that were sent under these names, of several under one name the first. Deleted ones are found too. One query for many. With each the
     /// fingerprint of what was sent ([`fingerprint`]), which an edit does not change.
     async fn find_sent(&self, keys: &[SendKey]) -> Result<Vec<Found>>;
 
@@ -387,7 +387,8 @@ pub trait Drain: Send + Sync {
     ///
     /// What else must follow, or the batch is [`Refused::Broken`]: a chat is made once, before all else in it, and nothing comes after its
     /// deletion; who comes in is no member, and who leaves or inherits is one; an edited message exists and is not deleted, and a deleted
-    /// one exists (deleting it again changes nothing); a sender uses a `client_id` once in a chat.
+    /// one exists (deleting it again changes nothing). A `client_id` that its sender uses again, without calling it a repeat, is no such
+    /// case: no client may stop a partition. Both messages are kept, and the name means the first.
     ///
     /// A deleted message keeps its number, its ids and its times; its text and attachments are gone. Chats are numbered in the order in
     /// which they are applied, without holes. Sending moves the sender's read mark.

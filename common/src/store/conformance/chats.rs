@@ -364,6 +364,29 @@ pub async fn a_sent_message_is_found_by_its_senders_name_for_it(fixture: &dyn Fi
     assert!(scribe.store.find_sent(&[]).await.unwrap().is_empty());
 }
 
+/// No client may stop a partition.
+pub async fn a_name_that_is_used_again_means_the_first_message(fixture: &dyn Fixture) {
+    let mut scribe = Scribe::new(fixture.open().await);
+    let ana = UserId::random();
+    let chat = scribe.group(None, &[ana]).await;
+    let first = scribe.named(chat, ana, "first", Some("one"));
+    let same_batch = scribe.named(chat, ana, "second", Some("one"));
+    let id = first.message().unwrap().id;
+    scribe.write(vec![first, same_batch]).await;
+    let later = scribe.named(chat, ana, "third", Some("one"));
+    scribe.write(vec![later]).await;
+    let client_id = ClientId::new("one").unwrap();
+    let asked = SendKey { chat: scribe.key(chat), from: ana, client_id: client_id.clone() };
+    let found = scribe.store.find_sent(&[asked]).await.unwrap();
+    assert_eq!(
+        found.iter().map(|found| (found.id, found.number, found.seq)).collect::<Vec<_>>(),
+        [(id, 1, 2)]
+    );
+    assert_eq!(found[0].fingerprint, fingerprint("first", MessageKind::Text, None, &[]));
+    let last = scribe.store.message(scribe.key(chat), 3).await.unwrap().unwrap();
+    assert_eq!((last.body.as_str(), last.client_id), ("third", Some(client_id)));
+}
+
 pub async fn applications_do_not_see_each_other(fixture: &dyn Fixture) {
     let mut scribe = Scribe::new(fixture.open().await);
     let (ana, ben) = (UserId::random(), UserId::random());

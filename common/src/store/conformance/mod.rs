@@ -49,6 +49,7 @@ macro_rules! store_conformance {
             an_edited_message_has_its_new_text_and_a_deleted_one_none
             chats_are_loaded_many_at_a_time
             a_sent_message_is_found_by_its_senders_name_for_it
+            a_name_that_is_used_again_means_the_first_message
             applications_do_not_see_each_other
 
             a_position_moves_only_from_where_it_is

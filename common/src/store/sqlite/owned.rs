@@ -59,11 +59,14 @@ impl Owned for Sqlite {
     async fn find_sent(&self, keys: &[SendKey]) -> Result<Vec<Found>> {
         bounded(async {
             let keys = list(keys.iter().map(|key| (key.chat.app, key.chat.chat, key.from, &key.client_id)));
+            // With min() the other columns are those of its row (<https://www.sqlite.org/lang_select.html#bareagg>).
             let rows = sqlx::query(
-                "SELECT m.app, m.chat, m.sender, m.client_id, m.id, m.number, m.seq, m.created_at, m.fingerprint
+                "SELECT m.app, m.chat, m.sender, m.client_id, m.id, min(m.number) AS number, m.seq, m.created_at,
+                        m.fingerprint
                  FROM json_each(?) k
                  CROSS JOIN messages m ON m.app = unhex(k.value ->> 0) AND m.chat = unhex(k.value ->> 1)
-                   AND m.sender = unhex(k.value ->> 2) AND m.client_id = k.value ->> 3",
+                   AND m.sender = unhex(k.value ->> 2) AND m.client_id = k.value ->> 3
+                 GROUP BY k.key",
             )
             .bind(keys)
             .fetch_all(&self.readers)

@@ -107,7 +107,11 @@ async fn rows<T: Row>(connection: &mut SqliteConnection, mut rest: &[T]) -> Resu
         let (now, later) = rest.split_at(count);
         rest = later;
         match statement(connection, now).await {
-            Err(error) if contradicts(&error) => return Err(culprit(connection, now, error).await),
+            // The plan found nothing wrong, so the tables disagree among themselves: about one of these rows.
+            Err(error) if contradicts(&error) => {
+                let Some((chat, seq)) = now.first().map(Row::origin) else { continue };
+                return Err(Stop::Refused(Refused::Broken { chat, seq, why: error.to_string() }));
+            }
             other => other?,
         }
     }
@@ -130,27 +134,6 @@ async fn statement<T: Row>(connection: &mut SqliteConnection, rows: &[T]) -> sql
     let query = sqlx::query_with(AssertSqlSafe(sql), values.done().map_err(sqlx::Error::Encode)?);
     query.execute(connection).await?;
     Ok(())
-}
-
-/// Finds the row that contradicts, by writing them one by one: the whole savepoint is taken back afterwards.
-async fn culprit<T: Row>(connection: &mut SqliteConnection, rows: &[T], error: sqlx::Error) -> Stop {
-    let mut found = (rows.first(), error);
-    for row in rows {
-        if let Err(error) = statement(connection, std::slice::from_ref(row)).await {
-            if !contradicts(&error) {
-                return Stop::Engine(error);
-            }
-            found = (Some(row), error);
-            break;
-        }
-    }
-    match found {
-        (Some(row), error) => {
-            let (chat, seq) = row.origin();
-            Stop::Refused(Refused::Broken { chat, seq, why: error.to_string() })
-        }
-        (None, error) => Stop::Engine(error),
-    }
 }
 
 /// A new chat with its number.

@@ -134,8 +134,9 @@ CREATE TABLE messages (
     PRIMARY KEY (app, chat, number)
 ) STRICT, WITHOUT ROWID;
 
--- Whether a send is a repeat; and what one name means is one message.
-CREATE UNIQUE INDEX messages_by_client_id ON messages (app, chat, sender, client_id) WHERE client_id IS NOT NULL;
+-- Whether a send is a repeat. Not unique: a client that gives an old name to a new message and does not call it a repeat must not stop the
+-- writer. The first message is the one that the name means.
+CREATE INDEX messages_by_client_id ON messages (app, chat, sender, client_id) WHERE client_id IS NOT NULL;
 
 -- How far the writer is with each partition of the log.
 CREATE TABLE positions (
