@@ -84,7 +84,7 @@ impl Default for SocketConfig {
             // Facts, 14: 15 to 25 s, dead after one miss and 10 s.
             ping_every: Duration::from_secs(20),
             pong_wait: Duration::from_secs(10),
-            close_wait: Duration::from_secs(5),
+            close_wait: Duration::from_secs(2),
         }
     }
 }
