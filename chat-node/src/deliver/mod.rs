@@ -209,3 +209,6 @@ impl Receiver for Deliver {
         Self::lost(self);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -415,10 +415,9 @@ impl State {
         for mut seat in std::mem::take(&mut self.seats) {
             match &mut seat.state {
                 SeatState::Live => {}
-                SeatState::Leaving => seat.tell(&ServerFrame::ChatRemoved { chat: seat.chat() }, effects),
                 // Its client knows the chat: it is told what was the last of all, if it was a member to the end.
-                SeatState::Pending(pending) if pending.why != Why::New => {
-                    match pending.held.pop_back().filter(|_| pending.left.is_none()) {
+                SeatState::Pending(pending) if pending.why != Why::New && pending.left.is_none() => {
+                    match pending.held.pop_back() {
                         Some((_, deleted)) => {
                             seat.handle.outbox.push(deleted);
                             effects.delivered += 1;
@@ -426,21 +425,21 @@ impl State {
                         None => seat.tell(&ServerFrame::ChatRemoved { chat: seat.chat() }, effects),
                     }
                 }
-                SeatState::Pending(_) => {}
+                SeatState::Pending(_) | SeatState::Leaving => {
+                    seat.tell(&ServerFrame::ChatRemoved { chat: seat.chat() }, effects);
+                }
             }
             effects.gone.push(seat);
         }
     }
 
-    /// Ends a seat and says so to its client, which may not have heard of the chat at all.
+    /// Ends a seat and says so to its client. Who was not told of the chat yet may have seen it in the list of its chats.
     fn tell_removed(&mut self, at: usize, effects: &mut Effects) {
         if at >= self.seats.len() {
             return;
         }
         let seat = self.seats.swap_remove(at);
-        if seat.pending().is_none_or(|pending| pending.why != Why::New) {
-            seat.tell(&ServerFrame::ChatRemoved { chat: seat.chat() }, effects);
-        }
+        seat.tell(&ServerFrame::ChatRemoved { chat: seat.chat() }, effects);
         effects.gone.push(seat);
     }
 }

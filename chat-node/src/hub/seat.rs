@@ -134,19 +134,17 @@ impl Seat {
         let held = std::mem::take(&mut pending.held);
         let (why, left) = (pending.why, pending.left);
         let gone = left.is_some_and(|(_, newest)| newest > seen);
+        if gone && why != Why::Start {
+            self.tell(&ServerFrame::ChatRemoved { chat: key.chat }, effects);
+            return Settled::Gone;
+        }
         match why {
-            // Not a member any more, and the client has not heard of the chat.
-            Why::New if gone => return Settled::Gone,
             Why::New => {
                 self.since = seen;
                 self.handle.outbox.push(new_chat.clone());
                 effects.delivered += 1;
             }
             Why::Reload => {
-                if gone {
-                    self.tell(&ServerFrame::ChatRemoved { chat: key.chat }, effects);
-                    return Settled::Gone;
-                }
                 self.since = seen;
                 self.tell(&ServerFrame::ChatReload { chat: key.chat }, effects);
             }
@@ -179,11 +177,9 @@ impl Pending {
     pub(super) fn hold(&mut self, event: &mut Event, user: UserId) {
         let seq = event.seq();
         match *event.what() {
-            // So it was not in before: what was held is not for its user to see.
-            What::Joined { user: who, .. }
-                if who == user && self.why == Why::Start && self.left.is_none() =>
-            {
-                self.held.clear();
+            // So it was not in at all until now: nothing held is for its user to see. That it is in again comes with a `new_chat`.
+            What::Joined { user: who, .. } if who == user && self.why == Why::Start => {
+                self.left.get_or_insert((0, seq));
             }
             _ if self.held.len() >= HELD => {
                 self.held.clear();

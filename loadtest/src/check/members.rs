@@ -141,6 +141,9 @@ fn told_and_still_sent(facts: &Facts<'_>, found: &mut Vec<Violation>) {
     }
 }
 
+/// A message that was acknowledged, with its first ack.
+type Accepted<'f, 'a> = (Name<'a>, &'f Sent, Acked);
+
 /// A removal was answered as done, and a message that was written only then was accepted from the one removed. By the clock, and so only
 /// between journals of one clock.
 fn removed_and_still_heard(facts: &Facts<'_>, found: &mut Vec<Violation>) {
@@ -148,7 +151,7 @@ fn removed_and_still_heard(facts: &Facts<'_>, found: &mut Vec<Violation>) {
         (Ask::Remove { chat, user }, Some((Answer::Done { .. }, done))) => Some((*chat, *user, asked, done)),
         _ => None,
     });
-    let mut accepted: HashMap<(ChatId, UserId), Vec<(Name<'_>, &Sent, Acked)>> = HashMap::new();
+    let mut accepted: HashMap<(ChatId, UserId), Vec<Accepted<'_, '_>>> = HashMap::new();
     for (name, sent) in &facts.sent {
         if let Some(ack) = sent.acks.first() {
             accepted.entry((name.0, name.1)).or_default().push((*name, sent, *ack));

@@ -110,7 +110,8 @@ impl Mixed {
                 };
                 let stop = stop.clone();
                 tokio::spawn(async move {
-                    stop.run_until_cancelled_owned(one.live()).await;
+                    // Four requests at once are a large future: on the heap, once a user.
+                    stop.run_until_cancelled_owned(Box::pin(one.live())).await;
                 })
             })
             .collect();
