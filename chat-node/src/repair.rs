@@ -20,7 +20,7 @@ use uuid::Uuid;
 
 use crate::{
     deliver::{Deliver, Event},
-    hub::{Handle, Room},
+    hub::{Handle, Job, Room},
 };
 
 /// Owners asked at once. An answer is 1 MiB at the worst and usually a few changes; a thousand rooms that take 2 ms each are through in
@@ -113,7 +113,12 @@ impl Deliver {
                     }
                     while let Some((room, handle)) = self.0.repairs.due(now) {
                         let effects = room.stop_waiting(&handle);
+                        let unheard = !effects.gone.is_empty();
                         self.apply(&room, effects);
+                        if unheard {
+                            // Nobody said that its user was removed, so nobody may have said that it is in again.
+                            self.job(handle.user, Job::Compare);
+                        }
                     }
                 }
             }

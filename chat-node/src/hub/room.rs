@@ -53,7 +53,7 @@ struct State {
     known: Seq,
     early: BTreeMap<Seq, Event>,
     early_bytes: usize,
-    /// The newest change by which somebody left: a membership read before it proves nothing.
+    /// The newest change by which somebody left, or may have: a membership read before it proves nothing.
     last_left: Seq,
     repair: Repair,
     /// The chat was deleted.
@@ -139,7 +139,7 @@ impl Room {
         if certain {
             state.seats.push(Seat::new(handle, hold, since, SeatState::Live));
         } else {
-            state.seats.push(Seat::new(handle, hold, since, Pending::seat(Why::Start, Some(have))));
+            state.seats.push(Seat::new(handle, hold, since, Pending::seat(Why::Reload, Some(have))));
             effects.settle.push(handle.user.user);
         }
         state.advance(&mut effects);
@@ -346,6 +346,8 @@ impl State {
             return have;
         }
         self.have = Some(seen);
+        // Who left before is not known.
+        self.last_left = self.last_left.max(seen);
         for pending in self.seats.iter_mut().filter_map(Seat::pending_mut) {
             pending.base.get_or_insert(seen);
         }
@@ -412,19 +414,9 @@ impl State {
         self.over = true;
         self.early = BTreeMap::new();
         self.early_bytes = 0;
-        for mut seat in std::mem::take(&mut self.seats) {
-            match &mut seat.state {
+        for seat in std::mem::take(&mut self.seats) {
+            match seat.state {
                 SeatState::Live => {}
-                // Its client knows the chat: it is told what was the last of all, if it was a member to the end.
-                SeatState::Pending(pending) if pending.why != Why::New && pending.left.is_none() => {
-                    match pending.held.pop_back() {
-                        Some((_, deleted)) => {
-                            seat.handle.outbox.push(deleted);
-                            effects.delivered += 1;
-                        }
-                        None => seat.tell(&ServerFrame::ChatRemoved { chat: seat.chat() }, effects),
-                    }
-                }
                 SeatState::Pending(_) | SeatState::Leaving => {
                     seat.tell(&ServerFrame::ChatRemoved { chat: seat.chat() }, effects);
                 }

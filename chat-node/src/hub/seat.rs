@@ -5,14 +5,14 @@ use std::{collections::VecDeque, sync::Arc};
 use axum::extract::ws::Utf8Bytes;
 use common::{
     ids::{ChatId, ChatKey, Seq, UserId},
-    wire::{client::ServerFrame, codec::encode_server, record::What},
+    wire::{client::ServerFrame, codec::encode_server},
 };
 
 use super::{Effects, Handle, Hold};
 use crate::deliver::Event;
 
-/// Changes that may be held for a pending seat, which waits for one read of the store. When there are more, the client is told to read
-/// the chat again.
+/// Changes that may be held for a pending seat, which waits for one read of the store: two seconds of a chat that speaks 250 times a
+/// second. When there are more, the store has to be read further.
 const HELD: usize = 512;
 
 /// A session in a room.
@@ -38,20 +38,19 @@ pub(super) enum SeatState {
 pub(super) enum Why {
     /// The chat is new to the client: `new_chat`.
     New,
-    /// The client knows the chat and reads it after `ready`: nothing.
-    Start,
-    /// Changes are missing that nobody has any more: `chat_reload`.
+    /// The client may know the chat, and has to read it again: `chat_reload`. Changes are missing that nobody has any more, or somebody left
+    /// after the session's memberships were read.
     Reload,
 }
 
 #[derive(Debug)]
 pub(super) struct Pending {
-    pub(super) why: Why,
+    why: Why,
     /// How far the store must be read: what came after is held. None while the room's place is not known.
     pub(super) base: Option<Seq>,
-    pub(super) held: VecDeque<(Seq, Utf8Bytes)>,
-    /// The first and the newest change by which its user left meanwhile.
-    pub(super) left: Option<(Seq, Seq)>,
+    held: VecDeque<(Seq, Utf8Bytes)>,
+    /// The newest change by which its user left meanwhile.
+    left: Option<Seq>,
 }
 
 /// What became of a pending seat.
@@ -96,10 +95,7 @@ impl Seat {
                 self.state = SeatState::Leaving;
                 effects.leaving.push(Arc::clone(&self.handle));
             }
-            SeatState::Pending(pending) => {
-                let (first, _) = pending.left.unwrap_or((seq, seq));
-                pending.left = Some((first, seq));
-            }
+            SeatState::Pending(pending) => pending.left = Some(seq),
             SeatState::Live | SeatState::Leaving => {}
         }
     }
@@ -108,9 +104,6 @@ impl Seat {
         match &mut self.state {
             SeatState::Live => self.state = Pending::seat(Why::Reload, Some(have)),
             SeatState::Pending(pending) => {
-                if pending.why == Why::Start {
-                    pending.why = Why::Reload;
-                }
                 pending.base = pending.base.max(Some(have));
                 pending.held.clear();
             }
@@ -132,38 +125,24 @@ impl Seat {
             return Settled::NotYet;
         }
         let held = std::mem::take(&mut pending.held);
-        let (why, left) = (pending.why, pending.left);
-        let gone = left.is_some_and(|(_, newest)| newest > seen);
-        if gone && why != Why::Start {
+        let why = pending.why;
+        if pending.left.is_some_and(|left| left > seen) {
             self.tell(&ServerFrame::ChatRemoved { chat: key.chat }, effects);
             return Settled::Gone;
         }
         match why {
             Why::New => {
-                self.since = seen;
                 self.handle.outbox.push(new_chat.clone());
                 effects.delivered += 1;
             }
-            Why::Reload => {
-                self.since = seen;
-                self.tell(&ServerFrame::ChatReload { chat: key.chat }, effects);
-            }
-            // Was a member at the room's place, and so is shown everything until it left.
-            Why::Start => {}
+            Why::Reload => self.tell(&ServerFrame::ChatReload { chat: key.chat }, effects),
         }
-        let end = left.filter(|_| why == Why::Start).map(|(first, _)| first);
-        for (seq, text) in held {
-            if seq > self.since && end.is_none_or(|end| seq < end) {
-                self.handle.outbox.push(text);
-                effects.delivered += 1;
-            }
+        for (_, text) in held.into_iter().filter(|(seq, _)| *seq > seen) {
+            self.handle.outbox.push(text);
+            effects.delivered += 1;
         }
-        if end.is_some() {
-            self.state = SeatState::Leaving;
-            effects.leaving.push(Arc::clone(&self.handle));
-        } else {
-            self.state = SeatState::Live;
-        }
+        self.since = seen;
+        self.state = SeatState::Live;
         Settled::Stays
     }
 }
@@ -175,22 +154,12 @@ impl Pending {
 
     /// Holds a change for later.
     pub(super) fn hold(&mut self, event: &mut Event, user: UserId) {
-        let seq = event.seq();
-        match *event.what() {
-            // So it was not in at all until now: nothing held is for its user to see. That it is in again comes with a `new_chat`.
-            What::Joined { user: who, .. } if who == user && self.why == Why::Start => {
-                self.left.get_or_insert((0, seq));
-            }
-            _ if self.held.len() >= HELD => {
-                self.held.clear();
-                self.base = Some(seq);
-                if self.why == Why::Start {
-                    self.why = Why::Reload;
-                }
-                return;
-            }
-            _ => {}
+        if self.held.len() < HELD {
+            self.held.push_back((event.seq(), event.text(user)));
+        } else {
+            // The store has to be read as far as this one, then.
+            self.held.clear();
+            self.base = Some(event.seq());
         }
-        self.held.push_back((seq, event.text(user)));
     }
 }
