@@ -1,5 +1,7 @@
 //! The socket's frames: the literal JSON of every one, and what a client's text turns out to be.
 
+#[path = "wire/packed.rs"]
+mod packed;
 mod wire;
 
 use std::collections::HashMap;

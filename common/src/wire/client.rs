@@ -1,7 +1,7 @@
 //! What a client and its node say to each other over a socket.
 //!
-//! Frames are JSON objects with a `type`. Fields a side does not know are ignored; a `type` it does not know is answered
-//! `unknown_type`. Requests carry a `ref` that their answer repeats. Events of a chat carry its contiguous `seq`.
+//! Frames are JSON objects, or MessagePack maps with the same names, with a `type`. Fields a side does not know are ignored; a `type` it
+//! does not know is answered `unknown_type`. Requests carry a `ref` that their answer repeats. Events of a chat carry its contiguous `seq`.
 //!
 //! Absent on purpose: what a field may hold beyond its type (lengths, ranges). That is checked where REST's is, by
 //! the node's commands.
@@ -22,6 +22,8 @@ pub type Ref = u64;
 
 /// The subprotocol of JSON text frames: the default when a client asks for none.
 pub const SUBPROTOCOL_JSON: &str = "chat.v1.json";
+/// The subprotocol of MessagePack binary frames.
+pub const SUBPROTOCOL_MESSAGEPACK: &str = "chat.v1.msgpack";
 
 /// A frame from a client.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,14 +1,16 @@
 //! Bytes ⇄ frames. What comes from outside is bounded by its transport before it gets here (a socket's frame limit, a link's
 //! frame limit, a log's record limit), and nothing here panics on it.
 
+use std::fmt;
+
 use bytes::Bytes;
 use serde::{
-    Deserialize, Serialize,
-    de::{DeserializeOwned, IgnoredAny},
+    Deserialize, Deserializer, Serialize,
+    de::{self, DeserializeOwned, IgnoredAny},
 };
 use serde_json::value::RawValue;
 
-use super::client::{ClientFrame, FieldError, Ref, ServerFrame};
+use super::client::{ClientFrame, FieldError, Ref, SUBPROTOCOL_JSON, SUBPROTOCOL_MESSAGEPACK, ServerFrame};
 
 /// What a client's text frame turned out to be.
 #[derive(Debug, PartialEq, Eq)]
@@ -35,6 +37,50 @@ pub enum FromClient {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not JSON")]
 pub struct NotJson;
+
+/// The bytes are not MessagePack: the connection ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not MessagePack")]
+pub struct NotMessagePack;
+
+/// How frames stand on a socket: chosen by the subprotocol for what the server sends. A client may send either at any time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Format {
+    /// JSON, in text frames.
+    #[default]
+    Json,
+    /// MessagePack maps with JSON's names, in binary frames. Ids and times are the texts that they are in JSON.
+    MessagePack,
+}
+
+impl Format {
+    /// Every format.
+    pub const ALL: [Self; 2] = [Self::Json, Self::MessagePack];
+
+    /// The subprotocol that asks for it.
+    pub fn subprotocol(self) -> &'static str {
+        match self {
+            Self::Json => SUBPROTOCOL_JSON,
+            Self::MessagePack => SUBPROTOCOL_MESSAGEPACK,
+        }
+    }
+
+    /// Writes a server's frame behind what `bytes` holds.
+    pub fn encode(self, frame: &ServerFrame, bytes: &mut Vec<u8>) {
+        // Writing to memory fails only for what has no form in the format, and every field of a frame has one.
+        match self {
+            Self::Json => drop(serde_json::to_writer(bytes, frame)),
+            Self::MessagePack => pack_readable(frame, bytes),
+        }
+    }
+}
+
+/// A value as MessagePack with JSON's names and texts, behind what `bytes` holds. Also how a client writes its frames.
+pub fn pack_readable<T: Serialize>(value: &T, bytes: &mut Vec<u8>) {
+    let mut serializer = rmp_serde::Serializer::new(bytes).with_struct_map().with_human_readable();
+    // As in `Format::encode`.
+    drop(value.serialize(&mut serializer));
+}
 
 /// The frame in a client's text.
 ///
@@ -64,22 +110,175 @@ pub fn decode_client(text: &str) -> Result<FromClient, NotJson> {
     };
     let ref_ = outline.ref_.and_then(|raw| serde_json::from_str::<Ref>(raw.get()).ok());
     let kind = outline.kind.and_then(|raw| serde_json::from_str::<String>(raw.get()).ok());
+    Ok(read_frame(&Text(text), kind, ref_))
+}
+
+/// The frame in a client's bytes.
+///
+/// # Errors
+/// [`NotMessagePack`]. Everything that is MessagePack has an answer and leaves the session usable.
+pub fn decode_client_packed(bytes: &[u8]) -> Result<FromClient, NotMessagePack> {
+    #[derive(Deserialize)]
+    struct Outline {
+        #[serde(default, rename = "type")]
+        kind: Option<Mark>,
+        #[serde(default, rename = "ref")]
+        ref_: Option<Mark>,
+    }
+
+    let invalid = |error| Ok(FromClient::Invalid { ref_: None, error });
+    let outline: Outline = match read_whole(bytes) {
+        Ok(outline) if is_map(bytes) => outline,
+        Err(rmp_serde::decode::Error::DepthLimitExceeded) => {
+            return invalid(FieldError::body("", format!("is nested more than {DEPTH} deep")));
+        }
+        outline => {
+            let _: IgnoredAny = read_whole(bytes).map_err(|_| NotMessagePack)?;
+            return match outline {
+                Err(error) if is_map(bytes) => invalid(worded(".", &error.to_string())),
+                _ => invalid(FieldError::body("", NO_MAP)),
+            };
+        }
+    };
+    let ref_ = match outline.ref_ {
+        Some(Mark::Number(number)) => Some(number),
+        _ => None,
+    };
+    let kind = match outline.kind {
+        Some(Mark::Text(text)) => Some(text),
+        _ => None,
+    };
+    Ok(read_frame(&Packed(bytes), kind, ref_))
+}
+
+/// Where a frame's fields are read from.
+trait Fields {
+    fn read<T: DeserializeOwned>(&self) -> Result<T, FieldError>;
+}
+
+struct Text<'a>(&'a str);
+
+impl Fields for Text<'_> {
+    fn read<T: DeserializeOwned>(&self) -> Result<T, FieldError> {
+        fields(self.0)
+    }
+}
+
+/// A map in MessagePack, and nothing after it.
+struct Packed<'a>(&'a [u8]);
+
+impl Fields for Packed<'_> {
+    fn read<T: DeserializeOwned>(&self) -> Result<T, FieldError> {
+        let mut deserializer = rmp_serde::Deserializer::from_read_ref(self.0).with_human_readable();
+        deserializer.set_max_depth(DEPTH);
+        serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
+            let path = error.path().to_string();
+            match error.inner() {
+                // It names the byte that stands there.
+                rmp_serde::decode::Error::TypeMismatch(_) => worded(&path, "is of the wrong type"),
+                error => worded(&path, &error.to_string()),
+            }
+        })
+    }
+}
+
+fn read_frame(from: &impl Fields, kind: Option<String>, ref_: Option<Ref>) -> FromClient {
     let Some(kind) = kind else {
-        return Ok(FromClient::Invalid { ref_, error: FieldError::body("type", "a text was expected") });
+        return FromClient::Invalid { ref_, error: FieldError::body("type", "a text was expected") };
     };
     let frame = match kind.as_str() {
-        "hello" => fields(text).map(ClientFrame::Hello),
-        "send" => fields(text).map(ClientFrame::Send),
-        "edit" => fields(text).map(ClientFrame::Edit),
-        "delete" => fields(text).map(ClientFrame::Delete),
-        "history" => fields(text).map(ClientFrame::History),
-        "ping" => fields(text).map(ClientFrame::Ping),
-        _ => return Ok(FromClient::UnknownType { ref_, kind: kind.chars().take(64).collect() }),
+        "hello" => from.read().map(ClientFrame::Hello),
+        "send" => from.read().map(ClientFrame::Send),
+        "edit" => from.read().map(ClientFrame::Edit),
+        "delete" => from.read().map(ClientFrame::Delete),
+        "history" => from.read().map(ClientFrame::History),
+        "ping" => from.read().map(ClientFrame::Ping),
+        _ => return FromClient::UnknownType { ref_, kind: kind.chars().take(64).collect() },
     };
-    Ok(match frame {
+    match frame {
         Ok(frame) => FromClient::Frame(frame),
         Err(error) => FromClient::Invalid { ref_, error },
-    })
+    }
+}
+
+/// How deep a client's MessagePack may be nested: frames are four deep, and this is read by recursion.
+const DEPTH: usize = 64;
+const NO_MAP: &str = "a map was expected";
+
+fn is_map(bytes: &[u8]) -> bool {
+    matches!(bytes.first(), Some(0x80..=0x8f | 0xde | 0xdf))
+}
+
+/// A value in MessagePack, and nothing after it.
+fn read_whole<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, rmp_serde::decode::Error> {
+    let mut rest = bytes;
+    let mut deserializer = rmp_serde::Deserializer::new(&mut rest).with_human_readable();
+    deserializer.set_max_depth(DEPTH);
+    let value = T::deserialize(&mut deserializer)?;
+    if rest.is_empty() { Ok(value) } else { Err(de::Error::custom("bytes are left over")) }
+}
+
+/// A `type` or a `ref`, or anything else in its place.
+enum Mark {
+    Text(String),
+    Number(u64),
+    Other,
+}
+
+impl<'de> Deserialize<'de> for Mark {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+
+        impl<'de> de::Visitor<'de> for Visitor {
+            type Value = Mark;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("anything")
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Mark, E> {
+                Ok(Mark::Text(text.to_owned()))
+            }
+
+            fn visit_u64<E>(self, number: u64) -> Result<Mark, E> {
+                Ok(Mark::Number(number))
+            }
+
+            fn visit_i64<E>(self, number: i64) -> Result<Mark, E> {
+                Ok(u64::try_from(number).map_or(Mark::Other, Mark::Number))
+            }
+
+            fn visit_bool<E>(self, _: bool) -> Result<Mark, E> {
+                Ok(Mark::Other)
+            }
+
+            fn visit_f64<E>(self, _: f64) -> Result<Mark, E> {
+                Ok(Mark::Other)
+            }
+
+            fn visit_unit<E>(self) -> Result<Mark, E> {
+                Ok(Mark::Other)
+            }
+
+            fn visit_bytes<E>(self, _: &[u8]) -> Result<Mark, E> {
+                Ok(Mark::Other)
+            }
+
+            fn visit_seq<A: de::SeqAccess<'de>>(self, seq: A) -> Result<Mark, A::Error> {
+                IgnoredAny.visit_seq(seq).map(|_| Mark::Other)
+            }
+
+            fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<Mark, A::Error> {
+                IgnoredAny.visit_map(map).map(|_| Mark::Other)
+            }
+
+            fn visit_newtype_struct<D: Deserializer<'de>>(self, inner: D) -> Result<Mark, D::Error> {
+                IgnoredAny.visit_newtype_struct(inner).map(|_| Mark::Other)
+            }
+        }
+
+        deserializer.deserialize_any(Visitor)
+    }
 }
 
 const NO_OBJECT: &str = "an object was expected";
@@ -103,11 +302,15 @@ pub fn fields<'de, T: Deserialize<'de>>(json: &'de str) -> Result<T, FieldError>
     Ok(value)
 }
 
-/// An error of serde_json at `path`, in words for a client. Where the words name the field themselves, it becomes the path.
+/// An error of serde_json at `path`, in words for a client.
 fn field_error(path: &str, error: &serde_json::Error) -> FieldError {
     let message = error.to_string();
     // serde_json appends where in the text it was; the path says it better.
-    let message = message.split(" at line ").next().unwrap_or_default();
+    worded(path, message.split(" at line ").next().unwrap_or_default())
+}
+
+/// An error of serde at `path`, in words for a client. Where the words name the field themselves, it becomes the path.
+fn worded(path: &str, message: &str) -> FieldError {
     let named = |words: &str| message.strip_prefix(words).and_then(|rest| rest.strip_suffix('`'));
     let (field, message) = match (named("missing field `"), named("duplicate field `")) {
         (Some(field), _) => (field, "is missing"),
