@@ -58,6 +58,9 @@ pub struct NodeConfig {
     pub owner: OwnerLimits,
     /// Bounds and times of a socket.
     pub socket: SocketConfig,
+    /// What is planted in it.
+    #[cfg(feature = "planted")]
+    pub planted: common::planted::Planted,
 }
 
 /// Where a node is reached, and whom it links to.
@@ -149,6 +152,8 @@ pub async fn run(
         sessions_per_user: crate::hub::SESSIONS_PER_USER,
         tasks: tasks.clone(),
         shutdown: soft.clone(),
+        #[cfg(feature = "planted")]
+        planted: config.planted,
     });
     let outlet = Arc::new(Out { deliver: deliver.clone(), control: control.clone() });
     let owners = Owners::start(
@@ -161,6 +166,8 @@ pub async fn run(
             clock: control.clock(),
             outlet: Arc::clone(&outlet) as Arc<dyn Outlet>,
             limits: config.owner,
+            #[cfg(feature = "planted")]
+            planted: config.planted,
         },
         &registry,
         &tasks,

@@ -27,6 +27,10 @@ pub struct EngineUrls {
     pub store: String,
     /// Of the cache.
     pub cache: String,
+    /// What is planted in them.
+    #[cfg(feature = "planted")]
+    #[serde(skip)]
+    pub planted: crate::planted::Planted,
 }
 
 impl Default for EngineUrls {
@@ -42,6 +46,8 @@ impl EngineUrls {
             log: format!("file:{}", folder.join("log.db").display()),
             store: format!("sqlite:{}", folder.join("store.db").display()),
             cache: "memory:".into(),
+            #[cfg(feature = "planted")]
+            planted: Default::default(),
         }
     }
 }
@@ -106,6 +112,8 @@ impl Engines {
         let store = Sqlite::open(Path::new(store))
             .await
             .map_err(|error| EngineError::Store { url: urls.store.clone(), error })?;
+        #[cfg(feature = "planted")]
+        let store = store.with_planted(urls.planted);
         Ok(Self { log: Arc::new(log), store: Arc::new(store), cache: Arc::new(MemoryCache::default()) })
     }
 }

@@ -13,6 +13,8 @@ pub mod listen;
 pub mod log;
 pub mod model;
 pub mod partition;
+#[cfg(feature = "planted")]
+pub mod planted;
 pub mod problem;
 pub mod revocations;
 pub mod ring;

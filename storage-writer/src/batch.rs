@@ -46,6 +46,8 @@ pub(crate) struct Batch {
     partitions: Partition,
     inner: PartitionBatch,
     pub(crate) counts: Counts,
+    #[cfg(feature = "planted")]
+    pub(crate) planted: common::planted::Planted,
 }
 
 impl Batch {
@@ -59,7 +61,13 @@ impl Batch {
         let next = position.unwrap_or(Position { log, offset: 0, state: TermState::default() });
         let inner =
             PartitionBatch { partition, expected: position, next, changes: Vec::new(), dead: Vec::new() };
-        Self { partitions, inner, counts: Counts::default() }
+        Self {
+            partitions,
+            inner,
+            counts: Counts::default(),
+            #[cfg(feature = "planted")]
+            planted: Default::default(),
+        }
     }
 
     /// Takes the next record in, and says how many rows it may become (1 at least).
@@ -86,6 +94,9 @@ impl Batch {
     fn judge(&mut self, record: Record, offset: Offset) -> Result<usize, Halt> {
         let mut state = self.inner.next.state;
         let verdict = state.advance(record.header(), offset);
+        #[cfg(feature = "planted")]
+        let verdict =
+            if self.planted.is(common::planted::Bug::IgnoreTheTerm) { Verdict::Valid } else { verdict };
         let rows = match (record, verdict) {
             (_, Verdict::Void) => {
                 self.counts.void += 1;
@@ -112,6 +123,12 @@ impl Batch {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.inner.next.offset == self.inner.expected.map_or(0, |position| position.offset)
+    }
+
+    /// What it has so far.
+    #[cfg(feature = "planted")]
+    pub(crate) fn peek(&self) -> &PartitionBatch {
+        &self.inner
     }
 
     pub(crate) fn done(self) -> (PartitionBatch, Counts) {

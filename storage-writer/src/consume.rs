@@ -87,12 +87,25 @@ pub(crate) struct Consumer {
     bytes: usize,
     pace: Pace,
     measured: Option<Instant>,
+    #[cfg(feature = "planted")]
+    sleeper: crate::planted::Sleeper,
 }
 
 impl Consumer {
     pub(crate) fn new(config: WriterConfig, engines: Engines, metrics: Metrics) -> Self {
         let pace = Pace::new(config.batch_records);
-        Self { config, engines, metrics, seats: BTreeMap::new(), records: 0, bytes: 0, pace, measured: None }
+        Self {
+            config,
+            engines,
+            metrics,
+            seats: BTreeMap::new(),
+            records: 0,
+            bytes: 0,
+            pace,
+            measured: None,
+            #[cfg(feature = "planted")]
+            sleeper: Default::default(),
+        }
     }
 
     pub(crate) async fn run(mut self, shutdown: &CancellationToken) -> Result<(), RunError> {
@@ -320,6 +333,11 @@ impl Consumer {
     /// Writes as much of what was heard as one transaction should have; false when the store did not answer.
     async fn write_round(&mut self, subscription: &mut dyn Subscription) -> bool {
         let (batches, halts) = self.next_round();
+        #[cfg(feature = "planted")]
+        {
+            self.sleeper.remember(&batches);
+            self.sleeper.wake(self.config.planted, self.engines.store.as_ref()).await;
+        }
         let mut answered = true;
         if !batches.is_empty() {
             let (outcomes, answer) = write(self.engines.store.as_ref(), batches, &self.metrics).await;
@@ -352,6 +370,10 @@ impl Consumer {
         for (partition, seat) in &mut self.seats {
             let Seat::Running(running) = seat else { continue };
             let mut batch = Batch::new(*partition, partitions, log, running.position);
+            #[cfg(feature = "planted")]
+            {
+                batch.planted = self.config.planted;
+            }
             while room > 0 {
                 let Some(entry) = running.queue.pop_front() else { break };
                 self.records = self.records.saturating_sub(1);

@@ -10,6 +10,8 @@
 mod batch;
 mod consume;
 mod metrics;
+#[cfg(feature = "planted")]
+mod planted;
 mod write;
 
 use std::{sync::Arc, time::Duration};
@@ -38,6 +40,10 @@ pub struct WriterConfig {
     /// How long a record waits for others to share its transaction. Whoever changes a chat's members waits for it too.
     #[serde(with = "millis")]
     pub linger: Duration,
+    /// What is planted in it.
+    #[cfg(feature = "planted")]
+    #[serde(skip)]
+    pub planted: common::planted::Planted,
 }
 
 impl Default for WriterConfig {
@@ -47,6 +53,8 @@ impl Default for WriterConfig {
             batch_records: 2_000,
             batch_bytes: 4 * 1024 * 1024,
             linger: Duration::from_millis(2),
+            #[cfg(feature = "planted")]
+            planted: Default::default(),
         }
     }
 }

@@ -45,6 +45,9 @@ pub struct DeliverDeps {
     pub tasks: TaskTracker,
     /// Ends them, and closes every session.
     pub shutdown: CancellationToken,
+    /// What is planted here.
+    #[cfg(feature = "planted")]
+    pub planted: common::planted::Planted,
 }
 
 impl fmt::Debug for DeliverDeps {
@@ -79,10 +82,24 @@ impl fmt::Debug for Deliver {
 impl Deliver {
     /// Starts to deliver, until the given shutdown.
     pub fn start(deps: DeliverDeps) -> Self {
-        let DeliverDeps { chats, owners, interest, revocations, metrics, sessions_per_user, tasks, shutdown } =
-            deps;
+        #[cfg(feature = "planted")]
+        let planted = deps.planted;
+        let DeliverDeps {
+            chats,
+            owners,
+            interest,
+            revocations,
+            metrics,
+            sessions_per_user,
+            tasks,
+            shutdown,
+            ..
+        } = deps;
+        let hub = Hub::new(interest, sessions_per_user);
+        #[cfg(feature = "planted")]
+        hub.plant(planted);
         let deliver = Self(Arc::new(Inner {
-            hub: Hub::new(interest, sessions_per_user),
+            hub,
             chats,
             owners,
             revocations,

@@ -278,6 +278,8 @@ impl Stage {
             sessions_per_user: 100,
             tasks: TaskTracker::new(),
             shutdown: shutdown.clone(),
+            #[cfg(feature = "planted")]
+            planted: Default::default(),
         });
         Self { world, deliver, clients: Vec::new(), shutdown }
     }

@@ -43,6 +43,8 @@ pub(crate) struct Hub {
     interest: Interest,
     sessions_per_user: usize,
     closed: AtomicBool,
+    #[cfg(feature = "planted")]
+    planted: std::sync::OnceLock<common::planted::Planted>,
 }
 
 /// A room with how many hold it.
@@ -135,7 +137,15 @@ impl Hub {
             interest,
             sessions_per_user,
             closed: AtomicBool::new(false),
+            #[cfg(feature = "planted")]
+            planted: Default::default(),
         })
+    }
+
+    /// What is planted in its rooms; said once, before there are any.
+    #[cfg(feature = "planted")]
+    pub(crate) fn plant(&self, planted: common::planted::Planted) {
+        let _ = self.planted.set(planted);
     }
 
     /// Takes a session in, which is shown nothing yet.
@@ -201,6 +211,8 @@ impl Hub {
         let mut held =
             self.rooms.entry(key).or_insert_with(|| Held { room: Arc::new(Room::new(key)), holds: 0 });
         held.holds += 1;
+        #[cfg(feature = "planted")]
+        held.room.plant(self.planted.get().copied().unwrap_or_default());
         let room = Arc::clone(&held.room);
         drop(held);
         Hold { hub: Arc::clone(self), room }

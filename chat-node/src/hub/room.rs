@@ -59,6 +59,8 @@ struct State {
     /// The chat was deleted.
     over: bool,
     seats: Vec<Seat>,
+    #[cfg(feature = "planted")]
+    planted: common::planted::Planted,
 }
 
 /// Whether somebody is fetching what the room misses. There is one at most.
@@ -101,6 +103,11 @@ impl Room {
 
     pub(crate) fn is_registered(&self) -> bool {
         self.registered.load(Ordering::Acquire)
+    }
+
+    #[cfg(feature = "planted")]
+    pub(super) fn plant(&self, planted: common::planted::Planted) {
+        self.state.lock().planted = planted;
     }
 
     pub(super) fn set_registered(&self) {
@@ -228,6 +235,10 @@ impl Room {
     pub(crate) fn removed(&self, user: UserId, seq: Seq) -> Effects {
         let mut effects = Effects::default();
         let mut state = self.state.lock();
+        #[cfg(feature = "planted")]
+        if state.planted.is(common::planted::Bug::DeliverToRemoved) {
+            return effects;
+        }
         state.last_left = state.last_left.max(seq);
         while let Some(at) =
             state.seats.iter().position(|seat| seat.handle.user.user == user && seat.since < seq)
@@ -391,12 +402,25 @@ impl State {
         if let What::Left { user, .. } = *event.what() {
             self.last_left = seq;
             for seat in self.seats.iter_mut().filter(|seat| seat.handle.user.user == user) {
+                #[cfg(feature = "planted")]
+                if self.planted.is(common::planted::Bug::DeliverToRemoved) {
+                    continue;
+                }
                 seat.left(seq, effects);
             }
         }
         for seat in &mut self.seats {
             match &mut seat.state {
                 SeatState::Live if seq > seat.since => {
+                    #[cfg(feature = "planted")]
+                    if seq.is_multiple_of(7) {
+                        if self.planted.is(common::planted::Bug::SkipASeq) {
+                            continue;
+                        }
+                        if self.planted.is(common::planted::Bug::DeliverARepeat) {
+                            seat.handle.outbox.push(event.text(seat.handle.user.user));
+                        }
+                    }
                     seat.handle.outbox.push(event.text(seat.handle.user.user));
                     effects.delivered += 1;
                 }

@@ -10,6 +10,8 @@
 mod chat;
 mod lookup;
 mod partition;
+#[cfg(feature = "planted")]
+mod planted;
 mod policy;
 mod publish;
 mod queue;
@@ -80,6 +82,9 @@ pub struct OwnerDeps {
     pub outlet: Arc<dyn Outlet>,
     /// Bounds.
     pub limits: OwnerLimits,
+    /// What is planted here.
+    #[cfg(feature = "planted")]
+    pub planted: common::planted::Planted,
 }
 
 struct Context {
@@ -94,6 +99,8 @@ struct Context {
     stored: Stored,
     lookup: Lookup,
     metrics: Metrics,
+    #[cfg(feature = "planted")]
+    planted: common::planted::Planted,
 }
 
 struct Metrics {
@@ -165,10 +172,14 @@ impl Owners {
             clock: deps.clock,
             outlet: deps.outlet,
             limits: deps.limits,
+            #[cfg(feature = "planted")]
+            planted: deps.planted,
         });
         let handles = (0..partitions).map(|number| {
             let (jobs, intake) = mpsc::channel(INTAKE);
             let (named, is_named) = watch::channel(false);
+            #[cfg(feature = "planted")]
+            tasks.spawn(planted::second_owner(Arc::clone(&context), number, shutdown.clone()));
             tasks.spawn(partition::run(Arc::clone(&context), number, intake, is_named, shutdown.clone()));
             Handle { jobs, named }
         });

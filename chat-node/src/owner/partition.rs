@@ -148,6 +148,9 @@ struct Owned {
 impl Owned {
     fn new(context: Arc<Context>, partition: Partition, taken: Taken) -> Self {
         let Taken { term, drained, slots, bytes } = taken;
+        let tail = Tail::new(term);
+        #[cfg(feature = "planted")]
+        let tail = tail.with_planted(context.planted);
         let mut announcements = BTreeMap::new();
         for slot in slots.values() {
             // The owner before may have died between the log's confirmation and telling anybody; receivers drop what they have.
@@ -164,7 +167,7 @@ impl Owned {
             context,
             partition,
             since: Instant::now(),
-            tail: Tail::new(term),
+            tail,
             slots,
             drained,
             bytes,
@@ -485,6 +488,8 @@ impl Owned {
     async fn send(&mut self, key: ChatKey, job: Job, by: UserId, drafts: &[Draft]) {
         let mut outcomes = Vec::with_capacity(drafts.len());
         let mut n = 0;
+        #[cfg(feature = "planted")]
+        let drafts = &self.context.misordered(drafts);
         for draft in drafts {
             // What follows a draft that may be sent again must not overtake it.
             let stuck = matches!(outcomes.last(), Some(Err(Refusal { code, .. })) if code.temporary());
@@ -506,6 +511,10 @@ impl Owned {
                 sent
             }));
         }
+        #[cfg(feature = "planted")]
+        let outcomes = self.context.reordered(outcomes);
+        #[cfg(feature = "planted")]
+        let n = if self.context.planted.is(common::planted::Bug::AckBeforeAppend) { 0 } else { n };
         self.open(n, job.open(Answer::Sent(outcomes), None));
     }
 

@@ -51,6 +51,8 @@ pub(super) struct Tail {
     confirmed: u64,
     under_way: VecDeque<UnderWay>,
     waiting: BTreeMap<u64, Vec<Open>>,
+    #[cfg(feature = "planted")]
+    planted: common::planted::Planted,
 }
 
 /// A record that the log has.
@@ -63,7 +65,20 @@ pub(super) struct Confirmed {
 
 impl Tail {
     pub(super) fn new(term: Offset) -> Self {
-        Self { term, n: 0, confirmed: 0, under_way: VecDeque::new(), waiting: BTreeMap::new() }
+        Self {
+            term,
+            n: 0,
+            confirmed: 0,
+            under_way: VecDeque::new(),
+            waiting: BTreeMap::new(),
+            #[cfg(feature = "planted")]
+            planted: Default::default(),
+        }
+    }
+
+    #[cfg(feature = "planted")]
+    pub(super) fn with_planted(self, planted: common::planted::Planted) -> Self {
+        Self { planted, ..self }
     }
 
     pub(super) fn term(&self) -> Offset {
@@ -127,6 +142,12 @@ impl Tail {
         let offset = outcome?;
         let Some(UnderWay { n, change, payload, .. }) = self.under_way.pop_front() else {
             return Err(Unconfirmed("nothing was under way".into()).into());
+        };
+        #[cfg(feature = "planted")]
+        let offset = if self.planted.is(common::planted::Bug::AckOnAnyReport) {
+            confirmed_at(self.term, n)
+        } else {
+            offset
         };
         if offset != confirmed_at(self.term, n) {
             return Err(Lost::Elsewhere { term: self.term, n, offset });

@@ -117,6 +117,8 @@ impl Stage {
             clock: Clock::default(),
             outlet: Arc::clone(&outlet) as Arc<dyn Outlet>,
             limits: OwnerLimits::default(),
+            #[cfg(feature = "planted")]
+            planted: Default::default(),
         };
         let owners = Owners::start(deps, &prometheus::Registry::new(), &tasks, &shutdown).unwrap();
         let placement = Placement { epoch: 1, owners: vec![Some(name.clone()); usize::from(PARTITIONS)] };

@@ -75,9 +75,16 @@ impl Cluster {
         way: Box<Way>,
     ) -> anyhow::Result<Self> {
         settings.check()?;
+        #[cfg(feature = "planted")]
+        tracing::warn!(planted = %settings.planted, "this build can be told to break its word: for tests only");
         std::fs::create_dir_all(&settings.data)
             .with_context(|| format!("the data folder {} cannot be made", settings.data.display()))?;
-        let engines = Engines::open(&EngineUrls::embedded(&settings.data), settings.partitions).await?;
+        let urls = EngineUrls {
+            #[cfg(feature = "planted")]
+            planted: settings.planted,
+            ..EngineUrls::embedded(&settings.data)
+        };
+        let engines = Engines::open(&urls, settings.partitions).await?;
         let authority = Authority::generate()?;
 
         let listener = listen(settings.listen)?;
@@ -167,7 +174,11 @@ impl Cluster {
     /// # Errors
     /// When no runtime can be had.
     pub fn add_writer(&mut self) -> anyhow::Result<()> {
-        let config = self.settings.writer.clone();
+        let config = storage_writer::WriterConfig {
+            #[cfg(feature = "planted")]
+            planted: self.settings.planted,
+            ..self.settings.writer.clone()
+        };
         let engines =
             storage_writer::Engines { log: self.engines.log.clone(), store: self.engines.store.clone() };
         let name = format!("writer-{}", self.writers.len() + 1);

@@ -39,6 +39,9 @@ pub struct Settings {
     pub auth: Auth,
     /// The storage writers.
     pub writer: WriterConfig,
+    /// What is planted in all of it.
+    #[cfg(feature = "planted")]
+    pub planted: common::planted::Planted,
 }
 
 /// Sign-in.
@@ -78,6 +81,8 @@ impl Default for Settings {
             log: "info".into(),
             auth: Auth::default(),
             writer: WriterConfig::default(),
+            #[cfg(feature = "planted")]
+            planted: Default::default(),
         }
     }
 }
@@ -149,6 +154,8 @@ impl Settings {
                 ..SocketConfig::default()
             },
             incarnation: Incarnation::random(),
+            #[cfg(feature = "planted")]
+            planted: self.planted,
         }
     }
 }

@@ -36,10 +36,14 @@ impl Drain for Sqlite {
             return Ok(Vec::new());
         }
         bounded(async {
+            #[cfg(feature = "planted")]
+            let batches = &self.position_first(batches).await?;
             let mut write = self.begin().await?;
             let mut outcomes = Vec::with_capacity(batches.len());
             for batch in batches {
                 sqlx::query("SAVEPOINT batch").execute(&mut *write).await?;
+                #[cfg(feature = "planted")]
+                self.forget_the_position(&mut write, batch).await?;
                 match apply(&mut write, batch).await {
                     Ok(()) => outcomes.push(Ok(())),
                     Err(Stop::Refused(refused)) => {
@@ -48,6 +52,8 @@ impl Drain for Sqlite {
                     }
                     Err(Stop::Engine(error)) => return Err(error),
                 }
+                #[cfg(feature = "planted")]
+                self.double_a_row(&mut write, batch).await?;
                 sqlx::query("RELEASE batch").execute(&mut *write).await?;
             }
             write.commit().await?;
@@ -67,7 +73,7 @@ async fn apply(connection: &mut SqliteConnection, batch: &PartitionBatch) -> Res
 }
 
 /// Moves the position, if it is the expected one.
-async fn advance(connection: &mut SqliteConnection, batch: &PartitionBatch) -> Result<(), Stop> {
+pub(super) async fn advance(connection: &mut SqliteConnection, batch: &PartitionBatch) -> Result<(), Stop> {
     let (next, term) = (&batch.next, batch.next.state.term.map(int));
     let moved = match &batch.expected {
         Some(expected) => {

@@ -11,6 +11,8 @@ mod chats;
 mod drain;
 mod fault;
 mod owned;
+#[cfg(feature = "planted")]
+mod planted;
 mod schema;
 mod value;
 mod write;
@@ -51,6 +53,8 @@ const WRITER_CACHE_KIB: i32 = -32 * 1024;
 pub struct Sqlite {
     writer: SqlitePool,
     readers: SqlitePool,
+    #[cfg(feature = "planted")]
+    planted: crate::planted::Planted,
 }
 
 impl fmt::Debug for Sqlite {
@@ -85,7 +89,12 @@ impl Sqlite {
         let pool = || SqlitePoolOptions::new().acquire_timeout(WAIT).idle_timeout(None).max_lifetime(None);
         let writer = pool().max_connections(1).connect_with(writing).await.map_err(fault)?;
         let readers = pool().max_connections(READERS).connect_lazy_with(options.read_only(true));
-        let store = Self { writer, readers };
+        let store = Self {
+            writer,
+            readers,
+            #[cfg(feature = "planted")]
+            planted: Default::default(),
+        };
         let prepared = async {
             let mut write = store.begin().await.map_err(fault)?;
             schema::prepare(&mut write).await?;
@@ -93,6 +102,12 @@ impl Sqlite {
         };
         tokio::time::timeout(WAIT, prepared).await.map_err(|_| late())??;
         Ok(store)
+    }
+
+    /// The same store with something planted in it.
+    #[cfg(feature = "planted")]
+    pub fn with_planted(self, planted: crate::planted::Planted) -> Self {
+        Self { planted, ..self }
     }
 
     /// Waits for what is under way, and closes the file. Calls after it answer [`StoreError::Unavailable`].
