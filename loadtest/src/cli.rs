@@ -13,7 +13,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
 
 use crate::{
-    check::{Journals, RULES, Violation, judge},
+    check::{Exercise, Journals, RULES, Violation, judge},
     client::{Nobody, Options},
     clock::Clock,
     progress::Progress,
@@ -310,14 +310,7 @@ async fn work(args: &CheckArgs, folder: &Path, progress: &Progress) -> anyhow::R
 }
 
 fn verdict(journals: &Journals, violations: &[Violation], behind: &[String]) -> String {
-    let lines: usize = journals.devices.iter().map(|device| device.lines.len()).sum();
-    let messages: usize =
-        journals.histories.iter().map(|history| history.lines.len().saturating_sub(1)).sum();
-    let mut text = format!(
-        "{} devices wrote {lines} lines; {} histories hold {messages} messages\n",
-        journals.devices.len(),
-        journals.histories.len()
-    );
+    let mut text = format!("{}\n", Exercise::of(journals));
     for rule in RULES {
         let found = violations.iter().filter(|violation| violation.invariant == rule.invariant).count();
         let verdict = if found == 0 { "holds".to_owned() } else { format!("BROKEN × {found}") };

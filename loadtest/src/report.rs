@@ -37,7 +37,7 @@ pub struct ChatReport {
     pub server_cpu_per_send_us: Option<f64>,
     /// How many cores the server kept busy.
     pub server_cores: Option<f64>,
-    /// What each connection added to the server's resident memory, in bytes.
+    /// What each connection added to the server's resident memory, in bytes; from 500 connections on.
     pub memory_per_connection_bytes: Option<u64>,
 }
 

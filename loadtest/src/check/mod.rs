@@ -14,6 +14,7 @@
 //! [`RULES`], a line above.
 
 mod acks;
+mod exercise;
 mod facts;
 mod history;
 mod journals;
@@ -28,6 +29,7 @@ mod testing;
 use std::fmt;
 
 pub use self::{
+    exercise::Exercise,
     facts::Facts,
     journals::{DeviceJournal, HistoryJournal, Journals, UnreadableJournal},
     reading::{ReadError, read_history},

@@ -36,8 +36,9 @@ pub use self::connection::OpenError;
 use self::{frames::Event, rest::Session, views::Views};
 use crate::{clock::Clock, journal::Journal};
 
-/// Commands that wait for a device: a device takes them many at a time, and its callers are few. Full: callers wait.
-const COMMANDS: usize = 64;
+/// Commands that wait for a device: what a schedule of 5,000 sends a second catches up with after a tenth of a second's stall, all on
+/// one device. Full: callers wait, and [`Client::try_post`] gives back.
+const COMMANDS: usize = 512;
 
 /// How long a request's answer is awaited: the node answers within 5 s, and a device that waits 15 s for one comes back anew.
 const ANSWER_WITHIN: Duration = Duration::from_secs(40);

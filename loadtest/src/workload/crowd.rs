@@ -27,8 +27,14 @@ use crate::{
 /// only queue up in the server.
 const AT_ONCE: usize = 8;
 
-/// Chats made, and devices connected, at once.
+/// Chats made, and devices stopped, at once.
 const CHATS_AT_ONCE: usize = 32;
+
+/// Users who connect at once: enough to keep a server busy, and no storm.
+const CONNECTING_AT_ONCE: usize = 64;
+
+/// How long one device may take to its first session.
+const CONNECTED_WITHIN: Duration = Duration::from_secs(60);
 
 /// Every password: what is tested is not their strength.
 const PASSWORD: &str = "correct horse battery staple";
@@ -61,6 +67,85 @@ pub struct Person {
     pub devices: Vec<Client>,
 }
 
+/// Registered and signed in, without a socket yet: the moment to look at what a server needs before anybody is connected.
+#[derive(Debug)]
+pub struct SignedIn {
+    http: Http,
+    options: CrowdOptions,
+    people: Vec<(Account, Vec<Session>)>,
+}
+
+impl SignedIn {
+    /// Registers and signs in users, some at a time.
+    ///
+    /// # Errors
+    /// [`WorkloadError`].
+    pub async fn register(
+        url: &str,
+        options: CrowdOptions,
+        progress: &Progress,
+    ) -> Result<Self, WorkloadError> {
+        let http = Http::new(url)?;
+        let people = sign_in(&http, options.users, options.devices, progress).await?;
+        Ok(Self { http, options, people })
+    }
+
+    /// Starts every device, some at a time. Returns when every one has a session.
+    ///
+    /// # Errors
+    /// [`WorkloadError`].
+    pub async fn connect(
+        self,
+        clock: Clock,
+        observer: Arc<dyn Observer>,
+        progress: &Progress,
+    ) -> Result<Crowd, WorkloadError> {
+        let Self { http, options, people } = self;
+        let total = people.iter().map(|(_, sessions)| sessions.len()).sum::<usize>();
+        let stage = progress.stage("connecting", total as u64);
+        let connecting = people.into_iter().enumerate().map(|(n, (account, sessions))| {
+            let (options, observer, stage) = (&options, &observer, &stage);
+            async move {
+                let mut devices = Vec::with_capacity(sessions.len());
+                for (d, session) in sessions.into_iter().enumerate() {
+                    let device = start(options, &format!("user-{n:05}-{d}"), session, clock, observer)?;
+                    devices.push(ready(device).await?);
+                    stage.step();
+                }
+                Ok::<_, WorkloadError>(Person { account, devices })
+            }
+        });
+        let people = stream::iter(connecting).buffered(CONNECTING_AT_ONCE).try_collect().await?;
+        Ok(Crowd { http, clock, options, people, chats: Mutex::default() })
+    }
+}
+
+fn start(
+    options: &CrowdOptions,
+    name: &str,
+    session: Session,
+    clock: Clock,
+    observer: &Arc<dyn Observer>,
+) -> Result<Client, WorkloadError> {
+    let journal = match &options.journal {
+        Some(folder) => {
+            let path = folder.join(format!("{name}.jsonl"));
+            let made = Journal::create(&path, name, session.user(), clock);
+            Some(made.map_err(|error| WorkloadError::Journal { path, error })?)
+        }
+        None => None,
+    };
+    let client = Options { device: Some(name.to_owned()), ..options.client.clone() };
+    Ok(Client::start(session, client, clock, journal, Arc::clone(observer)))
+}
+
+async fn ready(device: Client) -> Result<Client, WorkloadError> {
+    match tokio::time::timeout(CONNECTED_WITHIN, device.ready()).await {
+        Ok(true) => Ok(device),
+        _ => Err(WorkloadError::NotConnected { user: device.user(), state: format!("{:?}", device.state()) }),
+    }
+}
+
 /// Registered, signed in, connected.
 #[derive(Debug)]
 pub struct Crowd {
@@ -84,45 +169,7 @@ impl Crowd {
         observer: Arc<dyn Observer>,
         progress: &Progress,
     ) -> Result<Self, WorkloadError> {
-        let http = Http::new(url)?;
-        let signed_in = sign_in(&http, options.users, options.devices, progress).await?;
-        let mut people = Vec::with_capacity(signed_in.len());
-        for (n, (account, sessions)) in signed_in.into_iter().enumerate() {
-            let mut devices = Vec::with_capacity(sessions.len());
-            for (d, session) in sessions.into_iter().enumerate() {
-                let name = format!("user-{n:05}-{d}");
-                let journal = match &options.journal {
-                    Some(folder) => {
-                        let path = folder.join(format!("{name}.jsonl"));
-                        let made = Journal::create(&path, &name, account.user, clock);
-                        Some(made.map_err(|error| WorkloadError::Journal { path, error })?)
-                    }
-                    None => None,
-                };
-                let client = Options { device: Some(name), ..options.client.clone() };
-                devices.push(Client::start(session, client, clock, journal, Arc::clone(&observer)));
-            }
-            people.push(Person { account, devices });
-        }
-        let crowd = Self { http, clock, options, people, chats: Mutex::default() };
-        crowd.ready(progress).await?;
-        Ok(crowd)
-    }
-
-    async fn ready(&self, progress: &Progress) -> Result<(), WorkloadError> {
-        let total = self.people.iter().map(|person| person.devices.len()).sum::<usize>();
-        let stage = progress.stage("connecting", total as u64);
-        for device in self.devices() {
-            let ready = tokio::time::timeout(Duration::from_secs(60), device.ready()).await;
-            if ready != Ok(true) {
-                return Err(WorkloadError::NotConnected {
-                    user: device.user(),
-                    state: format!("{:?}", device.state()),
-                });
-            }
-            stage.step();
-        }
-        Ok(())
+        SignedIn::register(url, options, progress).await?.connect(clock, observer, progress).await
     }
 
     /// The users.

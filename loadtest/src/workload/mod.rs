@@ -38,7 +38,7 @@ use std::{io, path::PathBuf};
 
 use common::ids::UserId;
 
-pub use self::crowd::{Crowd, CrowdOptions, Person};
+pub use self::crowd::{Crowd, CrowdOptions, Person, SignedIn};
 use crate::{check::ReadError, client::http::HttpError};
 
 /// Why a workload did not come to its end.

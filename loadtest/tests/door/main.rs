@@ -4,6 +4,8 @@
     clippy::unwrap_used,
     clippy::panic,
     clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::result_large_err,
     reason = "a test fails by panicking, and helpers outside of test functions are tests as well"
 )]
 

@@ -243,7 +243,7 @@ impl World {
     }
 
     fn is_wrong(&self) -> bool {
-        self.every > 0 && self.sends % self.every == 0
+        self.every > 0 && self.sends.is_multiple_of(self.every)
     }
 
     pub(crate) fn take(&mut self, socket: u64, user: UserId, frame: ClientFrame) {
