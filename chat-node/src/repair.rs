@@ -38,9 +38,12 @@ const GRACE: Duration = Duration::from_secs(3);
 pub(crate) struct Repairs {
     queue: Mutex<VecDeque<Arc<Room>>>,
     /// In order of time: all wait equally long. Bounded like the rooms' seats, which stand here once each.
-    reminders: Mutex<VecDeque<(Instant, Arc<Room>, Arc<Handle>)>>,
+    reminders: Mutex<VecDeque<Reminder>>,
     wake: Notify,
 }
+
+/// When a session in a room is to be told that its user was removed.
+type Reminder = (Instant, Arc<Room>, Arc<Handle>);
 
 impl Repairs {
     /// A room whose repair is queued.

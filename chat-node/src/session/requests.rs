@@ -93,9 +93,15 @@ impl Requests {
         }
         let begun = match frame {
             ClientFrame::Send(send) => self.send(send, retry),
-            ClientFrame::Edit(edit) => Ok(self.in_order(edit.chat, Waiting::Edit(edit))),
-            ClientFrame::Delete(delete) => Ok(self.in_order(delete.chat, Waiting::Delete(delete))),
             ClientFrame::History(history) => self.history(history),
+            ClientFrame::Edit(edit) => {
+                self.in_order(edit.chat, Waiting::Edit(edit));
+                Ok(())
+            }
+            ClientFrame::Delete(delete) => {
+                self.in_order(delete.chat, Waiting::Delete(delete));
+                Ok(())
+            }
             // Not here: the session knows what they mean.
             ClientFrame::Hello(_) | ClientFrame::Ping(_) => Ok(()),
         };
