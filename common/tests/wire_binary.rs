@@ -9,12 +9,14 @@ use std::fmt::Write;
 
 use bytes::Bytes;
 use common::{
-    ids::{ChatId, Incarnation, UserId},
+    ids::{ChatId, ChatKey, Incarnation, UserId, UserKey},
     model::{ChatKind, Head, MessageKind, Role},
+    term::TermState,
     time::Millis,
     wire::{
         codec::{pack, unpack},
         codes::ErrorCode,
+        marks::{Mark, Place, Since, Told},
         owner::{Answer, Ask, Draft, OwnerRequest, Refusal, Sent},
         peer::{DispatcherToNode, Live, NodeToDispatcher, Placement, Topic},
         record::{BadRecord, Change, Claim, Record, What},
@@ -66,6 +68,7 @@ fn to_dispatcher() -> Vec<(&'static str, NodeToDispatcher)> {
         ("response", to),
         ("lost", NodeToDispatcher::Lost),
         ("publish", NodeToDispatcher::Publish { topics: vec![Topic::Chat(APP, CHAT)], body: body() }),
+        ("marks", NodeToDispatcher::Marks { body: body() }),
     ];
     for (_, frame) in &all {
         match frame {
@@ -76,7 +79,8 @@ fn to_dispatcher() -> Vec<(&'static str, NodeToDispatcher)> {
             | NodeToDispatcher::Request { .. }
             | NodeToDispatcher::Response { .. }
             | NodeToDispatcher::Lost
-            | NodeToDispatcher::Publish { .. } => {}
+            | NodeToDispatcher::Publish { .. }
+            | NodeToDispatcher::Marks { .. } => {}
         }
     }
     all
@@ -102,6 +106,7 @@ fn to_node() -> Vec<(&'static str, DispatcherToNode)> {
         ("undeliverable", DispatcherToNode::Undeliverable { id: 9 }),
         ("publish", DispatcherToNode::Publish { topics: vec![Topic::User(APP, ANA)], body: body() }),
         ("gap", DispatcherToNode::Gap),
+        ("marks", DispatcherToNode::Marks { from: node(), body: body() }),
     ];
     for (_, frame) in &all {
         match frame {
@@ -114,7 +119,8 @@ fn to_node() -> Vec<(&'static str, DispatcherToNode)> {
             | DispatcherToNode::Response { .. }
             | DispatcherToNode::Undeliverable { .. }
             | DispatcherToNode::Publish { .. }
-            | DispatcherToNode::Gap => {}
+            | DispatcherToNode::Gap
+            | DispatcherToNode::Marks { .. } => {}
         }
     }
     all
@@ -134,6 +140,15 @@ fn live() -> Vec<(&'static str, Live)> {
         }
     }
     all
+}
+
+fn place() -> Place {
+    let state = TermState { term: Some(30), n: 4 };
+    Place { term: 40, to: 43, told: Told { offset: 35, state } }
+}
+
+fn marks() -> Vec<Mark> {
+    vec![Mark { partition: 5, from: 41, told_from: 34, place: place(), whole: true }]
 }
 
 fn asks() -> Vec<(&'static str, Ask)> {
@@ -157,6 +172,9 @@ fn asks() -> Vec<(&'static str, Ask)> {
         ("delete_chat", Ask::DeleteChat),
         ("recent", Ask::Recent),
         ("changes", Ask::Changes { after: 811 }),
+        ("changes_from", Ask::ChangesFrom { offset: 41 }),
+        ("since", Ask::Since { from: Some(place().told) }),
+        ("since_drained", Ask::Since { from: None }),
     ];
     for (_, ask) in &all {
         match ask {
@@ -170,7 +188,9 @@ fn asks() -> Vec<(&'static str, Ask)> {
             | Ask::Update { .. }
             | Ask::DeleteChat
             | Ask::Recent
-            | Ask::Changes { .. } => {}
+            | Ask::Changes { .. }
+            | Ask::ChangesFrom { .. }
+            | Ask::Since { .. } => {}
         }
     }
     all
@@ -187,6 +207,15 @@ fn answers() -> Vec<(&'static str, Answer)> {
         ("created", Answer::Created { made: true, seq: 1 }),
         ("recent", Answer::Recent { head, changes: vec![body()] }),
         ("changes", Answer::Changes { changes: vec![body()], head, complete: true }),
+        (
+            "since",
+            Answer::Since(Since {
+                place: place(),
+                chats: vec![(ChatKey { app: APP, chat: CHAT }, 812)],
+                users: vec![UserKey { app: APP, user: BEN }],
+                complete: true,
+            }),
+        ),
         ("refused", Answer::Refused(refusal)),
         ("not_owner", Answer::NotOwner),
         ("unknown", Answer::Unknown),
@@ -198,6 +227,7 @@ fn answers() -> Vec<(&'static str, Answer)> {
             | Answer::Created { .. }
             | Answer::Recent { .. }
             | Answer::Changes { .. }
+            | Answer::Since(_)
             | Answer::Refused(_)
             | Answer::NotOwner
             | Answer::Unknown => {}
@@ -299,6 +329,7 @@ fn all_bytes() -> Vec<(String, Bytes)> {
     for (name, answer) in answers() {
         add("answer", name, pack(&answer));
     }
+    add("marks", "one", pack(&marks()));
     for (name, record) in records() {
         add("record", name, record.encode());
     }
@@ -332,6 +363,7 @@ fn every_variant_reads_back_from_its_bytes() {
     for (name, answer) in answers() {
         assert_eq!(unpack::<Answer>(name, &pack(&answer)).unwrap(), answer);
     }
+    assert_eq!(unpack::<Vec<Mark>>("marks", &pack(&marks())).unwrap(), marks());
     for (_, record) in records() {
         assert_eq!(Record::decode(&record.encode()).unwrap(), record);
     }
@@ -407,7 +439,7 @@ fn lengths_and_depths_that_bytes_only_claim_cost_nothing() {
     }
 }
 
-const FAMILIES: [&str; 6] = ["node", "dispatcher", "live", "ask", "answer", "record"];
+const FAMILIES: [&str; 7] = ["node", "dispatcher", "live", "ask", "answer", "marks", "record"];
 
 /// Whether the bytes are a frame of the family that `name` starts with.
 fn decodes(name: &str, bytes: &[u8]) -> bool {
@@ -417,6 +449,7 @@ fn decodes(name: &str, bytes: &[u8]) -> bool {
         "live" => unpack::<Live>("event", bytes).is_ok(),
         "ask" => unpack::<OwnerRequest>("request", bytes).is_ok(),
         "answer" => unpack::<Answer>("answer", bytes).is_ok(),
+        "marks" => unpack::<Vec<Mark>>("marks", bytes).is_ok(),
         "record" => Record::decode(bytes).is_ok(),
         other => panic!("no family {other}"),
     }

@@ -11,8 +11,8 @@ use common::{
     model::{Head, MessageKind, Role},
     wire::{
         client::{
-            Ack, ClientFrame, Delete, Edit, ErrorFrame, FieldError, Hello, History, HistoryPage, Ping, Ready,
-            Resume, Send, ServerFrame, SocketLimits,
+            Ack, Changes, ClientFrame, Delete, Edit, ErrorFrame, FieldError, Hello, History, HistoryPage,
+            Ping, Ready, Resume, Resumed, Send, ServerFrame, SocketLimits,
         },
         codec::{FromClient, NotJson, decode_client, encode_server, fields},
         codes::ErrorCode,
@@ -99,6 +99,10 @@ fn client_frames() -> Vec<(ClientFrame, &'static str)> {
             }),
             r#"{"type":"history","ref":5,"chat":"$chat","before":9,"after":1,"limit":50}"#,
         ),
+        (
+            ClientFrame::Changes(Changes { ref_: 6, chat: CHAT, after: 811 }),
+            r#"{"type":"changes","ref":6,"chat":"$chat","after":811}"#,
+        ),
         (ClientFrame::Ping(Ping { ref_: u64::MAX }), r#"{"type":"ping","ref":18446744073709551615}"#),
     ]
 }
@@ -177,6 +181,14 @@ fn server_frames() -> Vec<(ServerFrame, String)> {
                 "complete":true}"#,
         ),
         (ServerFrame::Pong { ref_: 6 }, r#"{"type":"pong","ref":6}"#),
+        (ServerFrame::Resumed { ref_: 1, chats: [].into() }, r#"{"type":"resumed","ref":1,"chats":{}}"#),
+        (
+            ServerFrame::Resumed {
+                ref_: 1,
+                chats: [(chat, Resumed { from: 805, to: seq, complete: true })].into(),
+            },
+            r#"{"type":"resumed","ref":1,"chats":{"$chat":{"from":805,"to":812,"complete":true}}}"#,
+        ),
         (
             ServerFrame::Error(error.clone()),
             r#"{"type":"error","code":"unknown","detail":"no","temporary":true}"#,
@@ -246,6 +258,7 @@ fn server_frames() -> Vec<(ServerFrame, String)> {
         ),
         (ServerFrame::ChatRemoved { chat }, r#"{"type":"chat_removed","chat":"$chat"}"#),
         (ServerFrame::ChatReload { chat }, r#"{"type":"chat_reload","chat":"$chat"}"#),
+        (ServerFrame::Cursor { cursor: "AQ".into() }, r#"{"type":"cursor","cursor":"AQ"}"#),
         (
             ServerFrame::SessionRevoked { session: SESSION },
             r#"{"type":"session_revoked","session":"$session"}"#,
@@ -292,6 +305,8 @@ fn every_server_frame_has_its_golden_text_and_reads_back_from_it() {
             | ServerFrame::NewChat { .. }
             | ServerFrame::ChatRemoved { .. }
             | ServerFrame::ChatReload { .. }
+            | ServerFrame::Resumed { .. }
+            | ServerFrame::Cursor { .. }
             | ServerFrame::SessionRevoked { .. } => {}
         }
     }
@@ -521,6 +536,8 @@ fn any_client_frame() -> impl Strategy<Value = ClientFrame> {
             .prop_map(|(ref_, chat, number, body)| ClientFrame::Edit(Edit { ref_, chat, number, body })),
         (any::<u64>(), chat.clone(), any::<u64>())
             .prop_map(|(ref_, chat, number)| ClientFrame::Delete(Delete { ref_, chat, number })),
+        (any::<u64>(), chat.clone(), any::<u64>())
+            .prop_map(|(ref_, chat, after)| ClientFrame::Changes(Changes { ref_, chat, after })),
         (any::<u64>(), chat, any::<Option<u64>>(), any::<Option<u64>>(), any::<Option<u32>>()).prop_map(
             |(ref_, chat, before, after, limit)| ClientFrame::History(History {
                 ref_,

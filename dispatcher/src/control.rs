@@ -163,6 +163,7 @@ impl LinkTask {
                 forward::publish(&self.cluster, &self.id, &topics, &body)
             }
             NodeToDispatcher::Lost => self.cluster.gap(&self.id),
+            NodeToDispatcher::Marks { body } => forward::marks(&self.cluster, &self.id, body),
         }
     }
 

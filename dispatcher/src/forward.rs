@@ -71,6 +71,15 @@ pub fn publish(cluster: &Cluster, from: &NodeId, topics: &[Topic], body: &Bytes)
     }
 }
 
+/// Sends an owner's marks to every other node, behind whatever it published before.
+pub fn marks(cluster: &Cluster, from: &NodeId, body: Bytes) {
+    let frame = pack(&DispatcherToNode::Marks { from: from.clone(), body });
+    let view = cluster.view();
+    for node in view.nodes.values().filter(|node| node.id != *from) {
+        deliver(cluster, node, frame.clone(), "marks");
+    }
+}
+
 fn deliver(cluster: &Cluster, node: &Node, frame: Bytes, kind: &'static str) {
     match node.link.send_or_gap(frame) {
         Ok((_, true)) => cluster.metrics.forwarded(kind),

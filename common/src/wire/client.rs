@@ -6,7 +6,7 @@
 //! Absent on purpose: what a field may hold beyond its type (lengths, ranges). That is checked where REST's is, by
 //! the node's commands.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use serde::{Deserialize, Serialize};
 
@@ -39,13 +39,15 @@ pub enum ClientFrame {
     Delete(Delete),
     /// Reads messages: answered `page`.
     History(History),
+    /// Asks for the changes after one: answered by them, and then `resumed` for that chat.
+    Changes(Changes),
     /// Asks whether the server is there: answered `pong`.
     Ping(Ping),
 }
 
 impl ClientFrame {
     /// The types this server knows, as they stand in `type`.
-    pub const TYPES: &[&str] = &["hello", "send", "edit", "delete", "history", "ping"];
+    pub const TYPES: &[&str] = &["hello", "send", "edit", "delete", "history", "changes", "ping"];
 }
 
 /// See [`ClientFrame::Hello`].
@@ -144,6 +146,18 @@ pub struct History {
     pub limit: Option<u32>,
 }
 
+/// See [`ClientFrame::Changes`]: how a client mends a gap.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Changes {
+    /// Repeated by the answer.
+    #[serde(rename = "ref")]
+    pub ref_: Ref,
+    /// Which chat.
+    pub chat: ChatId,
+    /// The newest change that the client has without a hole before it.
+    pub after: Seq,
+}
+
 /// See [`ClientFrame::Ping`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ping {
@@ -167,6 +181,14 @@ pub enum ServerFrame {
         /// The request's.
         #[serde(rename = "ref")]
         ref_: Ref,
+    },
+    /// Ends what a session missed: each chat that is named is told up to there, one that is not did not change.
+    Resumed {
+        /// The request's.
+        #[serde(rename = "ref")]
+        ref_: Ref,
+        /// How far each chat was told.
+        chats: BTreeMap<ChatId, Resumed>,
     },
     /// Answers a request that was not done, or says that a frame was none.
     Error(ErrorFrame),
@@ -287,6 +309,11 @@ pub enum ServerFrame {
         /// Which.
         chat: ChatId,
     },
+    /// Where the session is now; to be given back in `resume`.
+    Cursor {
+        /// Opaque.
+        cursor: String,
+    },
     /// The session was ended; the connection closes.
     SessionRevoked {
         /// Which.
@@ -325,6 +352,17 @@ pub struct SocketLimits {
     pub body_bytes: u64,
     /// Requests under way at once.
     pub pending_sends: u64,
+}
+
+/// How far a chat was told to a session that missed some of it: see [`ServerFrame::Resumed`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resumed {
+    /// The newest change that the client had.
+    pub from: Seq,
+    /// The newest one that it has now. Later ones follow as events.
+    pub to: Seq,
+    /// Whether it was sent every change in between. If not, the chat is to be read again.
+    pub complete: bool,
 }
 
 /// See [`ServerFrame::Ack`].

@@ -4,6 +4,7 @@
 //! | --- | --- | --- |
 //! | client and node, over a socket | [`client`] | JSON, text frames |
 //! | node and dispatcher, over a link | [`peer`] | MessagePack with field names |
+//! | owner and every node, inside a link's frames | [`marks`] | MessagePack with field names |
 //! | node and owner, inside a link's requests | [`owner`] | MessagePack with field names |
 //! | owner and everybody, through the log | [`record`] | a version byte, then MessagePack with field names |
 //!
@@ -12,6 +13,7 @@
 pub mod client;
 pub mod codec;
 pub mod codes;
+pub mod marks;
 pub mod owner;
 pub mod peer;
 pub mod record;

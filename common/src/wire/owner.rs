@@ -4,9 +4,12 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::codes::ErrorCode;
+use super::{
+    codes::ErrorCode,
+    marks::{Since, Told},
+};
 use crate::{
-    ids::{AppId, ChatId, ChatKey, ClientId, MessageId, Number, Seq, UserId},
+    ids::{AppId, ChatId, ChatKey, ClientId, MessageId, Number, Offset, Seq, UserId},
     model::{Head, MessageKind},
     time::Millis,
 };
@@ -92,12 +95,23 @@ pub enum Ask {
         /// The newest change the node has.
         after: Seq,
     },
+    /// A node's own question: the changes of the chat that stand at `offset` or after it: answered [`Answer::Changes`].
+    ChangesFrom {
+        /// The first one that may be missing.
+        offset: Offset,
+    },
+    /// A node's own question about the whole partition (`chat` is nobody's): what changed since `from`, or, without it, what the store may not
+    /// have yet: answered [`Answer::Since`].
+    Since {
+        /// How far the node was told.
+        from: Option<Told>,
+    },
 }
 
 impl Ask {
     /// Whether it only reads: then nothing of it can be stored, and asking twice is harmless.
     pub fn reads(&self) -> bool {
-        matches!(self, Self::Recent | Self::Changes { .. })
+        matches!(self, Self::Recent | Self::Changes { .. } | Self::ChangesFrom { .. } | Self::Since { .. })
     }
 }
 
@@ -144,13 +158,15 @@ pub enum Answer {
     },
     /// Changes after the asked one.
     Changes {
-        /// Records of the chat (as in the log), contiguous by `seq`, from `after` + 1 on.
+        /// Records of the chat (as in the log), contiguous by `seq`, from the first one asked for on.
         changes: Vec<Bytes>,
         /// How far the chat is.
         head: Head,
         /// Whether `changes` reaches the head. When not, the reader starts over.
         complete: bool,
     },
+    /// What changed in the partition.
+    Since(Since),
     /// It was not done, and is surely not stored.
     Refused(Refusal),
     /// Whoever was asked does not own the chat's partition: surely not stored by this attempt.

@@ -74,6 +74,11 @@ pub enum NodeToDispatcher {
         /// A [`Live`].
         body: Bytes,
     },
+    /// How far the partitions are that the node owns, for every other node. Sent behind the live events it speaks of.
+    Marks {
+        /// A list of [`super::marks::Mark`].
+        body: Bytes,
+    },
 }
 
 /// From a dispatcher to a node.
@@ -138,6 +143,13 @@ pub enum DispatcherToNode {
     },
     /// Frames were lost on the way: what the node knows of live events may have holes.
     Gap,
+    /// How far another node's partitions are.
+    Marks {
+        /// Who owns them.
+        from: NodeId,
+        /// A list of [`super::marks::Mark`].
+        body: Bytes,
+    },
 }
 
 /// Who owns which partition.
