@@ -29,6 +29,7 @@ macro_rules! cache_conformance {
     ($fixture:expr) => {
         $crate::cache_conformance! { @tests $fixture;
             a_tail_answers_from_where_it_is_asked
+            a_tail_answers_from_a_place_in_the_log
             a_tail_that_does_not_touch_the_place_is_missing
             repeats_and_disorder_leave_a_tail_whole
             a_gap_drops_what_was_before_it
@@ -72,7 +73,7 @@ fn other_app() -> AppId {
 }
 
 fn entry(seq: Seq) -> TailEntry {
-    TailEntry { seq, bytes: format!("change {seq}").into() }
+    TailEntry { seq, offset: seq * 10, bytes: format!("change {seq}").into() }
 }
 
 fn entries(seqs: RangeInclusive<Seq>) -> Vec<TailEntry> {
@@ -114,6 +115,27 @@ pub async fn a_tail_answers_from_where_it_is_asked(fixture: &dyn Fixture) {
     assert_eq!(after(&*other, chat, 7).await, run(8..=10));
     assert_eq!(after(&*other, chat, 9).await, run(10..=10));
     assert_eq!(after(&*other, chat, 10).await, Tail::Run(Vec::new()));
+}
+
+pub async fn a_tail_answers_from_a_place_in_the_log(fixture: &dyn Fixture) {
+    let (cache, chat) = (fixture.open().await, chat());
+    let from = |offset| {
+        let cache = Arc::clone(&cache);
+        async move { cache.tail_from(chat, offset).await.unwrap() }
+    };
+    assert_eq!(from(0).await, Tail::Missing);
+    append(&*cache, chat, entries(5..=9)).await;
+    assert_eq!(from(50).await, run(5..=9));
+    assert_eq!(from(51).await, run(6..=9));
+    assert_eq!(from(90).await, run(9..=9));
+    assert_eq!(
+        from(91).await,
+        Tail::Missing,
+        "there may be none, and it may have come too late for the tail"
+    );
+    assert_eq!(from(49).await, Tail::Missing, "4 may stand there");
+    append(&*cache, chat, entries(1..=4)).await;
+    assert_eq!(from(0).await, run(1..=9), "there is none before the first");
 }
 
 pub async fn a_tail_that_does_not_touch_the_place_is_missing(fixture: &dyn Fixture) {
@@ -171,7 +193,7 @@ pub async fn a_tail_keeps_its_newest_entries(fixture: &dyn Fixture) {
 
 pub async fn a_tail_keeps_within_its_bytes(fixture: &dyn Fixture) {
     let (cache, chat) = (fixture.open().await, chat());
-    let large = |seq| TailEntry { seq, bytes: vec![7; TAIL_BYTES / 4].into() };
+    let large = |seq| TailEntry { seq, offset: seq * 10, bytes: vec![7; TAIL_BYTES / 4].into() };
     append(&*cache, chat, (1..=6).map(large).collect()).await;
     assert_eq!(after(&*cache, chat, 1).await, Tail::Missing);
     assert_eq!(after(&*cache, chat, 2).await, Tail::Run((3..=6).map(large).collect()));

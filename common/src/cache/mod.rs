@@ -18,7 +18,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::{
-    ids::{AppId, ChatKey, Incarnation, NodeId, Seq, SessionId, SocketId, UserKey},
+    ids::{AppId, ChatKey, Incarnation, NodeId, Offset, Seq, SessionId, SocketId, UserKey},
     time::Millis,
 };
 
@@ -46,6 +46,13 @@ pub trait Cache: Send + Sync + 'static {
     /// # Errors
     /// [`CacheError::Unavailable`].
     async fn tail_after(&self, chat: ChatKey, after: Seq) -> Result<Tail, CacheError>;
+
+    /// The changes of a chat that stand at `offset` of its partition's log or after it: one at least. [`Tail::Missing`] unless the tail
+    /// surely has the first of them: it begins with one that stands there or before, or with the chat's very first.
+    ///
+    /// # Errors
+    /// [`CacheError::Unavailable`].
+    async fn tail_from(&self, chat: ChatKey, offset: Offset) -> Result<Tail, CacheError>;
 
     /// Notes that a user has a socket. The same socket again replaces what was known of it.
     ///
@@ -102,6 +109,8 @@ pub type SharedCache = Arc<dyn Cache>;
 pub struct TailEntry {
     /// Its place in the chat.
     pub seq: Seq,
+    /// Its place in its partition's log: it grows with `seq`.
+    pub offset: Offset,
     /// The change; what it means is not known here.
     pub bytes: Bytes,
 }

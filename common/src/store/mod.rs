@@ -22,7 +22,10 @@ use uuid::Uuid;
 use title::title;
 
 use crate::{
-    ids::{AppId, ChatId, ChatKey, ClientId, MessageId, Number, Offset, Partition, Seq, SessionId, UserId},
+    ids::{
+        AppId, ChatId, ChatKey, ClientId, MessageId, Number, Offset, Partition, Seq, SessionId, UserId,
+        UserKey,
+    },
     model::{ChatKind, ChatView, Head, MemberView, Message, Page, PageRequest, Role, UserView},
     term::TermState,
     time::Millis,
@@ -172,6 +175,22 @@ pub struct Membership {
     pub chat: ChatId,
     /// How far it is, as stored.
     pub head: Head,
+    /// The position of the writer after the batch that wrote the newest change: a session that was shown everything before that has seen
+    /// it. Past every position when that is not known.
+    pub head_upto: Offset,
+    /// The change that let the user in.
+    pub joined_seq: Seq,
+    /// The position of the writer after the batch that wrote that one.
+    pub joined_upto: Offset,
+}
+
+/// A chat that a user was in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Departure {
+    /// The chat.
+    pub chat: ChatId,
+    /// The position of the writer after the batch that took the user out, or the chat away.
+    pub left_upto: Offset,
 }
 
 /// Which messages of a chat.
@@ -197,6 +216,22 @@ pub struct Slice {
 pub trait Chats: Send + Sync {
     /// The chats a user is in, with their heads.
     async fn memberships(&self, app: AppId, user: UserId) -> Result<Vec<Membership>>;
+
+    /// The same for many users (each once, at most 1,000), in no order; who is in no chat may be left out. One query.
+    async fn memberships_of(&self, users: &[UserKey]) -> Result<Vec<(UserKey, Vec<Membership>)>> {
+        let mut all = Vec::with_capacity(users.len());
+        for user in users {
+            all.push((*user, self.memberships(user.app, user.user).await?));
+        }
+        Ok(all)
+    }
+
+    /// The chats that each of these users (each once, at most 1,000) has left, was removed from, or that were deleted, in no order; with
+    /// the newest time of each. A user may be in one of them again. One query.
+    async fn departures_of(&self, users: &[UserKey]) -> Result<Vec<(UserKey, Vec<Departure>)>> {
+        let _ = users;
+        Ok(Vec::new())
+    }
 
     /// A page of a user's chats, most recent activity first: the time of the newest message, or of the chat's making. The newest
     /// message shows its `client_id` to its sender only. Deleted chats are not listed.
@@ -246,6 +281,10 @@ pub struct ChatRow {
     pub deleted: bool,
     /// Its members in order of joining.
     pub members: Vec<MemberRow>,
+    /// Of a group: the fingerprint of the request that made it ([`group_fingerprint`]).
+    pub request: Option<Fingerprint>,
+    /// How many records of its making the store has: the first, and each that brought more first members.
+    pub makings: u64,
 }
 
 /// A member as the owner knows one.
@@ -317,6 +356,29 @@ pub fn fingerprint(
         parts.push(attachment.as_bytes());
         parts.push(&[0xff]);
     }
+    crate::partition::stable_hash(&parts)
+}
+
+/// The fingerprint of a request that makes a group: its name, what it is for, who is in it besides its maker (in any order), and its first
+/// message's text.
+pub fn group_fingerprint(
+    name: Option<&str>,
+    description: Option<&str>,
+    members: &[UserId],
+    first: Option<&str>,
+) -> Fingerprint {
+    let mut members: Vec<&UserId> = members.iter().collect();
+    members.sort_unstable();
+    members.dedup();
+    let texts = [name, description, first];
+    // What is absent has a length that no text has; lengths keep two lists of texts with the same bytes apart.
+    let lengths = texts.map(|text| text.map_or(u64::MAX, |text| text.len() as u64).to_be_bytes());
+    let mut parts: Vec<&[u8]> = Vec::with_capacity(2 * texts.len() + members.len());
+    for (length, text) in lengths.iter().zip(texts) {
+        parts.push(length);
+        parts.push(text.unwrap_or_default().as_bytes());
+    }
+    parts.extend(members.into_iter().map(|member| member.as_bytes().as_slice()));
     crate::partition::stable_hash(&parts)
 }
 

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::{Fingerprint, Refused, fingerprint};
 use crate::{
-    ids::{ChatKey, ClientId, MessageId, Number, Seq, UserId},
+    ids::{ChatKey, ClientId, MessageId, Number, Offset, Seq, UserId},
     model::{ChatKind, Head, MessageKind, Role},
     time::Millis,
     wire::record::{Change, What},
@@ -57,17 +57,21 @@ pub(crate) struct Plan<'a> {
     pub(crate) roles: Vec<NewRole>,
     /// Senders have read their own messages. Only who is still a member has a mark.
     pub(crate) read: Vec<ReadMark>,
-    /// Chats that were deleted: their members no longer list them.
-    pub(crate) deleted: Vec<ChatKey>,
+    /// Chats that were deleted: their members no longer list them. With the position that the batch leads to.
+    pub(crate) deleted: Vec<(ChatKey, Offset)>,
 }
 
 #[derive(Debug)]
 pub(crate) struct ChatWrite<'a> {
     pub(crate) key: ChatKey,
     pub(crate) head: Head,
+    /// The position that the batch leads to.
+    pub(crate) head_upto: Offset,
     pub(crate) active_at: Millis,
     pub(crate) members: u64,
     pub(crate) deleted: bool,
+    /// Records of its making in this batch.
+    pub(crate) makings: u64,
     /// The new one; none leaves what is there.
     pub(crate) name: Option<&'a str>,
     pub(crate) description: Option<&'a str>,
@@ -80,6 +84,7 @@ pub(crate) struct Made {
     pub(crate) kind: ChatKind,
     pub(crate) by: UserId,
     pub(crate) at: Millis,
+    pub(crate) request: Option<Fingerprint>,
 }
 
 #[derive(Debug)]
@@ -124,6 +129,8 @@ pub(crate) struct Rewrite<'a> {
 pub(crate) struct Gone {
     pub(crate) key: ChatKey,
     pub(crate) user: UserId,
+    /// The position that the batch leads to.
+    pub(crate) left_upto: Offset,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -137,6 +144,8 @@ pub(crate) struct NewMember {
     pub(crate) place: u32,
     /// The chat's newest message then.
     pub(crate) joined_number: Number,
+    /// The position that the batch leads to.
+    pub(crate) joined_upto: Offset,
 }
 
 #[derive(Debug)]
@@ -190,13 +199,14 @@ pub(crate) fn needs(changes: &[Change]) -> Needs {
     needs
 }
 
-/// What the changes, in the order of the log, do to the rows.
+/// What the changes, in the order of the log, do to the rows; `upto` is the position that their batch leads to.
 ///
 /// # Errors
 /// [`Refused::Broken`] with the first change that does not follow.
-pub(crate) fn plan<'a>(changes: &'a [Change], known: &Known) -> Result<Plan<'a>, Refused> {
+pub(crate) fn plan<'a>(changes: &'a [Change], known: &Known, upto: Offset) -> Result<Plan<'a>, Refused> {
     let mut planner = Planner {
         known,
+        upto,
         plan: Plan::default(),
         chats: HashMap::new(),
         messages: HashMap::new(),
@@ -212,6 +222,7 @@ pub(crate) fn plan<'a>(changes: &'a [Change], known: &Known) -> Result<Plan<'a>,
 
 struct Planner<'a, 'k> {
     known: &'k Known,
+    upto: Offset,
     plan: Plan<'a>,
     /// Places in `plan.chats`.
     chats: HashMap<ChatKey, usize>,
@@ -240,7 +251,7 @@ enum Fate {
 impl<'a> Planner<'a, '_> {
     fn take(&mut self, change: &'a Change) -> Result<(), String> {
         let key = change.key();
-        if let What::Created { kind, name, description, .. } = &change.what {
+        if let What::Created { kind, name, description, request, .. } = &change.what {
             if self.chat(key).is_some() {
                 return Err("the chat is known already".to_owned());
             }
@@ -248,12 +259,14 @@ impl<'a> Planner<'a, '_> {
             self.plan.chats.push(ChatWrite {
                 key,
                 head: Head::default(),
+                head_upto: self.upto,
                 active_at: change.at,
                 members: 0,
                 deleted: false,
+                makings: 0,
                 name: name.as_deref(),
                 description: description.as_deref(),
-                made: Some(Made { kind: *kind, by: change.by, at: change.at }),
+                made: Some(Made { kind: *kind, by: change.by, at: change.at, request: *request }),
             });
         }
         let chat = self.chat(key).ok_or("the chat is not known")?;
@@ -268,6 +281,7 @@ impl<'a> Planner<'a, '_> {
         let newest = chat.head.number;
         match &change.what {
             What::Created { members, .. } | What::Members { members } => {
+                chat.makings = chat.makings.saturating_add(1);
                 for (place, (user, role)) in (0..).zip(members) {
                     self.join(change, *user, *role, place, newest)?;
                 }
@@ -285,7 +299,7 @@ impl<'a> Planner<'a, '_> {
             }
             What::Deleted => {
                 chat.deleted = true;
-                self.plan.deleted.push(key);
+                self.plan.deleted.push((key, self.upto));
             }
             What::Sent { id, number, client_id, body, kind, reply_to, attachments } => {
                 let next = newest.saturating_add(1);
@@ -347,9 +361,11 @@ impl<'a> Planner<'a, '_> {
                 self.plan.chats.push(ChatWrite {
                     key,
                     head: known.head,
+                    head_upto: self.upto,
                     active_at: known.active_at,
                     members: known.members,
                     deleted: known.deleted,
+                    makings: 0,
                     name: None,
                     description: None,
                     made: None,
@@ -383,8 +399,16 @@ impl<'a> Planner<'a, '_> {
                 return Err(format!("user {user} comes in, and is a member already"));
             }
         };
-        let member =
-            NewMember { key, user, role, joined_at: change.at, joined_seq: change.seq, place, joined_number };
+        let member = NewMember {
+            key,
+            user,
+            role,
+            joined_at: change.at,
+            joined_seq: change.seq,
+            place,
+            joined_number,
+            joined_upto: self.upto,
+        };
         self.members.insert((key, user), Fate::In { member, again });
         if let Some(chat) = self.chat(key) {
             chat.members = chat.members.saturating_add(1);
@@ -450,10 +474,10 @@ impl<'a> Planner<'a, '_> {
             match fate {
                 Fate::Never | Fate::Stays(None) => {}
                 Fate::Stays(Some(role)) => self.plan.roles.push(NewRole { key, user, role }),
-                Fate::Out => self.plan.left.push(Gone { key, user }),
+                Fate::Out => self.plan.left.push(Gone { key, user, left_upto: self.upto }),
                 Fate::In { member, again } => {
                     if again {
-                        self.plan.left.push(Gone { key, user });
+                        self.plan.left.push(Gone { key, user, left_upto: self.upto });
                     }
                     self.plan.joined.push(member);
                 }

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use self::{limits::Buckets, presence::Presence, tails::Tails};
 use super::{Cache, CacheError, Grant, LimitPolicy, LiveSession, NodeLife, Tail, TailEntry};
 use crate::{
-    ids::{AppId, ChatKey, Seq, SocketId, UserKey},
+    ids::{AppId, ChatKey, Offset, Seq, SocketId, UserKey},
     time::Millis,
 };
 
@@ -76,6 +76,10 @@ impl Cache for MemoryCache {
 
     async fn tail_after(&self, chat: ChatKey, after: Seq) -> Result<Tail, CacheError> {
         Ok(self.tails.after(chat, after))
+    }
+
+    async fn tail_from(&self, chat: ChatKey, offset: Offset) -> Result<Tail, CacheError> {
+        Ok(self.tails.from(chat, offset))
     }
 
     async fn session_opened(&self, user: UserKey, session: LiveSession) -> Result<(), CacheError> {

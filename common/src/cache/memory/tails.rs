@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 
 use crate::{
     cache::{TAIL_BYTES, TAIL_ENTRIES, Tail, TailEntry},
-    ids::{ChatKey, Seq},
+    ids::{ChatKey, Offset, Seq},
 };
 
 /// What a chat costs beside its changes: its key and places in the maps.
@@ -46,6 +46,10 @@ impl Tails {
 
     pub(super) fn after(&self, chat: ChatKey, after: Seq) -> Tail {
         self.0.get(&chat).map_or(Tail::Missing, |run| run.lock().after(after))
+    }
+
+    pub(super) fn from(&self, chat: ChatKey, offset: Offset) -> Tail {
+        self.0.get(&chat).map_or(Tail::Missing, |run| run.lock().from(offset))
     }
 
     pub(super) fn clear(&self) {
@@ -108,6 +112,16 @@ impl Run {
         Tail::Run(self.entries.iter().skip_while(|entry| entry.seq <= after).cloned().collect())
     }
 
+    fn from(&self, offset: Offset) -> Tail {
+        let (Some(first), Some(last)) = (self.entries.front(), self.entries.back()) else {
+            return Tail::Missing;
+        };
+        if last.offset < offset || (first.offset > offset && first.seq > 1) {
+            return Tail::Missing;
+        }
+        Tail::Run(self.entries.iter().skip_while(|entry| entry.offset < offset).cloned().collect())
+    }
+
     fn weight(&self) -> usize {
         RUN_OVERHEAD + self.bytes + self.entries.len() * ENTRY_OVERHEAD
     }
@@ -125,6 +139,7 @@ mod tests {
         // Sizes differ, so that both bounds are met.
         TailEntry {
             seq,
+            offset: seq,
             bytes: vec![u8::try_from(seq % 251).unwrap(); usize::try_from(seq * 37 % 9000).unwrap()].into(),
         }
     }
@@ -170,7 +185,7 @@ mod tests {
     #[test]
     fn a_change_that_is_larger_than_a_tail_leaves_none() {
         let mut run = Run::default();
-        run.append(vec![entry(1), TailEntry { seq: 2, bytes: vec![0; TAIL_BYTES + 1].into() }]);
+        run.append(vec![entry(1), TailEntry { seq: 2, offset: 2, bytes: vec![0; TAIL_BYTES + 1].into() }]);
         assert_eq!(run.after(1), Tail::Missing);
         run.append(vec![entry(3)]);
         assert_eq!(run.after(2), Tail::Run(vec![entry(3)]));
@@ -179,7 +194,7 @@ mod tests {
     #[test]
     fn the_largest_seq_there_is_does_no_harm() {
         let mut run = Run::default();
-        let last = TailEntry { seq: Seq::MAX, bytes: vec![1].into() };
+        let last = TailEntry { seq: Seq::MAX, offset: Seq::MAX, bytes: vec![1].into() };
         run.append(vec![last.clone()]);
         assert_eq!(run.after(Seq::MAX - 1), Tail::Run(vec![last]));
         assert_eq!(run.after(Seq::MAX), Tail::Run(Vec::new()));
@@ -191,7 +206,7 @@ mod tests {
     fn all_tails_together_stay_within_their_bytes_and_the_newest_stay() {
         let tails = Tails::new(1024 * 1024);
         let chat = |number: u128| ChatKey { app: AppId::DEFAULT, chat: ChatId(Uuid::from_u128(number)) };
-        let kib = |seq| TailEntry { seq, bytes: vec![0; 1024].into() };
+        let kib = |seq| TailEntry { seq, offset: seq, bytes: vec![0; 1024].into() };
         for number in 0..200 {
             for seq in 1..=50 {
                 tails.append(chat(number), vec![kib(seq)]);

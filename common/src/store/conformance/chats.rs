@@ -5,9 +5,9 @@ use super::{
     scribe::{edited, group, sent},
 };
 use crate::{
-    ids::{AppId, ChatId, ClientId, Number, UserId},
+    ids::{AppId, ChatId, ClientId, Number, UserId, UserKey},
     model::{ChatKind, ChatView, Head, MessageKind, PageRequest, Role},
-    store::{Membership, Range, SendKey, fingerprint},
+    store::{Departure, Membership, Range, SendKey, fingerprint},
     time::Millis,
     wire::record::What,
 };
@@ -39,7 +39,10 @@ pub async fn a_chat_is_seen_by_its_members_only(fixture: &dyn Fixture) {
     assert_eq!(seen.last_message.as_ref().unwrap().body, "hello");
     assert_eq!(store.chats_of(AppId::DEFAULT, ben, FIRST).await.unwrap().results, [seen]);
     let head = Head { number: 1, seq: 2 };
-    assert_eq!(store.memberships(AppId::DEFAULT, ben).await.unwrap(), [Membership { chat, head }]);
+    assert_eq!(
+        store.memberships(AppId::DEFAULT, ben).await.unwrap(),
+        [Membership { chat, head, head_upto: 2, joined_seq: 1, joined_upto: 1 }]
+    );
     assert!(store.is_member(key, ben).await.unwrap());
 
     assert_eq!(store.chat_view(key, eve).await.unwrap(), None);
@@ -216,6 +219,62 @@ pub async fn a_deleted_chat_is_listed_nowhere_and_still_known(fixture: &dyn Fixt
         vec![scribe.change(short, ana, group(None, &[ana, ben])), scribe.change(short, ana, What::Deleted)];
     scribe.write(batch).await;
     assert_eq!(scribe.store.memberships(AppId::DEFAULT, ben).await.unwrap().len(), 1);
+}
+
+pub async fn what_a_user_is_in_and_has_left_is_told_with_its_place_in_the_log(fixture: &dyn Fixture) {
+    let mut scribe = Scribe::new(fixture.open().await);
+    let (ana, ben, eve) = (scribe.user("Ana").await, scribe.user("Ben").await, scribe.user("Eve").await);
+    let key = |user| UserKey { app: AppId::DEFAULT, user };
+    // The first batch leads to position 1, and each further one to the next.
+    let first = scribe.group(Some("first"), &[ana, ben]).await;
+    let second = scribe.group(Some("second"), &[ana, ben]).await;
+    scribe.does(first, ana, What::Joined { user: eve, role: Role::Member }).await;
+    scribe.say(first, ana, "hello").await;
+    scribe.does(first, ana, What::Left { user: ben, heir: None }).await;
+
+    let store = scribe.store.clone();
+    let memberships = || async {
+        let mut found = store.memberships_of(&[key(ana), key(ben), key(eve)]).await.unwrap();
+        found.sort_by_key(|(user, _)| *user);
+        found.iter_mut().for_each(|(_, chats)| chats.sort_by_key(|membership| membership.joined_upto));
+        found.into_iter().collect::<std::collections::HashMap<_, _>>()
+    };
+    let head = Head { number: 1, seq: 4 };
+    let in_first = Membership { chat: first, head, head_upto: 5, joined_seq: 1, joined_upto: 1 };
+    let in_second = Membership {
+        chat: second,
+        head: Head { number: 0, seq: 1 },
+        head_upto: 2,
+        joined_seq: 1,
+        joined_upto: 2,
+    };
+    let found = memberships().await;
+    assert_eq!(found[&key(ana)], [in_first, in_second]);
+    assert_eq!(found[&key(ben)], [in_second]);
+    assert_eq!(found[&key(eve)], [Membership { joined_seq: 2, joined_upto: 3, ..in_first }]);
+    assert_eq!(store.memberships(AppId::DEFAULT, eve).await.unwrap(), found[&key(eve)]);
+
+    let departures = |user| {
+        let store = store.clone();
+        async move {
+            let found = store.departures_of(&[key(user)]).await.unwrap();
+            found.into_iter().flat_map(|(_, chats)| chats).collect::<Vec<_>>()
+        }
+    };
+    assert_eq!(departures(ben).await, [Departure { chat: first, left_upto: 5 }]);
+    assert_eq!(departures(ana).await, []);
+    scribe.does(first, ana, What::Joined { user: ben, role: Role::Member }).await;
+    scribe.does(first, ana, What::Left { user: ben, heir: None }).await;
+    scribe.does(second, ana, What::Deleted).await;
+    let mut left = departures(ben).await;
+    left.sort_by_key(|departure| departure.left_upto);
+    assert_eq!(
+        left,
+        [Departure { chat: first, left_upto: 7 }, Departure { chat: second, left_upto: 8 }],
+        "the newest time, and a chat that was deleted"
+    );
+    assert_eq!(departures(ana).await, [Departure { chat: second, left_upto: 8 }]);
+    assert!(store.memberships_of(&[]).await.unwrap().is_empty());
 }
 
 pub async fn history_reads_both_ways_to_the_ends(fixture: &dyn Fixture) {

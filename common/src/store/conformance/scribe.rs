@@ -122,7 +122,8 @@ impl Scribe {
     pub async fn direct(&mut self, one: UserId, other: UserId) -> ChatId {
         let chat = ChatId::direct(self.app, one, other);
         let members = vec![(one, Role::Member), (other, Role::Member)];
-        let what = What::Created { kind: ChatKind::Direct, name: None, description: None, members };
+        let what =
+            What::Created { kind: ChatKind::Direct, name: None, description: None, members, request: None };
         let change = self.change(chat, one, what);
         self.write(vec![change]).await;
         chat
@@ -158,7 +159,13 @@ pub(super) fn person(name: &str) -> User {
 pub(super) fn group(name: Option<&str>, members: &[UserId]) -> What {
     let role = |place: usize| if place == 0 { Role::Owner } else { Role::Member };
     let members = members.iter().enumerate().map(|(place, user)| (*user, role(place))).collect();
-    What::Created { kind: ChatKind::Group, name: name.map(str::to_owned), description: None, members }
+    What::Created {
+        kind: ChatKind::Group,
+        name: name.map(str::to_owned),
+        description: None,
+        members,
+        request: None,
+    }
 }
 
 pub(super) fn sent(number: Number, body: &str, client_id: Option<&str>) -> What {

@@ -6,12 +6,12 @@ use sqlx::{Row, SqliteConnection, sqlite::SqliteRow};
 use super::{
     Sqlite,
     fault::bounded,
-    value::{int, kind, message, role, unsigned},
+    value::{int, kind, list, message, role, unsigned},
 };
 use crate::{
-    ids::{AppId, ChatKey, MessageId, Number, UserId},
+    ids::{AppId, ChatKey, MessageId, Number, UserId, UserKey},
     model::{ChatKind, ChatView, Head, MemberView, Message, Page, PageRequest, limits::MEMBERS_SHOWN},
-    store::{Chats, Membership, Range, Result, Slice, title},
+    store::{Chats, Departure, Membership, Range, Result, Slice, title},
 };
 
 /// What of a chat and of the caller's membership makes a view.
@@ -27,7 +27,7 @@ impl Chats for Sqlite {
     async fn memberships(&self, app: AppId, user: UserId) -> Result<Vec<Membership>> {
         bounded(async {
             let rows = sqlx::query(
-                "SELECT c.chat, c.head_number, c.head_seq
+                "SELECT c.chat, c.head_number, c.head_seq, c.head_upto, s.joined_seq, s.joined_upto
                  FROM memberships s CROSS JOIN chats c ON c.app = s.app AND c.chat = s.chat
                  WHERE s.app = ? AND s.user = ?",
             )
@@ -35,7 +35,40 @@ impl Chats for Sqlite {
             .bind(user)
             .fetch_all(&self.readers)
             .await?;
-            rows.iter().map(|row| Ok(Membership { chat: row.try_get("chat")?, head: head(row)? })).collect()
+            rows.iter().map(membership).collect()
+        })
+        .await
+    }
+
+    async fn memberships_of(&self, users: &[UserKey]) -> Result<Vec<(UserKey, Vec<Membership>)>> {
+        bounded(async {
+            let rows = sqlx::query(
+                "SELECT s.app, s.user, c.chat, c.head_number, c.head_seq, c.head_upto, s.joined_seq, s.joined_upto
+                 FROM json_each(?) k
+                 CROSS JOIN memberships s ON s.app = unhex(k.value ->> 0) AND s.user = unhex(k.value ->> 1)
+                 CROSS JOIN chats c ON c.app = s.app AND c.chat = s.chat",
+            )
+            .bind(list(users.iter().map(|user| (user.app, user.user))))
+            .fetch_all(&self.readers)
+            .await?;
+            by_user(&rows, membership)
+        })
+        .await
+    }
+
+    async fn departures_of(&self, users: &[UserKey]) -> Result<Vec<(UserKey, Vec<Departure>)>> {
+        bounded(async {
+            let rows = sqlx::query(
+                "SELECT d.app, d.user, d.chat, d.left_upto
+                 FROM json_each(?) k
+                 CROSS JOIN departures d ON d.app = unhex(k.value ->> 0) AND d.user = unhex(k.value ->> 1)",
+            )
+            .bind(list(users.iter().map(|user| (user.app, user.user))))
+            .fetch_all(&self.readers)
+            .await?;
+            by_user(&rows, |row| {
+                Ok(Departure { chat: row.try_get("chat")?, left_upto: unsigned(row, "left_upto")? })
+            })
         })
         .await
     }
@@ -181,6 +214,32 @@ impl Chats for Sqlite {
         })
         .await
     }
+}
+
+fn membership(row: &SqliteRow) -> sqlx::Result<Membership> {
+    Ok(Membership {
+        chat: row.try_get("chat")?,
+        head: head(row)?,
+        head_upto: unsigned(row, "head_upto")?,
+        joined_seq: unsigned(row, "joined_seq")?,
+        joined_upto: unsigned(row, "joined_upto")?,
+    })
+}
+
+/// Rows of several users, those of one after each other.
+fn by_user<T>(
+    rows: &[SqliteRow],
+    read: impl Fn(&SqliteRow) -> sqlx::Result<T>,
+) -> sqlx::Result<Vec<(UserKey, Vec<T>)>> {
+    let mut all: Vec<(UserKey, Vec<T>)> = Vec::new();
+    for row in rows {
+        let user = UserKey { app: row.try_get("app")?, user: row.try_get("user")? };
+        match all.last_mut().filter(|(last, _)| *last == user) {
+            Some((_, of_user)) => of_user.push(read(row)?),
+            None => all.push((user, vec![read(row)?])),
+        }
+    }
+    Ok(all)
 }
 
 fn head(row: &SqliteRow) -> sqlx::Result<Head> {

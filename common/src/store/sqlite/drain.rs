@@ -66,7 +66,7 @@ impl Drain for Sqlite {
 async fn apply(connection: &mut SqliteConnection, batch: &PartitionBatch) -> Result<(), Stop> {
     advance(connection, batch).await?;
     let known = read(connection, &plan::needs(&batch.changes)).await?;
-    let plan = plan::plan(&batch.changes, &known).map_err(Stop::Refused)?;
+    let plan = plan::plan(&batch.changes, &known, batch.next.offset).map_err(Stop::Refused)?;
     write::plan(connection, &plan).await?;
     write::dead_letters(connection, batch.partition, batch.next.log, &batch.dead).await?;
     Ok(())

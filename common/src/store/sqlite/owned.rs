@@ -25,7 +25,8 @@ impl Owned for Sqlite {
             let keys = list(chats);
             let mut instant = self.readers.begin().await?;
             let rows = sqlx::query(
-                "SELECT c.app, c.chat, c.kind, c.name, c.description, c.created_by, c.head_number, c.head_seq, c.deleted
+                "SELECT c.app, c.chat, c.kind, c.name, c.description, c.created_by, c.head_number, c.head_seq, c.deleted,
+                        c.request, c.makings
                  FROM json_each(?) k
                  CROSS JOIN chats c ON c.app = unhex(k.value ->> 0) AND c.chat = unhex(k.value ->> 1)",
             )
@@ -100,6 +101,8 @@ fn chat(row: &SqliteRow) -> sqlx::Result<ChatRow> {
         head: Head { number: unsigned(row, "head_number")?, seq: unsigned(row, "head_seq")? },
         deleted: row.try_get("deleted")?,
         members: Vec::new(),
+        request: row.try_get::<Option<i64>, _>("request")?.map(i64::cast_unsigned),
+        makings: unsigned(row, "makings")?,
     })
 }
 

@@ -12,7 +12,11 @@ use crate::{
 };
 
 /// The steps, oldest first.
-const STEPS: &[&str] = &[include_str!("schema/0001_start.sql")];
+const STEPS: &[&str] = &[
+    include_str!("schema/0001_start.sql"),
+    include_str!("schema/0002_resume.sql"),
+    include_str!("schema/0003_group_requests.sql"),
+];
 
 /// Bytes of a secret that signs tokens: as many as HS256's hash has (RFC 7518, section 3.2).
 const SECRET_BYTES: usize = 32;

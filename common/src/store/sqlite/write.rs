@@ -10,7 +10,7 @@ use super::{
     value::{Values, attachments, int},
 };
 use crate::{
-    ids::{AppId, ChatKey, Partition, Seq},
+    ids::{AppId, ChatKey, Offset, Partition, Seq},
     store::{
         DeadLetter, Refused,
         plan::{ChatWrite, Gone, NewMember, NewMessage, NewRole, Plan, ReadMark, Rewrite},
@@ -56,8 +56,8 @@ pub(super) async fn plan(connection: &mut SqliteConnection, plan: &Plan<'_>) -> 
         role(connection, promoted).await?;
     }
     rows(connection, &plan.read).await?;
-    for chat in &plan.deleted {
-        unlisted(connection, *chat).await?;
+    for (chat, upto) in &plan.deleted {
+        unlisted(connection, *chat, *upto).await?;
     }
     Ok(())
 }
@@ -169,9 +169,9 @@ async fn numbered<'a>(
 
 impl Row for Numbered<'_> {
     const HEAD: &'static str = "INSERT INTO chats
-        (app, chat, head_number, head_seq, active_at, members, deleted, name, description,
-         number, kind, created_by, created_at) VALUES ";
-    const ROW: &'static str = "(?,?,?,?,?,?,?,?,?,?,?,?,?)";
+        (app, chat, head_number, head_seq, head_upto, active_at, members, deleted, makings, name, description,
+         number, kind, created_by, created_at, request) VALUES ";
+    const ROW: &'static str = "(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)";
     const TAIL: &'static str = "";
 
     fn put(&self, values: &mut Values) {
@@ -181,6 +181,7 @@ impl Row for Numbered<'_> {
         values.put(chat.made.map(|made| kind_word(made.kind)));
         values.put(chat.made.map(|made| made.by));
         values.put(chat.made.map(|made| made.at));
+        values.put(chat.made.and_then(|made| made.request).map(u64::cast_signed));
     }
 
     fn origin(&self) -> (ChatKey, Seq) {
@@ -190,19 +191,21 @@ impl Row for Numbered<'_> {
 
 impl Row for ChatWrite<'_> {
     const HEAD: &'static str =
-        "UPDATE chats SET head_number = w.column3, head_seq = w.column4, active_at = w.column5,
-        members = w.column6, deleted = w.column7, name = coalesce(w.column8, name),
-        description = coalesce(w.column9, description) FROM (VALUES ";
-    const ROW: &'static str = "(?,?,?,?,?,?,?,?,?)";
+        "UPDATE chats SET head_number = w.column3, head_seq = w.column4, head_upto = w.column5,
+        active_at = w.column6, members = w.column7, deleted = w.column8, makings = makings + w.column9,
+        name = coalesce(w.column10, name), description = coalesce(w.column11, description) FROM (VALUES ";
+    const ROW: &'static str = "(?,?,?,?,?,?,?,?,?,?,?)";
     const TAIL: &'static str = ") AS w WHERE chats.app = w.column1 AND chats.chat = w.column2";
 
     fn put(&self, values: &mut Values) {
         values.put_key(self.key);
         values.put(int(self.head.number));
         values.put(int(self.head.seq));
+        values.put(int(self.head_upto));
         values.put(self.active_at);
         values.put(int(self.members));
         values.put(self.deleted);
+        values.put(int(self.makings));
         values.put(self.name);
         values.put(self.description);
     }
@@ -283,9 +286,8 @@ impl Row for InChat<'_> {
 struct OfUser<'a>(&'a NewMember);
 
 impl Row for OfUser<'_> {
-    const HEAD: &'static str =
-        "INSERT INTO memberships (app, user, chat, joined_number, read_number) VALUES ";
-    const ROW: &'static str = "(?,?,?,?,0)";
+    const HEAD: &'static str = "INSERT INTO memberships (app, user, chat, joined_number, read_number, joined_seq, joined_upto) VALUES ";
+    const ROW: &'static str = "(?,?,?,?,0,?,?)";
     const TAIL: &'static str = "";
 
     fn put(&self, values: &mut Values) {
@@ -294,6 +296,8 @@ impl Row for OfUser<'_> {
         values.put(member.user);
         values.put(member.key.chat);
         values.put(int(member.joined_number));
+        values.put(int(member.joined_seq));
+        values.put(int(member.joined_upto));
     }
 
     fn origin(&self) -> (ChatKey, Seq) {
@@ -350,6 +354,13 @@ async fn left(connection: &mut SqliteConnection, gone: &Gone) -> sqlx::Result<()
         .bind(gone.key.app)
         .bind(gone.user)
         .bind(gone.key.chat)
+        .execute(&mut *connection)
+        .await?;
+    sqlx::query("INSERT OR REPLACE INTO departures (app, user, chat, left_upto) VALUES (?, ?, ?, ?)")
+        .bind(gone.key.app)
+        .bind(gone.user)
+        .bind(gone.key.chat)
+        .bind(int(gone.left_upto))
         .execute(connection)
         .await?;
     Ok(())
@@ -366,7 +377,16 @@ async fn role(connection: &mut SqliteConnection, promoted: &NewRole) -> sqlx::Re
     Ok(())
 }
 
-async fn unlisted(connection: &mut SqliteConnection, chat: ChatKey) -> sqlx::Result<()> {
+async fn unlisted(connection: &mut SqliteConnection, chat: ChatKey, upto: Offset) -> sqlx::Result<()> {
+    sqlx::query(
+        "INSERT OR REPLACE INTO departures (app, user, chat, left_upto)
+         SELECT app, user, chat, ?3 FROM members WHERE app = ?1 AND chat = ?2",
+    )
+    .bind(chat.app)
+    .bind(chat.chat)
+    .bind(int(upto))
+    .execute(&mut *connection)
+    .await?;
     sqlx::query(
         "DELETE FROM memberships WHERE app = ?1 AND chat = ?2
          AND user IN (SELECT user FROM members WHERE app = ?1 AND chat = ?2)",
