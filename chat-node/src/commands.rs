@@ -6,7 +6,7 @@
 use std::{collections::HashSet, sync::Arc};
 
 use common::{
-    ids::{ChatId, ChatKey, ClientId, Number, Seq, UserId},
+    ids::{ChatId, ChatKey, ClientId, MessageId, Number, Seq, UserId},
     model::{ChatView, MemberView, Message, MessageKind, Page, PageRequest, limits},
     problem::Problem,
     store::SharedStore,
@@ -95,7 +95,12 @@ impl Commands {
     ///
     /// # Errors
     /// The owner's refusals, `not_found` to who is not in the chat, `id_conflict`, `retry_later`, `unknown`.
-    pub async fn send(&self, caller: &Caller, chat: ChatId, draft: Draft) -> Result<Written, Problem> {
+    pub async fn send(&self, caller: &Caller, chat: ChatId, mut draft: Draft) -> Result<Written, Problem> {
+        // Asking the owner again after a break must not write it twice, so it needs a name even when its client gave it none.
+        let named = draft.client_id.is_some();
+        if !named {
+            draft.client_id = ClientId::new(&MessageId::random().to_string()).ok();
+        }
         let answer = self.ask(caller, chat, false, Ask::Send(vec![draft.clone()])).await;
         let sent = match answer {
             Answer::Sent(mut outcomes) => match outcomes.pop() {
@@ -105,7 +110,10 @@ impl Commands {
             },
             other => return Err(undone(other)),
         };
-        let repeat = sent.repeat;
+        if !named {
+            draft.client_id = None;
+        }
+        let repeat = named && sent.repeat;
         Ok(Written { message: written(caller, chat, draft, sent), repeat })
     }
 
@@ -148,10 +156,11 @@ impl Commands {
         self.opened(caller, chat, answer).await
     }
 
-    /// Makes a group. Under an idempotency key it is made once, however often this is asked.
+    /// Makes a group. Under an idempotency key it is made once, however often this is asked; what an earlier try left undone is done.
     ///
     /// # Errors
-    /// `invalid` with the fields, `too_large`, `retry_later`, `unknown`.
+    /// `invalid` with the fields, `too_large`, `id_conflict` (another group, or another text for it, under the same key), `retry_later`,
+    /// `unknown`.
     pub async fn create_group(
         &self,
         caller: &Caller,
@@ -180,13 +189,15 @@ impl Commands {
         self.members_exist(caller, &members).await?;
         members.retain(|member| *member != caller.user);
 
-        let first = first
-            .map(|body| self.draft(body, MessageKind::Text, None, None, Vec::new(), key.is_some()))
-            .transpose()?;
         let chat = match key {
             Some(key) => ChatId::keyed(caller.app, caller.user, key.as_str()),
             None => ChatId::random(),
         };
+        // Named after the chat, so that a try that goes on where another broke off knows whether it is there; and not after the
+        // key, which the caller may use in the chat as well.
+        let name = ClientId::new(&format!("first-{chat}")).ok();
+        let first =
+            first.map(|body| self.draft(body, MessageKind::Text, name, None, Vec::new(), true)).transpose()?;
         let ask = Ask::CreateGroup { name, description, members, first };
         let answer = self.ask(caller, chat, key.is_some(), ask).await;
         let opened = self.opened(caller, chat, answer).await?;
@@ -232,7 +243,7 @@ impl Commands {
         checks.done()?;
         let ask = Ask::Update { name: name.clone(), description: description.clone() };
         let seq = self.change(caller, chat, ask).await?;
-        let mut view = self.chat(caller, chat).await?;
+        let mut view = self.chat(caller, chat).await.map_err(after_writing)?;
         // A new name is answered when the log has it: the store may follow a moment later.
         if view.seq < seq {
             if let Some(name) = name {
@@ -307,7 +318,9 @@ impl Commands {
     async fn opened(&self, caller: &Caller, chat: ChatId, answer: Answer) -> Result<Opened, Problem> {
         match answer {
             // The store has it: that is when the owner answers.
-            Answer::Created { made, .. } => Ok(Opened { chat: self.chat(caller, chat).await?, made }),
+            Answer::Created { made, .. } => {
+                Ok(Opened { chat: self.chat(caller, chat).await.map_err(after_writing)?, made })
+            }
             other => Err(undone(other)),
         }
     }
@@ -331,6 +344,15 @@ impl Commands {
             checks.done()?;
         }
         Ok(())
+    }
+}
+
+/// What was asked is done, and only how it stands now could not be read: that is not "surely not stored".
+pub(crate) fn after_writing(problem: Problem) -> Problem {
+    if problem.code == ErrorCode::RetryLater {
+        Problem::new(ErrorCode::Unknown, "it is done, but how it stands now cannot be read at the moment")
+    } else {
+        problem
     }
 }
 

@@ -103,6 +103,8 @@ impl Forward {
                         surely_not &= request.ask.reads();
                         request.retry = true;
                     }
+                    // Refused for now, but an attempt before may have been stored: asked again under its name.
+                    RemoteAnswer::Answer(answer) if !surely_not && for_now(&answer) => {}
                     RemoteAnswer::Answer(answer) => return answer,
                 }
             }
@@ -128,10 +130,18 @@ impl Forward {
             return inner.remote.ask(partition, deadline, left, pack(request)).await;
         }
         let Some(owners) = inner.owners.get() else { return RemoteAnswer::Undeliverable };
-        match tokio::time::timeout(left, owners.handle(partition, request.clone(), deadline)).await {
-            Ok(answer) => RemoteAnswer::Answer(answer),
-            Err(_) => RemoteAnswer::Broken,
-        }
+        RemoteAnswer::Answer(owners.handle(partition, request.clone(), deadline, left).await)
+    }
+}
+
+/// Whether the answer says that it was not done, for now.
+fn for_now(answer: &Answer) -> bool {
+    match answer {
+        Answer::Refused(refusal) => refusal.code.temporary(),
+        Answer::Sent(outcomes) => outcomes
+            .iter()
+            .any(|outcome| matches!(outcome, Err(refusal) if refusal.code == ErrorCode::RetryLater)),
+        _ => false,
     }
 }
 

@@ -25,6 +25,7 @@ use crate::{
     attempts::{AttemptLimits, Attempts},
     auth::unauthenticated,
     check::Checks,
+    commands::after_writing,
     control::Clock,
     passwords::{BadCost, PasswordCost, Passwords},
 };
@@ -228,7 +229,8 @@ impl Identity {
     /// `not_found` when there is no such one (any more), `retry_later`.
     pub async fn end(&self, caller: &Caller, session: SessionId) -> Result<(), Problem> {
         let mut news = self.parts.revocations.subscribe();
-        if !self.parts.store.end_sign_in(caller.app, caller.user, session).await? {
+        let ended = self.parts.store.end_sign_in(caller.app, caller.user, session).await;
+        if !ended.map_err(|error| after_writing(error.into()))? {
             return Err(Problem::not_found("session"));
         }
         self.parts.revocations.hint();

@@ -34,10 +34,12 @@ use crate::{
     socket::{self, SocketConfig, SocketDeps, SocketMetrics},
 };
 
-/// How long everything may take to end once it is asked to.
-const GRACE: Duration = Duration::from_secs(5);
-/// How long requests that are under way may take then; sockets are told at once.
-const REQUESTS: Duration = Duration::from_secs(2);
+/// How long sockets and requests may take to end once the node is asked to; sockets are told at once.
+const DOORS: Duration = Duration::from_secs(3);
+/// How long what owners have appended may take to settle after that; they give themselves 2 s.
+const OWNING: Duration = Duration::from_secs(3);
+/// How long the last frames to the dispatchers may take; the links give themselves 1 s.
+const LINKS: Duration = Duration::from_secs(2);
 
 /// What an operator may choose.
 #[derive(Clone, Debug)]
@@ -115,14 +117,16 @@ pub async fn run(
     shutdown: Shutdown,
 ) -> Result<(), RunError> {
     let registry = Registry::new();
-    let (soft, tasks) = (shutdown.soft(), TaskTracker::new());
+    // Three stops, one after the other: what clients reach, what decides, what links.
+    let (doors, owning, linking) = (shutdown.child(), Shutdown::new(), Shutdown::new());
+    let (soft, tasks) = (doors.soft(), TaskTracker::new());
     let metrics = SocketMetrics::new(&registry)?;
 
     // What every request needs.
     let keys = token::load(&engines.store, &soft).await;
     let (tokens, tickets) = keys.ok_or(RunError::StoppedEarly)?;
     let revocations = Revocations::load(engines.store.clone(), &soft).await.ok_or(RunError::StoppedEarly)?;
-    tasks.spawn(revocations.clone().run(soft.clone()));
+    doors.spawn("revocations", revocations.clone().run(soft.clone()));
 
     // The way to the dispatchers, and through them to every owner.
     let (links, events) = listeners
@@ -170,12 +174,11 @@ pub async fn run(
             planted: config.planted,
         },
         &registry,
-        &tasks,
-        &soft,
+        &owning,
     )?;
     forward.answer_locally(owners.clone());
     let receiver: Arc<dyn Receiver> = Arc::new(deliver.clone());
-    control.start(events, &owners, &receiver, &tasks, &soft);
+    control.start(events, &owners, &receiver, &linking);
 
     // The doors.
     let commands = Commands::new(asking, engines.store.clone());
@@ -216,18 +219,30 @@ pub async fn run(
         sockets,
         config: config.socket,
     });
-    let limits = ListenLimits { grace: REQUESTS, ..ListenLimits::default() };
+    let limits = ListenLimits { grace: DOORS, ..ListenLimits::default() };
     let serving = listen::serve(listeners.http, rest.merge(socket), limits, soft.clone());
-    let http = tasks.clone();
-    shutdown.spawn_critical("node HTTP", async move {
+    doors.spawn_critical("node HTTP", async move {
         serving.await;
-        // Sockets, owners and links end by the same token; they are waited for here, so that all counts as one.
-        http.close();
-        http.wait().await;
         Ok::<(), std::convert::Infallible>(())
     });
-    shutdown.wait(GRACE).await?;
-    // Dropped last: with it every link is closed.
+
+    // Until it is asked to stop, or a part dies; then from the outside in, so that whatever is begun still finds what it needs.
+    tokio::select! {
+        () = soft.cancelled() => {}
+        () = owning.soft().cancelled_owned() => {}
+        () = linking.soft().cancelled_owned() => {}
+    }
+    doors.stop();
+    tasks.close();
+    let doors = doors.wait(DOORS).await;
+    let sockets = tokio::time::timeout(DOORS, tasks.wait()).await;
+    if sockets.is_err() {
+        tracing::warn!(left = tasks.len(), "sockets that did not end in time are dropped");
+    }
+    owning.stop();
+    let owning = owning.wait(OWNING).await;
+    linking.stop();
+    let linking = linking.wait(LINKS).await;
     listeners.links.close().await;
-    Ok(())
+    Ok(doors.and(owning).and(linking)?)
 }

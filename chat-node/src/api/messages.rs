@@ -15,6 +15,7 @@ use super::{
     extract::{IdempotencyKey, InChat, Json, One, Two},
     query::Which,
 };
+use crate::commands::after_writing;
 
 pub(super) fn routes() -> Router<Api> {
     Router::new()
@@ -117,7 +118,7 @@ async fn edit(
     Json(NewBody { body }): Json<NewBody>,
 ) -> Result<impl IntoResponse, Problem> {
     api.commands.edit(&caller, chat, number, body).await?;
-    Ok(Answer(api.commands.message(&caller, chat, number).await?))
+    Ok(Answer(api.commands.message(&caller, chat, number).await.map_err(after_writing)?))
 }
 
 async fn delete(

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use common::{
     ids::{Incarnation, NodeId, Partition},
     link::{Event, Events},
+    shutdown::Shutdown,
     time::Millis,
     wire::{
         codec::{pack, unpack},
@@ -22,7 +23,6 @@ use tokio::{
     sync::Semaphore,
     time::{Instant, MissedTickBehavior},
 };
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{Control, Line, Receiver, RemoteAnswer};
 use crate::owner::Owners;
@@ -39,8 +39,7 @@ pub(super) struct LinkTask {
     index: usize,
     owners: Owners,
     receiver: Arc<dyn Receiver>,
-    tasks: TaskTracker,
-    shutdown: CancellationToken,
+    shutdown: Shutdown,
     requests: Arc<Semaphore>,
     granted: Duration,
     beat: u64,
@@ -58,15 +57,13 @@ impl LinkTask {
         index: usize,
         owners: Owners,
         receiver: Arc<dyn Receiver>,
-        tasks: TaskTracker,
-        shutdown: CancellationToken,
+        shutdown: Shutdown,
     ) -> Self {
         Self {
             control,
             index,
             owners,
             receiver,
-            tasks,
             shutdown,
             requests: Arc::new(Semaphore::new(REQUESTS)),
             granted: 3 * HEARTBEAT,
@@ -84,7 +81,7 @@ impl LinkTask {
     pub(super) async fn run(mut self, mut events: Events) {
         let mut heartbeat = tokio::time::interval(HEARTBEAT);
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let shutdown = self.shutdown.clone();
+        let shutdown = self.shutdown.soft();
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => break,
@@ -267,9 +264,12 @@ impl LinkTask {
             return;
         };
         let (owners, index) = (self.owners.clone(), self.index);
-        self.tasks.spawn(async move {
+        self.shutdown.spawn("a request of another node", async move {
             let answer = match unpack::<OwnerRequest>("owner request", &asked.body) {
-                Ok(request) => owners.handle(asked.partition, request, asked.deadline).await,
+                Ok(request) => {
+                    let wait = asked.deadline.since(control.clock().now());
+                    owners.handle(asked.partition, request, asked.deadline, wait).await
+                },
                 Err(error) => {
                     tracing::error!(%error, from = %asked.from, "a node asks what cannot be read");
                     Answer::Refused(Refusal::new(ErrorCode::Internal, "the request cannot be read"))

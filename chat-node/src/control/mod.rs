@@ -23,13 +23,13 @@ use bytes::Bytes;
 use common::{
     ids::{Incarnation, NodeId},
     link::{Events, Link, SendError},
+    shutdown::Shutdown,
     wire::{
         codec::pack,
         peer::{Live, NodeToDispatcher, Placement, Topic},
     },
 };
 use tokio::sync::watch;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use self::{
     interest::{Interest, InterestTimeout},
@@ -130,8 +130,7 @@ impl Control {
         events: Vec<Events>,
         owners: &Owners,
         receiver: &Arc<dyn Receiver>,
-        tasks: &TaskTracker,
-        shutdown: &CancellationToken,
+        shutdown: &Shutdown,
     ) {
         for (index, events) in events.into_iter().enumerate() {
             let task = link::LinkTask::new(
@@ -139,10 +138,9 @@ impl Control {
                 index,
                 owners.clone(),
                 Arc::clone(receiver),
-                tasks.clone(),
                 shutdown.clone(),
             );
-            tasks.spawn(task.run(events));
+            shutdown.spawn("a dispatcher's link", task.run(events));
         }
     }
 

@@ -77,6 +77,10 @@ pub(super) struct Chat {
     pub(super) description: Option<String>,
     pub(super) created_by: UserId,
     pub(super) deleted: bool,
+    /// Of a group: the fingerprint of the request that made it.
+    pub(super) request: Option<Fingerprint>,
+    /// Records of its making that are in: the first, and each that brought more first members.
+    pub(super) makings: usize,
     /// Members as decided, confirmed or not.
     pub(super) members: HashMap<UserId, Member>,
     joined: u64,
@@ -103,13 +107,15 @@ pub(super) struct Chat {
 impl Chat {
     /// A chat as its first change makes it.
     pub(super) fn begin(change: &Change, now: Instant) -> Option<Self> {
-        let What::Created { kind, name, description, .. } = &change.what else { return None };
+        let What::Created { kind, name, description, request, .. } = &change.what else { return None };
         Some(Self {
             kind: *kind,
             name: name.clone(),
             description: description.clone(),
             created_by: change.by,
             deleted: false,
+            request: *request,
+            makings: 0,
             members: HashMap::new(),
             joined: 0,
             head: Head::default(),
@@ -139,6 +145,8 @@ impl Chat {
             description: row.description,
             created_by: row.created_by,
             deleted: row.deleted,
+            request: row.request,
+            makings: usize::try_from(row.makings).unwrap_or(usize::MAX),
             joined: members.len() as u64,
             members,
             head: row.head,
@@ -167,6 +175,7 @@ impl Chat {
         }
         match &change.what {
             What::Created { members, .. } | What::Members { members } => {
+                self.makings = self.makings.saturating_add(1);
                 for (user, role) in members {
                     self.admit(*user, *role, change.seq);
                 }
@@ -289,7 +298,7 @@ impl Chat {
     }
 
     /// The confirmed changes that the store may lack, oldest first.
-    pub(super) fn undrained(&self, drained: Offset) -> impl Iterator<Item = &Kept> {
+    pub(super) fn undrained(&self, drained: Offset) -> impl DoubleEndedIterator<Item = &Kept> {
         let confirmed = self.confirmed.seq;
         self.kept.iter().filter(move |kept| kept.offset >= drained && kept.change.seq <= confirmed)
     }

@@ -5,10 +5,10 @@ use std::collections::HashMap;
 
 use common::{
     ids::ChatKey,
+    shutdown::Shutdown,
     store::{ChatRow, Found, SendKey, SharedStore, StoreError},
 };
 use tokio::sync::{mpsc, oneshot};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// Questions in one query: the engines bind at most 32,766 variables, and three name a send.
 const TOGETHER: usize = 500;
@@ -25,15 +25,13 @@ pub(super) struct Lookup {
 }
 
 impl Lookup {
-    pub(super) fn start(store: SharedStore, tasks: &TaskTracker, shutdown: CancellationToken) -> Self {
+    pub(super) fn start(store: SharedStore, shutdown: &Shutdown) -> Self {
         let (chats, asked_chats) = mpsc::channel(WAITING);
         let (sends, asked_sends) = mpsc::channel(WAITING);
         let (load, find) = (load(store.clone(), asked_chats), find(store, asked_sends));
-        tasks.spawn(async move {
-            tokio::select! {
-                () = shutdown.cancelled() => {}
-                ((), ()) = async { tokio::join!(load, find) } => {}
-            }
+        // It ends with the last asker.
+        shutdown.spawn("owner's questions to the store", async move {
+            tokio::join!(load, find);
         });
         Self { chats, sends }
     }

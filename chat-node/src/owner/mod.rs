@@ -23,6 +23,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use common::{
     ids::{Incarnation, NodeId, Partition},
     log::SharedLog,
+    shutdown::Shutdown,
     store::SharedStore,
     time::Millis,
     wire::{
@@ -33,7 +34,6 @@ use common::{
 };
 use prometheus::{IntCounter, IntCounterVec, Opts, Registry};
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{lookup::Lookup, queue::Job, stored::Stored};
 use crate::control::{Clock, Lease};
@@ -156,13 +156,12 @@ impl Owners {
     pub fn start(
         deps: OwnerDeps,
         registry: &Registry,
-        tasks: &TaskTracker,
-        shutdown: &CancellationToken,
+        shutdown: &Shutdown,
     ) -> Result<Self, prometheus::Error> {
         let partitions = deps.log.partitions();
         let context = Arc::new(Context {
-            stored: Stored::start(deps.store.clone(), tasks, shutdown.clone()),
-            lookup: Lookup::start(deps.store.clone(), tasks, shutdown.clone()),
+            stored: Stored::start(deps.store.clone(), shutdown),
+            lookup: Lookup::start(deps.store.clone(), shutdown),
             metrics: Metrics::new(registry)?,
             node: deps.node,
             incarnation: deps.incarnation,
@@ -179,8 +178,9 @@ impl Owners {
             let (jobs, intake) = mpsc::channel(INTAKE);
             let (named, is_named) = watch::channel(false);
             #[cfg(feature = "planted")]
-            tasks.spawn(planted::second_owner(Arc::clone(&context), number, shutdown.clone()));
-            tasks.spawn(partition::run(Arc::clone(&context), number, intake, is_named, shutdown.clone()));
+            shutdown.spawn("a second owner", planted::second_owner(Arc::clone(&context), number, shutdown.soft()));
+            let task = partition::run(Arc::clone(&context), number, intake, is_named, shutdown.soft());
+            shutdown.spawn("a partition's owner", task);
             Handle { jobs, named }
         });
         Ok(Self(Arc::new(handles.collect())))
@@ -194,13 +194,23 @@ impl Owners {
         }
     }
 
-    /// Asks this node as the owner of `partition`. Answers [`Answer::NotOwner`] when it is not; past `deadline` it stores nothing.
-    pub async fn handle(&self, partition: Partition, request: OwnerRequest, deadline: Millis) -> Answer {
+    /// Asks this node as the owner of `partition`. Answers [`Answer::NotOwner`] when it is not; past `deadline` it stores nothing more, and what it
+    /// did before is not known to who asked: [`Answer::Unknown`], at the latest `wait` from now.
+    pub async fn handle(
+        &self,
+        partition: Partition,
+        request: OwnerRequest,
+        deadline: Millis,
+        wait: Duration,
+    ) -> Answer {
         let Some(handle) = self.0.get(usize::from(partition)) else { return Answer::NotOwner };
         let (reply, answer) = oneshot::channel();
         match handle.jobs.try_send(Job::new(request, deadline, reply)) {
             // The partition was dropped after the request was appended, or in the middle of it.
-            Ok(()) => answer.await.unwrap_or(Answer::Unknown),
+            Ok(()) => match tokio::time::timeout(wait, answer).await {
+                Ok(Ok(answer)) => answer,
+                Ok(Err(_)) | Err(_) => Answer::Unknown,
+            },
             Err(mpsc::error::TrySendError::Full(_)) => retry_later("the chat's owner has too much to do"),
             Err(mpsc::error::TrySendError::Closed(_)) => Answer::NotOwner,
         }

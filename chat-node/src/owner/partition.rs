@@ -41,8 +41,10 @@ use super::{
 const FLUSH: Duration = Duration::from_secs(2);
 /// How often memory is looked through for what is no longer needed.
 const TIDY: Duration = Duration::from_secs(5);
-/// Between two tries to take a partition over.
-const CLAIM_PAUSE: Duration = Duration::from_millis(250);
+/// Before the second try to take a partition over; doubled up to [`CLAIM_PAUSE_MAX`].
+const CLAIM_PAUSE: Duration = Duration::from_millis(100);
+/// The longest pause between two tries: half of what a request waits for its owner.
+const CLAIM_PAUSE_MAX: Duration = Duration::from_millis(2_500);
 /// Between two looks whether the dispatchers count on this node.
 const LEASE_PAUSE: Duration = Duration::from_millis(20);
 /// After a term was lost, at most this long passes before the next claim, by chance: two nodes that both believe themselves named must not
@@ -62,62 +64,87 @@ pub(super) async fn run(
     shutdown: CancellationToken,
 ) {
     let mut lost_in_a_row = 0;
-    loop {
-        let is_named = *named.borrow_and_update();
-        if !is_named {
+    while !shutdown.is_cancelled() {
+        if !*named.borrow_and_update() {
             tokio::select! {
-                () = shutdown.cancelled() => return,
-                changed = named.changed() => if changed.is_err() { return },
+                () = shutdown.cancelled() => break,
+                changed = named.changed() => if changed.is_err() { break },
                 job = jobs.recv() => match job {
                     Some(job) => job.answer(Answer::NotOwner),
-                    None => return,
+                    None => break,
                 },
             }
             continue;
         }
         let taken = tokio::select! {
-            () = shutdown.cancelled() => return,
-            _ = named.changed() => continue,
-            taken = takeover::take(&context, partition) => taken,
+            () = shutdown.cancelled() => break,
+            // Named no more, or the node is gone.
+            unnamed = unnamed(&mut named) => if unnamed { continue } else { break },
+            taken = take_over(&context, partition, &mut jobs) => taken,
         };
-        match taken {
-            Ok(taken) => {
-                tracing::info!(partition, term = taken.term, undrained = taken.bytes, "owns the partition");
-                let mut owned = Owned::new(Arc::clone(&context), partition, taken);
-                let mut pause = Duration::ZERO;
-                match owned.serve(&mut jobs, &mut named, &shutdown).await {
-                    Ok(()) => tracing::info!(partition, term = owned.tail.term(), "gave the partition up"),
-                    Err(lost) => {
-                        context.metrics.terms.with_label_values(&["lost"]).inc();
-                        tracing::warn!(partition, %lost, "lost the partition");
-                        lost_in_a_row = if owned.since.elapsed() > SETTLED { 0 } else { lost_in_a_row + 1 };
-                        let most = LOST_PAUSE * (1 << lost_in_a_row.min(4));
-                        pause = most.mul_f64(rand::random());
-                    }
-                }
-                owned.abandon();
-                tokio::select! {
-                    () = shutdown.cancelled() => return,
-                    () = tokio::time::sleep(pause) => {}
-                }
+        tracing::info!(partition, term = taken.term, undrained = taken.bytes, "owns the partition");
+        let mut owned = Owned::new(Arc::clone(&context), partition, taken);
+        let mut pause = Duration::ZERO;
+        match owned.serve(&mut jobs, &mut named, &shutdown).await {
+            Ok(()) => tracing::info!(partition, term = owned.tail.term(), "gave the partition up"),
+            Err(lost) => {
+                context.metrics.terms.with_label_values(&["lost"]).inc();
+                tracing::warn!(partition, %lost, "lost the partition");
+                lost_in_a_row = if owned.since.elapsed() > SETTLED { 0 } else { lost_in_a_row + 1 };
+                pause = (LOST_PAUSE * (1 << lost_in_a_row.min(4))).mul_f64(rand::random());
             }
+        }
+        owned.abandon();
+        shutdown.run_until_cancelled(tokio::time::sleep(pause)).await;
+    }
+    // Whoever is still in the queue asks the next owner at once.
+    jobs.close();
+    while let Some(job) = jobs.recv().await {
+        job.answer(Answer::NotOwner);
+    }
+}
+
+/// Resolves when the node is named for the partition no more; false: nobody names anybody any more.
+async fn unnamed(named: &mut watch::Receiver<bool>) -> bool {
+    named.wait_for(|named| !named).await.is_ok()
+}
+
+/// Claims the partition, and reads what is undrained. The claim is made once: while the store or the log cannot be read, the term waits, and
+/// whoever asks is told to try later.
+async fn take_over(context: &Context, partition: Partition, jobs: &mut mpsc::Receiver<Job>) -> Taken {
+    let mut pause = CLAIM_PAUSE;
+    let term = loop {
+        match takeover::claim(context, partition).await {
+            Ok(term) => break term,
+            // A placement comes before the first heartbeat is echoed.
+            Err(Failure::NoLease) => tokio::time::sleep(LEASE_PAUSE).await,
             Err(failure) => {
-                let pause = match failure {
-                    // A placement comes before the first heartbeat is echoed.
-                    Failure::NoLease => LEASE_PAUSE,
-                    failure => {
-                        tracing::warn!(partition, %failure, "cannot take the partition over; trying again");
-                        CLAIM_PAUSE
-                    }
-                };
-                tokio::select! {
-                    () = shutdown.cancelled() => return,
-                    () = tokio::time::sleep(pause) => {}
-                    _ = named.changed() => {}
-                }
+                tracing::warn!(partition, %failure, "cannot claim the partition; trying again");
+                put_off(jobs, &mut pause).await;
+            }
+        }
+    };
+    loop {
+        match takeover::prepare(context, partition, term).await {
+            Ok(taken) => return taken,
+            Err(failure) => {
+                tracing::warn!(partition, term, %failure, "cannot read what is undrained; trying again");
+                put_off(jobs, &mut pause).await;
             }
         }
     }
+}
+
+/// Waits a while before the next try, longer each time, and refuses what comes meanwhile.
+async fn put_off(jobs: &mut mpsc::Receiver<Job>, pause: &mut Duration) {
+    let refuse = async {
+        while let Some(job) = jobs.recv().await {
+            job.answer(retry_later("the chat's owner cannot read what it must know at the moment"));
+        }
+        std::future::pending::<()>().await;
+    };
+    let _ = tokio::time::timeout(pause.mul_f64(0.5 + rand::random::<f64>() / 2.0), refuse).await;
+    *pause = (*pause * 2).min(CLAIM_PAUSE_MAX);
 }
 
 /// What the store answered about a chat.
@@ -203,7 +230,11 @@ impl Owned {
                         self.confirmed(settled?);
                     }
                 }
-                Some(Ok((key, fetched))) = self.fetches.join_next() => self.fetched(key, fetched).await,
+                Some(fetched) = self.fetches.join_next() => match fetched {
+                    Ok((key, fetched)) => self.fetched(key, fetched).await,
+                    // The chat would wait for ever.
+                    Err(error) => return Err(Lost::Fetch(error.to_string())),
+                },
                 Ok(()) = positions.changed() => {
                     let read = positions.borrow_and_update().clone();
                     self.stored(&read);
@@ -310,15 +341,20 @@ impl Owned {
         slot.fetching = false;
         let failed = match fetched {
             Fetched::Chat(Ok(row)) => {
-                let replay = std::mem::take(&mut slot.replay);
+                let mut replay = std::mem::take(&mut slot.replay);
                 let mut chat = row.map(|row| Box::new(Chat::from_row(row, now)));
                 if let Some(chat) = &mut chat {
-                    for kept in replay {
+                    for kept in std::mem::take(&mut replay) {
                         chat.apply(kept, now);
                     }
                     chat.confirm_all();
                 } else if !replay.is_empty() {
                     tracing::error!(chat = %key, "the log changes a chat that the store does not have");
+                    slot.replay = replay;
+                    for job in slot.jobs.drain(..) {
+                        job.answer(retry_later("the chat cannot be read at the moment"));
+                    }
+                    return;
                 }
                 slot.chat = Some(chat);
                 None
@@ -362,9 +398,9 @@ impl Owned {
         match ask {
             Ask::Send(drafts) => self.send(key, job, by, &drafts).await,
             Ask::CreateGroup { name, description, members, first } => {
-                let first = first.as_ref().map(|draft| (draft, MessageId::random()));
-                let changes = policy::create_group(by, name.as_ref(), description.as_ref(), &members, first);
-                self.create_group(key, job, by, changes).await;
+                let (name, description, first) = (name.as_ref(), description.as_ref(), first.as_ref());
+                let group = policy::NewGroup { name, description, members: &members, first };
+                self.create_group(key, job, by, group).await;
             }
             Ask::Recent => {
                 let answer = self.recent(key, by);
@@ -429,7 +465,12 @@ impl Owned {
     /// Appends what was decided, and lets the request wait for it; or for what was so already.
     async fn decided(&mut self, key: ChatKey, job: Job, by: UserId, decision: Result<Decision, Refusal>) {
         let made = match decision {
-            Err(refusal) => return job.answer(self.read(Answer::Refused(refusal))),
+            Err(refusal) => {
+                // Decided on what is appended: told once the log has that.
+                let n = self.chat(key).map_or(0, |chat| self.n_of(chat, chat.head.seq));
+                let answer = self.read(Answer::Refused(refusal));
+                return self.open(n, job.open(answer, None));
+            }
             Ok(Decision::Already) => false,
             Ok(Decision::Append(what)) => match self.append(key, by, what).await {
                 Ok(()) => true,
@@ -506,6 +547,10 @@ impl Owned {
                     later("the chat's owner has no lease at the moment")
                 }
             });
+            if outcome.is_err() {
+                // Decided on what is appended: told once the log has that.
+                n = n.max(self.chat(key).map_or(0, |chat| self.n_of(chat, chat.head.seq)));
+            }
             outcomes.push(outcome.map(|(sent, at)| {
                 n = n.max(at);
                 sent
@@ -550,21 +595,16 @@ impl Owned {
         Ok((sent, n))
     }
 
-    /// Makes a group of these changes, or goes on where an earlier try broke off.
-    async fn create_group(&mut self, key: ChatKey, job: Job, by: UserId, changes: Vec<What>) {
-        let mut done = 0;
-        if let Some(chat) = self.chat(key) {
-            if chat.created_by != by || chat.deleted || !chat.members.contains_key(&by) {
-                return job.answer(Answer::Refused(Refusal::new(
-                    ErrorCode::IdConflict,
-                    "another chat was made under this key; it stands",
-                )));
-            }
-            done = usize::try_from(chat.head.seq).unwrap_or(usize::MAX);
-        }
-        let made = done < changes.len();
-        for what in changes.into_iter().skip(done) {
+    /// Makes a group, or goes on where an earlier try broke off.
+    async fn create_group(&mut self, key: ChatKey, job: Job, by: UserId, group: policy::NewGroup<'_>) {
+        let changes = match policy::create_group(self.chat(key), by, group, MessageId::random()) {
+            Ok(changes) => changes,
+            Err(refusal) => return job.answer(self.read(Answer::Refused(refusal))),
+        };
+        let made = !changes.is_empty();
+        for what in changes {
             if let Err(refusal) = self.append(key, by, what).await {
+                // Some of it may be there: temporary, and the next try goes on behind it.
                 return job.answer(Answer::Refused(refusal));
             }
         }
@@ -648,6 +688,12 @@ impl Owned {
     /// Forgets what the store has and nobody uses.
     fn tidy(&mut self) {
         let (drained, now) = (self.drained, Instant::now());
+        // Whoever waited for the store and has stopped waiting.
+        self.unstored.retain(|_, open| {
+            open.retain(|open| !open.is_abandoned());
+            !open.is_empty()
+        });
+        self.tail.forget_abandoned();
         let mut bytes = 0;
         self.slots.retain(|_, slot| {
             bytes += slot.replay.iter().map(|kept| kept.payload.len()).sum::<usize>();
@@ -670,7 +716,18 @@ impl Owned {
         let Some(chat) = self.chat(key).filter(|chat| chat.reader(by)) else {
             return self.read(Answer::Refused(policy::no_such_chat()));
         };
-        let changes = chat.undrained(self.drained).map(|kept| kept.payload.clone()).collect();
+        // The newest, as far as an answer may be long. A reader sees the hole before them, and says that its answer is not whole.
+        let mut bytes = 0;
+        let mut changes: Vec<_> = chat
+            .undrained(self.drained)
+            .rev()
+            .take_while(|kept| {
+                bytes += kept.payload.len();
+                bytes <= ANSWER_BYTES
+            })
+            .map(|kept| kept.payload.clone())
+            .collect();
+        changes.reverse();
         self.read(Answer::Recent { head: chat.confirmed, changes })
     }
 

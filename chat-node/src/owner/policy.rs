@@ -11,7 +11,7 @@
 use common::{
     ids::{MessageId, Number, UserId},
     model::{ChatKind, Message, Role, limits},
-    store::fingerprint,
+    store::{Fingerprint, fingerprint, group_fingerprint},
     time::Millis,
     wire::{
         codes::ErrorCode,
@@ -204,37 +204,91 @@ pub(super) fn open_direct(chat: Option<&Chat>, by: UserId, peer: UserId) -> Resu
             name: None,
             description: None,
             members: vec![(by, Role::Member), (peer, Role::Member)],
+            request: None,
         })),
     }
 }
 
-/// The changes that make a group, in order: its `seq` is their place in it. A request that broke off goes on where the log ends.
+/// A group that is to be made.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct NewGroup<'a> {
+    pub(super) name: Option<&'a String>,
+    pub(super) description: Option<&'a String>,
+    /// Who is in it besides its maker.
+    pub(super) members: &'a [UserId],
+    pub(super) first: Option<&'a Draft>,
+}
+
+impl NewGroup<'_> {
+    fn fingerprint(&self) -> Fingerprint {
+        let (name, description) = (self.name.map(String::as_str), self.description.map(String::as_str));
+        group_fingerprint(name, description, self.members, self.first.map(|draft| draft.body.as_str()))
+    }
+}
+
+/// The changes that make a group, in order: all of them, what an earlier try that broke off left to do, or none when there is nothing left.
+///
+/// What is left is known by what is there: so many records of the making are in ([`Chat::makings`]), and the first message is known by its
+/// name. So whatever else happened in the chat meanwhile (a message, a member who left) is neither undone nor taken for a part of it.
 pub(super) fn create_group(
+    chat: Option<&Chat>,
     by: UserId,
-    name: Option<&String>,
-    description: Option<&String>,
-    members: &[UserId],
-    first: Option<(&Draft, MessageId)>,
-) -> Vec<What> {
+    group: NewGroup<'_>,
+    id: MessageId,
+) -> Result<Vec<What>, Refusal> {
+    let request = group.fingerprint();
+    if let Some(chat) = chat
+        && (chat.created_by != by
+            || chat.deleted
+            || !chat.members.contains_key(&by)
+            // A chat from before requests were kept is taken for the same one.
+            || chat.request.is_some_and(|made_by| made_by != request))
+    {
+        return Err(Refusal::new(ErrorCode::IdConflict, "another chat was made under this key; it stands"));
+    }
+    let mut others: Vec<_> = group.members.iter().copied().filter(|user| *user != by).collect();
+    if others.len() >= limits::MEMBERS_PER_RECORD {
+        // In an order of their own, so that a repeat that names them in another one goes on behind the same records.
+        others.sort_unstable();
+    }
     let everybody: Vec<_> = std::iter::once((by, Role::Owner))
-        .chain(members.iter().filter(|user| **user != by).map(|user| (*user, Role::Member)))
+        .chain(others.into_iter().map(|user| (user, Role::Member)))
         .collect();
     let mut parts = everybody.chunks(limits::MEMBERS_PER_RECORD);
-    let mut changes = vec![What::Created {
-        kind: ChatKind::Group,
-        name: name.cloned(),
-        description: description.cloned(),
-        members: parts.next().unwrap_or_default().to_vec(),
-    }];
-    changes.extend(parts.map(|members| What::Members { members: members.to_vec() }));
-    changes.extend(first.map(|(draft, id)| What::Sent {
-        id,
-        number: 1,
-        client_id: draft.client_id.clone(),
-        body: draft.body.clone(),
-        kind: draft.kind,
-        reply_to: None,
-        attachments: draft.attachments.clone(),
-    }));
-    changes
+    let mut changes = Vec::new();
+    match chat {
+        None => changes.push(What::Created {
+            kind: ChatKind::Group,
+            name: group.name.cloned(),
+            description: group.description.cloned(),
+            members: parts.next().unwrap_or_default().to_vec(),
+            request: Some(request),
+        }),
+        Some(chat) => drop(parts.by_ref().take(chat.makings).count()),
+    }
+    // Somebody who was let in by hand meanwhile does not come in twice; a record counts even when it brings nobody.
+    let missing = |(user, _): &&(UserId, Role)| chat.is_none_or(|chat| !chat.members.contains_key(user));
+    changes.extend(parts.map(|part| What::Members { members: part.iter().filter(missing).copied().collect() }));
+    if let Some(draft) = group.first
+        && !chat.is_some_and(|chat| first_is_there(chat, by, draft))
+    {
+        changes.push(What::Sent {
+            id,
+            number: chat.map_or(0, |chat| chat.head.number) + 1,
+            client_id: draft.client_id.clone(),
+            body: draft.body.clone(),
+            kind: draft.kind,
+            reply_to: None,
+            attachments: draft.attachments.clone(),
+        });
+    }
+    Ok(changes)
+}
+
+/// Whether a group has its first message. Without a name for it, any message is taken for it.
+fn first_is_there(chat: &Chat, by: UserId, draft: &Draft) -> bool {
+    match &draft.client_id {
+        Some(client_id) => chat.accepted(by, client_id).is_some(),
+        None => chat.head.number > 0,
+    }
 }

@@ -40,6 +40,8 @@ pub(super) enum Lost {
     Elsewhere { term: Offset, n: u64, offset: Offset },
     #[error(transparent)]
     Unconfirmed(#[from] Unconfirmed),
+    #[error("a question to the store broke off: {0}")]
+    Fetch(String),
 }
 
 /// The tail of a term: what is appended and not confirmed, and who waits for it.
@@ -121,6 +123,14 @@ impl Tail {
         }
         self.waiting.entry(n).or_default().push(open);
         None
+    }
+
+    /// Lets those go who have stopped waiting.
+    pub(super) fn forget_abandoned(&mut self) {
+        self.waiting.retain(|_, open| {
+            open.retain(|open| !open.is_abandoned());
+            !open.is_empty()
+        });
     }
 
     /// Waits for the oldest record under way, for ever if there is none. May be dropped and called again.

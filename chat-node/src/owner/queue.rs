@@ -50,7 +50,9 @@ impl Job {
     pub(super) fn unknown_names(&self, chat: &Chat, owned_since: Instant, now: Instant) -> Vec<SendKey> {
         let fresh = now.duration_since(owned_since) < REPEAT_MEMORY;
         let drafts = match &self.request.ask {
-            Ask::Send(drafts) if !self.looked_up && !chat.knows_every_name => drafts.as_slice(),
+            _ if self.looked_up || chat.knows_every_name => return Vec::new(),
+            Ask::Send(drafts) => drafts.as_slice(),
+            Ask::CreateGroup { first: Some(first), .. } => std::slice::from_ref(first),
             _ => return Vec::new(),
         };
         let unknown = drafts.iter().filter(|draft| fresh || draft.retry || self.request.retry);
@@ -85,6 +87,11 @@ impl Open {
     pub(super) fn hurry(mut self, urgent: Urgent) -> Self {
         self._urgent = Some(urgent);
         self
+    }
+
+    /// Nobody waits for it any more.
+    pub(super) fn is_abandoned(&self) -> bool {
+        self.reply.is_closed()
     }
 
     pub(super) fn finish(self) {

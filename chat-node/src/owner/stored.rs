@@ -11,10 +11,10 @@ use std::{
 
 use common::{
     ids::Partition,
+    shutdown::Shutdown,
     store::{Position, SharedStore},
 };
 use tokio::sync::{Notify, watch};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// While a request waits to be stored: a writer takes a few milliseconds, and this is a read of at most 64 rows.
 const QUICK: Duration = Duration::from_millis(5);
@@ -47,15 +47,13 @@ impl Drop for Urgent {
 }
 
 impl Stored {
-    pub(super) fn start(store: SharedStore, tasks: &TaskTracker, shutdown: CancellationToken) -> Self {
+    pub(super) fn start(store: SharedStore, shutdown: &Shutdown) -> Self {
         let (sender, positions) = watch::channel(Positions::default());
         let waiting = Arc::new(Waiting::default());
         let poll = poll(store, sender, Arc::clone(&waiting));
-        tasks.spawn(async move {
-            tokio::select! {
-                () = shutdown.cancelled() => {}
-                () = poll => {}
-            }
+        let soft = shutdown.soft();
+        shutdown.spawn("positions of the writers", async move {
+            soft.run_until_cancelled_owned(poll).await;
         });
         Self { positions, waiting }
     }

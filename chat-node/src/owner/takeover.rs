@@ -57,8 +57,8 @@ pub(super) enum Failure {
     TooFarBehind { bytes: usize },
 }
 
-/// Claims `partition` and reads what is undrained.
-pub(super) async fn take(context: &Context, partition: Partition) -> Result<Taken, Failure> {
+/// Claims `partition`; the term begins when what is undrained was read as well.
+pub(super) async fn claim(context: &Context, partition: Partition) -> Result<Offset, Failure> {
     if !context.lease.holds() {
         return Err(Failure::NoLease);
     }
@@ -70,10 +70,13 @@ pub(super) async fn take(context: &Context, partition: Partition) -> Result<Take
     let receipt = context.log.append(partition, Bytes::new(), claim.encode()).await?;
     let term = tokio::time::timeout(CLAIM_WAIT, receipt).await.map_err(|_| Failure::Slow)??;
     context.metrics.terms.with_label_values(&["claimed"]).inc();
+    Ok(term)
+}
 
+/// Reads what the store does not have yet of a partition that was claimed at `term`. May be tried again.
+pub(super) async fn prepare(context: &Context, partition: Partition, term: Offset) -> Result<Taken, Failure> {
     let positions = context.store.positions().await?;
-    let position =
-        positions.into_iter().find_map(|(number, position)| (number == partition).then_some(position));
+    let position = positions.into_iter().find_map(|(number, position)| (number == partition).then_some(position));
     if position.is_some_and(|position| position.log != context.log.id()) {
         return Err(Failure::ForeignLog);
     }

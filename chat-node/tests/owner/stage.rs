@@ -15,6 +15,7 @@ use common::{
     log::{Log, ReadLimit, sqlite::SqliteLog},
     model::MessageKind,
     partition::partition_of,
+    shutdown::Shutdown,
     store::{Chats as _, Drain as _, PartitionBatch, Position, sqlite::Sqlite},
     term::{TermState, Verdict},
     time::Millis,
@@ -25,9 +26,12 @@ use common::{
     },
 };
 use parking_lot::Mutex;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::sync::CancellationToken;
 
 pub const PARTITIONS: u16 = 4;
+
+/// How long an owner has.
+const DEADLINE: Duration = Duration::from_secs(5);
 
 pub fn key(chat: ChatId) -> ChatKey {
     ChatKey { app: AppId::DEFAULT, chat }
@@ -104,8 +108,7 @@ impl Stage {
 
     /// A node that is named for every partition, and has taken them over.
     pub async fn node(&self, name: &str) -> Node {
-        let shutdown = CancellationToken::new();
-        let tasks = TaskTracker::new();
+        let shutdown = Shutdown::new();
         let outlet = Arc::new(Recorder::default());
         let (lease, name) = (Lease::unlimited(), NodeId::new(name).unwrap());
         let deps = OwnerDeps {
@@ -120,7 +123,7 @@ impl Stage {
             #[cfg(feature = "planted")]
             planted: Default::default(),
         };
-        let owners = Owners::start(deps, &prometheus::Registry::new(), &tasks, &shutdown).unwrap();
+        let owners = Owners::start(deps, &prometheus::Registry::new(), &shutdown).unwrap();
         let placement = Placement { epoch: 1, owners: vec![Some(name.clone()); usize::from(PARTITIONS)] };
         owners.place(&placement, &name);
         Node { owners, outlet, lease, shutdown }
@@ -307,12 +310,12 @@ pub struct Node {
     owners: Owners,
     pub outlet: Arc<Recorder>,
     lease: Lease,
-    shutdown: CancellationToken,
+    shutdown: Shutdown,
 }
 
 impl Drop for Node {
     fn drop(&mut self) {
-        self.shutdown.cancel();
+        self.shutdown.stop_now();
     }
 }
 
@@ -321,14 +324,14 @@ impl Node {
     pub async fn ask(&self, by: UserId, chat: ChatId, ask: Ask) -> Answer {
         let request = OwnerRequest { app: AppId::DEFAULT, chat, by, retry: false, ask };
         let partition = partition_of(key(chat), PARTITIONS);
-        self.owners.handle(partition, request, Millis::now().plus(Duration::from_secs(5))).await
+        self.owners.handle(partition, request, Millis::now().plus(DEADLINE), DEADLINE).await
     }
 
     /// Asks with a deadline that is over.
     pub async fn ask_late(&self, by: UserId, chat: ChatId, ask: Ask) -> Answer {
         let request = OwnerRequest { app: AppId::DEFAULT, chat, by, retry: false, ask };
         let partition = partition_of(key(chat), PARTITIONS);
-        self.owners.handle(partition, request, Millis(0)).await
+        self.owners.handle(partition, request, Millis(0), DEADLINE).await
     }
 
     pub fn lose_lease(&self) {
