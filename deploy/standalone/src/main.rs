@@ -48,7 +48,9 @@ Settings come from the file, then from the environment, then from flags; the las
   [auth] token_life          CHAT_AUTH__TOKEN_LIFE          2592000 seconds
   [auth] argon2_memory_kib   CHAT_AUTH__ARGON2_MEMORY_KIB   19456
   [auth] argon2_iterations   CHAT_AUTH__ARGON2_ITERATIONS   2
+  [writer] group             CHAT_WRITER__GROUP             storage-writer
   [writer] batch_records     CHAT_WRITER__BATCH_RECORDS     2000
+  [writer] batch_bytes       CHAT_WRITER__BATCH_BYTES       4194304
   [writer] linger            CHAT_WRITER__LINGER            2 milliseconds";
 
 fn main() -> ExitCode {
@@ -80,14 +82,13 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     let signals = shutdown.clone();
     let signals = tokio::spawn(async move { signals.signals().await });
     shutdown.soft().cancelled().await;
-    let died = shutdown.died();
     say(format_args!("stopping; once more to stop at once"));
     tokio::select! {
         stopped = cluster.stop() => stopped?,
         () = shutdown.hard().cancelled_owned() => anyhow::bail!("stopped at once"),
     }
     signals.abort();
-    died.map_or(Ok(()), |died| Err(died.into()))
+    Ok(())
 }
 
 /// Says where everything is, and what to try first.

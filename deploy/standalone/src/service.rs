@@ -1,8 +1,9 @@
 //! A service of the cluster as the process holds it: it can be asked to stop, and, where it has a runtime of its own, be killed.
 
-use std::{fmt, future::Future, time::Duration};
+use std::{fmt, future::Future, panic::AssertUnwindSafe, time::Duration};
 
 use common::shutdown::Shutdown;
+use futures_util::FutureExt;
 use tokio::{runtime::Runtime, sync::oneshot};
 
 /// How long a service may take to stop before it is dropped.
@@ -50,7 +51,11 @@ impl Service {
         let (end, ended) = oneshot::channel();
         let (process, stop, what) = (process.clone(), shutdown.clone(), name.clone());
         let guarded = async move {
-            let outcome = running.await;
+            let outcome = match AssertUnwindSafe(running).catch_unwind().await {
+                Ok(outcome) => outcome,
+                // The panic itself was written by its hook.
+                Err(_) => Err(anyhow::anyhow!("{what} panicked")),
+            };
             if !stop.is_stopping() {
                 tracing::error!(service = what, ?outcome, "a service ended that nobody stopped");
                 process.stop();
@@ -79,7 +84,8 @@ impl Service {
     pub async fn stop(mut self) -> anyhow::Result<()> {
         self.shutdown.stop();
         match tokio::time::timeout(GRACE, &mut self.ended).await {
-            Ok(outcome) => outcome.unwrap_or(Ok(())),
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(_)) => anyhow::bail!("{} ended without a word", self.name),
             Err(_) => {
                 self.shutdown.stop_now();
                 anyhow::bail!("{} did not stop within {GRACE:?}", self.name)
@@ -87,10 +93,8 @@ impl Service {
         }
     }
 
-    /// Ends it between two instructions, as `kill -9` would: nothing is flushed, nobody is told.
-    ///
-    /// # Panics
-    /// Never; a service in a shared runtime is only told to go at once.
+    /// Ends it between two instructions, as `kill -9` would: nothing is flushed, nobody is told. A service in a shared runtime is only told to
+    /// go at once.
     pub fn kill(mut self) {
         match self.runtime.take() {
             Some(runtime) => runtime.shutdown_background(),
@@ -101,6 +105,7 @@ impl Service {
 
 impl Drop for Service {
     fn drop(&mut self) {
+        self.shutdown.stop_now();
         // A runtime may not be dropped by a task; in the background it may.
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
