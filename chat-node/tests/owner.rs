@@ -7,14 +7,17 @@ mod stage;
 use std::{collections::HashSet, time::Duration};
 
 use common::{
-    ids::{ChatId, UserId},
-    model::limits,
-    store::{Owned as _, Range},
+    ids::{ChatId, Incarnation, NodeId, UserId},
+    log::Log as _,
+    model::{ChatKind, Role, limits},
+    partition::partition_of,
+    store::{Owned as _, Range, group_fingerprint},
+    time::Millis,
     wire::{
         codes::ErrorCode,
         owner::{Answer, Ask, Sent},
         peer::Live,
-        record::{Record, What},
+        record::{Change, Claim, Record, What},
     },
 };
 use stage::{Stage, draft, refusal, retried, sent};
@@ -308,4 +311,117 @@ async fn a_request_past_its_deadline_stores_nothing() {
     let answer = node.ask_late(ana, chat, Ask::Send(vec![draft("m1", "hello")])).await;
     assert_eq!(refusal(&answer).code, ErrorCode::RetryLater);
     assert!(stage.valid_messages(chat).await.is_empty());
+}
+
+fn group(name: &str, members: &[UserId], first: Option<&str>) -> Ask {
+    let first = first.map(|body| draft("first", body));
+    Ask::CreateGroup { name: Some(name.into()), description: None, members: members.to_vec(), first }
+}
+
+#[tokio::test]
+async fn a_group_that_is_asked_for_again_is_the_same_one_and_another_one_under_its_id_is_a_conflict() {
+    let stage = Stage::new().await;
+    let (ana, ben, cleo) = (UserId::random(), UserId::random(), UserId::random());
+    let chat = ChatId::random();
+    let logged = async || {
+        let partition = partition_of(stage::key(chat), stage::PARTITIONS);
+        let entries = stage.log.read(partition, 0, common::log::ReadLimit::default()).await.unwrap();
+        let change = |payload: &[u8]| matches!(Record::decode(payload), Ok(Record::Change(_)));
+        entries.iter().filter(|entry| change(&entry.payload)).count()
+    };
+    let asked_again = async |node: &stage::Node, drained: bool| {
+        let others = [
+            group("another", &[ben, cleo], Some("hello")),
+            group("a group", &[ben], Some("hello")),
+            group("a group", &[ben, cleo], Some("goodbye")),
+            group("a group", &[ben, cleo], None),
+        ];
+        for other in others {
+            let answer = stage::until_answered(|| node.ask(ana, chat, other.clone())).await;
+            assert_eq!(refusal(&answer).code, ErrorCode::IdConflict, "{other:?}");
+        }
+        if drained {
+            // Members in another order: the same request.
+            for members in [[ben, cleo], [cleo, ben]] {
+                let answer = node.ask(ana, chat, group("a group", &members, Some("hello"))).await;
+                assert_eq!(answer, Answer::Created { made: false, seq: 2 });
+            }
+        }
+        assert_eq!(logged().await, 2);
+    };
+    let node = stage.node("node-1").await;
+    stage.make(&node, ana, chat, group("a group", &[ben, cleo], Some("hello"))).await;
+    asked_again(&node, true).await;
+    drop(node);
+    let second = stage.node("node-2").await;
+    asked_again(&second, true).await;
+    drop(second);
+    let third = stage.node("node-3").await;
+    asked_again(&third, true).await;
+    assert_eq!(stage.valid_messages(chat).await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_group_whose_making_broke_off_is_completed_whatever_happened_in_it_meanwhile() {
+    for drained in [false, true] {
+        let stage = Stage::new().await;
+        let ana = UserId::random();
+        let members: Vec<_> = (0..2_500).map(|_| UserId::random()).collect();
+        let mut sorted = members.clone();
+        sorted.sort_unstable();
+        let chat = ChatId::random();
+
+        // An owner that died after the first record; then somebody wrote, one of the first left, and a later one was let in by hand.
+        let request = Some(group_fingerprint(Some("a group"), None, &members, Some("hello")));
+        let first = std::iter::once((ana, Role::Owner)).chain(sorted.iter().map(|user| (*user, Role::Member)));
+        let first = first.take(limits::MEMBERS_PER_RECORD).collect();
+        let (wrote, left, late) = (sorted[0], sorted[1], sorted[2_000]);
+        let (name, kind) = (Some("a group".to_owned()), ChatKind::Group);
+        let message = |client_id: &str| What::Sent {
+            id: common::ids::MessageId::random(),
+            number: 1,
+            client_id: Some(common::ids::ClientId::new(client_id).unwrap()),
+            body: "already".into(),
+            kind: Default::default(),
+            reply_to: None,
+            attachments: vec![],
+        };
+        let changes = [
+            (ana, What::Created { kind, name, description: None, members: first, request }),
+            (wrote, message("first")),
+            (left, What::Left { user: left, heir: None }),
+            (ana, What::Joined { user: late, role: Role::Member }),
+        ];
+        let partition = partition_of(stage::key(chat), stage::PARTITIONS);
+        let append = async |record: Record| {
+            let receipt = stage.log.append(partition, bytes::Bytes::new(), record.encode()).await.unwrap();
+            receipt.await.unwrap()
+        };
+        let node = NodeId::new("node-0").unwrap();
+        let claim = Claim { node, incarnation: Incarnation::random(), at: Millis(1) };
+        let term = append(Record::Claim(claim)).await;
+        for (n, (by, what)) in (1..).zip(changes) {
+            let app = stage::key(chat).app;
+            append(Record::Change(Change { app, chat, term, n, seq: n, at: Millis(1), by, what })).await;
+        }
+        if drained {
+            stage.drain().await;
+        }
+
+        let node = stage.node("node-1").await;
+        let mut reversed = members.clone();
+        reversed.reverse();
+        let other = group("a group", &reversed, Some("goodbye"));
+        let answer = stage::until_answered(|| node.ask(ana, chat, other.clone())).await;
+        assert_eq!(refusal(&answer).code, ErrorCode::IdConflict);
+        stage.make(&node, ana, chat, group("a group", &reversed, Some("hello"))).await;
+        stage.drain().await;
+        let row = stage.store.load(&[stage::key(chat)]).await.unwrap().remove(0);
+        let there: HashSet<_> = row.members.iter().map(|member| member.user).collect();
+        let wanted: HashSet<_> = members.iter().copied().chain([ana]).filter(|user| *user != left).collect();
+        assert_eq!(there, wanted);
+        assert_eq!((row.makings, row.head.number, row.head.seq), (3, 2, 7));
+        let answer = node.ask(ana, chat, group("a group", &members, Some("hello"))).await;
+        assert_eq!(answer, Answer::Created { made: false, seq: 7 });
+    }
 }

@@ -245,6 +245,17 @@ fn changes() -> Vec<(&'static str, What)> {
                 name: Some("N".into()),
                 description: None,
                 members: vec![(ANA, Role::Owner), (BEN, Role::Member)],
+                request: None,
+            },
+        ),
+        (
+            "created_by_request",
+            What::Created {
+                kind: ChatKind::Group,
+                name: None,
+                description: Some("D".into()),
+                members: vec![(ANA, Role::Owner)],
+                request: Some(0x0123_4567_89ab_cdef),
             },
         ),
         ("members", What::Members { members: vec![(BEN, Role::Admin)] }),
@@ -460,9 +471,9 @@ fn any_record() -> impl Strategy<Value = Record> {
     let role = proptest::sample::select(vec![Role::Member, Role::Admin, Role::Owner]);
     let members = proptest::collection::vec((id.clone().prop_map(UserId), role), 0..4);
     let what = prop_oneof![
-        (any::<Option<String>>(), any::<Option<String>>(), members.clone()).prop_map(
-            |(name, description, members)| {
-                What::Created { kind: ChatKind::Group, name, description, members }
+        (any::<Option<String>>(), any::<Option<String>>(), members.clone(), any::<Option<u64>>()).prop_map(
+            |(name, description, members, request)| {
+                What::Created { kind: ChatKind::Group, name, description, members, request }
             }
         ),
         members.prop_map(|members| What::Members { members }),

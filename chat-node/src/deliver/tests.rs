@@ -451,6 +451,7 @@ fn created(members: &[UserId]) -> What {
         name: None,
         description: None,
         members: members.iter().map(|user| (*user, Role::Member)).collect(),
+        request: None,
     }
 }
 

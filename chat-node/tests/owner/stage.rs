@@ -139,7 +139,7 @@ impl Stage {
         self.make(node, owner, ChatId::random(), ask).await
     }
 
-    async fn make(&self, node: &Node, by: UserId, chat: ChatId, ask: Ask) -> ChatId {
+    pub async fn make(&self, node: &Node, by: UserId, chat: ChatId, ask: Ask) -> ChatId {
         let draining = async {
             loop {
                 self.drain().await;

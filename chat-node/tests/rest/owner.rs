@@ -187,7 +187,7 @@ impl Book {
             return Answer::Created { made: false, seq: chat.head.seq };
         }
         self.chats.insert(key.chat, Chat { members: members.iter().copied().collect(), ..Chat::default() });
-        self.change(key, by, What::Created { kind, name, description, members });
+        self.change(key, by, What::Created { kind, name, description, members, request: None });
         Answer::Created { made: true, seq: 1 }
     }
 

@@ -241,7 +241,7 @@ impl Stage {
         let members: Vec<_> = members.iter().map(|person| (person.user, Role::Member)).collect();
         let by = members[0].0;
         let what =
-            What::Created { kind: ChatKind::Group, name: Some("group".into()), description: None, members };
+            What::Created { kind: ChatKind::Group, name: Some("group".into()), description: None, members, request: None };
         self.store(vec![change(chat, 1, by, what)]).await;
         chat
     }

@@ -10,6 +10,7 @@ use super::codec::{BadBytes, pack, unpack};
 use crate::{
     ids::{AppId, ChatId, ChatKey, ClientId, Incarnation, MessageId, NodeId, Number, Offset, Seq, UserId},
     model::{ChatKind, Message, MessageKind, Role},
+    store::Fingerprint,
     term,
     time::Millis,
 };
@@ -71,6 +72,10 @@ pub enum What {
         description: Option<String>,
         /// Its members.
         members: Vec<(UserId, Role)>,
+        /// Of a group: the fingerprint of the request that made it ([`crate::store::group_fingerprint`]), so that a repeat of it is told from
+        /// another one under the same key. Direct chats have none, nor have records from before there was one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        request: Option<Fingerprint>,
     },
     /// More first members of a chat that was just made.
     Members {

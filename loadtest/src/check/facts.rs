@@ -155,6 +155,12 @@ impl<'a> Facts<'a> {
         self.journals.devices.get(place.device)?.lines.get(place.line)
     }
 
+    /// When the line at a place was written, and by which clock. Times of different clocks cannot be compared.
+    pub(super) fn time(&self, place: Place) -> Option<(u64, u64)> {
+        let clock = self.journals.devices.get(place.device)?.clock;
+        Some((clock, self.line(place)?.at))
+    }
+
     /// The place, for a person.
     pub(super) fn evidence(&self, place: Place) -> Evidence {
         let file =

@@ -60,6 +60,26 @@ pub struct HistoryJournal {
     pub lines: Vec<Line>,
 }
 
+/// What was done to the cluster, by one who did it.
+#[derive(Clone, Debug)]
+pub struct FaultJournal {
+    /// The file's name.
+    pub file: String,
+    /// Which clock its times are of.
+    pub clock: u64,
+    /// Its lines.
+    pub lines: Vec<Line>,
+}
+
+/// What log and store held when nothing moved any more.
+#[derive(Clone, Debug)]
+pub struct RestJournal {
+    /// The file's name.
+    pub file: String,
+    /// Its lines.
+    pub lines: Vec<Line>,
+}
+
 /// Everything the judge knows.
 #[derive(Clone, Debug, Default)]
 pub struct Journals {
@@ -67,6 +87,10 @@ pub struct Journals {
     pub devices: Vec<DeviceJournal>,
     /// One for each chat and reader.
     pub histories: Vec<HistoryJournal>,
+    /// One for each who did something to the cluster.
+    pub faults: Vec<FaultJournal>,
+    /// Log and store at rest, if somebody looked.
+    pub rest: Vec<RestJournal>,
 }
 
 impl Journals {
@@ -115,6 +139,10 @@ impl Journals {
             Some(&Entry::History { version: VERSION, chat, .. }) => {
                 self.histories.push(HistoryJournal { file, chat, lines });
             }
+            Some(&Entry::Faults { version: VERSION, clock }) => {
+                self.faults.push(FaultJournal { file, clock, lines });
+            }
+            Some(&Entry::AtRest { version: VERSION }) => self.rest.push(RestJournal { file, lines }),
             Some(_) => {
                 let why = "does not begin as a journal of this version does".to_owned();
                 return Err(UnreadableJournal::Line { file, line: 1, why });

@@ -16,13 +16,13 @@ use crate::journal::{Answer, Ask, Entry, Event, What};
 
 /// What is known of one user in one chat.
 #[derive(Debug, Default)]
-struct Membership {
+pub(super) struct Membership {
     /// Joined (`true`) and left, by seq.
-    changes: BTreeMap<Seq, (bool, Place)>,
+    pub(super) changes: BTreeMap<Seq, (bool, Place)>,
     /// How often somebody may have let them in.
     additions: usize,
     /// Whether they were there from the start.
-    founder: bool,
+    pub(super) founder: bool,
 }
 
 impl Membership {
@@ -38,7 +38,7 @@ impl Membership {
     }
 }
 
-type Members = HashMap<(ChatId, UserId), Membership>;
+pub(super) type Members = HashMap<(ChatId, UserId), Membership>;
 
 pub(super) fn find(facts: &Facts<'_>) -> Vec<Violation> {
     let mut found = Vec::new();
@@ -78,7 +78,7 @@ pub(super) fn find(facts: &Facts<'_>) -> Vec<Violation> {
 }
 
 /// Everybody's membership, and the chats of which it is known who made them.
-fn memberships(facts: &Facts<'_>) -> (Members, HashSet<ChatId>) {
+pub(super) fn memberships(facts: &Facts<'_>) -> (Members, HashSet<ChatId>) {
     let mut members = Members::new();
     let mut known = HashSet::new();
     for asked in facts.asked.iter().filter(|asked| asked.possible()) {
@@ -158,13 +158,13 @@ fn removed_and_still_heard(facts: &Facts<'_>, found: &mut Vec<Violation>) {
         }
     }
     for (chat, user, removal, done) in removals {
-        let Some((clock, removed_at)) = time(facts, done) else { continue };
+        let Some((clock, removed_at)) = facts.time(done) else { continue };
         if let_in_since(facts, chat, user, removal) {
             continue;
         }
         for ((_, _, client_id), sent, ack) in accepted.get(&(chat, user)).into_iter().flatten() {
             let after = |place: &Place| {
-                time(facts, *place).is_some_and(|(other, at)| other == clock && at > removed_at)
+                facts.time(*place).is_some_and(|(other, at)| other == clock && at > removed_at)
             };
             if sent.attempts.iter().all(after) {
                 let what = format!(
@@ -182,17 +182,12 @@ fn removed_and_still_heard(facts: &Facts<'_>, found: &mut Vec<Violation>) {
 
 /// Whether somebody may have let the user in again: any addition that was not surely over before the removal was asked.
 fn let_in_since(facts: &Facts<'_>, chat: ChatId, user: UserId, removal: &Asked<'_>) -> bool {
-    let Some((clock, asked_at)) = time(facts, removal.place) else { return true };
+    let Some((clock, asked_at)) = facts.time(removal.place) else { return true };
     facts.asked.iter().filter(|asked| asked.possible()).any(|asked| {
-        let over = asked.answer.and_then(|(_, place)| time(facts, place));
+        let over = asked.answer.and_then(|(_, place)| facts.time(place));
         matches!(asked.ask, Ask::Add { chat: c, user: u } if *c == chat && *u == user)
             && over.is_none_or(|(other, at)| other != clock || at >= asked_at)
     })
-}
-
-fn time(facts: &Facts<'_>, place: Place) -> Option<(u64, u64)> {
-    let clock = facts.journals.devices.get(place.device)?.clock;
-    Some((clock, facts.line(place)?.at))
 }
 
 #[cfg(test)]

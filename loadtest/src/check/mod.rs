@@ -1,5 +1,6 @@
-//! The judge: proves invariants of the cluster (design, section 10) from what devices wrote down and from a final read of every
-//! chat's history. It asks the cluster nothing, and knows nothing of how it works.
+//! The judge: proves the invariants of the cluster (design, section 10) from what devices wrote down and from a final read of every
+//! chat's history. It asks the cluster nothing, and knows nothing of how it works; only for the last invariant somebody
+//! must have looked into log and store ([`read_stored`]).
 //!
 //! | file | invariants |
 //! | --- | --- |
@@ -7,13 +8,20 @@
 //! | `numbers` | 3: numbers without holes, one pairing for all |
 //! | `sessions` | 4: a session sees a chat's events in order, once, all |
 //! | `order` | 5: sending order and causality |
+//! | `whole` | 6: a connected member has everything, or was told |
+//! | `complete`, `pages` | 7: what is called complete is |
 //! | `acks` | 8: one message for one `client_id` |
 //! | `members` | 9: nothing for and from those who are no members |
+//! | `ended` | 10: nothing for sign-ins that are over |
+//! | `reads` | 11: read marks only move forward |
+//! | `rows` | 12: rows = valid records; `stored` reads both |
 //!
 //! Each is a pure function of [`Facts`] and returns what it found. To judge one more invariant: a file with such a function, a line in
 //! [`RULES`], a line above.
 
 mod acks;
+mod complete;
+mod ended;
 mod exercise;
 mod facts;
 mod history;
@@ -21,18 +29,24 @@ mod journals;
 mod members;
 mod numbers;
 mod order;
+mod pages;
 mod reading;
+mod reads;
+mod rows;
 mod sessions;
+mod stored;
 #[cfg(test)]
 mod testing;
+mod whole;
 
 use std::fmt;
 
 pub use self::{
     exercise::Exercise,
     facts::Facts,
-    journals::{DeviceJournal, HistoryJournal, Journals, UnreadableJournal},
+    journals::{DeviceJournal, FaultJournal, HistoryJournal, Journals, RestJournal, UnreadableJournal},
     reading::{ReadError, read_history},
+    stored::{Unreadable, read_stored},
 };
 
 /// A place in a file.
@@ -87,7 +101,7 @@ impl fmt::Debug for Rule {
     }
 }
 
-/// Every rule that is judged, in the design's order. 6, 7, 10, 11 and 12 need marks, resume and read marks.
+/// Every rule, in the design's order. The seventh has two.
 pub const RULES: &[Rule] = &[
     Rule {
         invariant: 1,
@@ -110,12 +124,34 @@ pub const RULES: &[Rule] = &[
         says: "a device's order and what was seen before writing are kept",
         find: order::find,
     },
+    Rule {
+        invariant: 6,
+        says: "10 s after the last fault a connected member has everything, or was told",
+        find: whole::find,
+    },
+    Rule {
+        invariant: 7,
+        says: "what a resumed session is told to be complete is complete",
+        find: complete::find,
+    },
+    Rule { invariant: 7, says: "a page that is called complete is complete", find: pages::find },
     Rule { invariant: 8, says: "all acks for one client_id name one message", find: acks::find },
     Rule {
         invariant: 9,
         says: "nothing reaches or comes from those who are no members",
         find: members::find,
     },
+    Rule {
+        invariant: 10,
+        says: "nothing comes to a session whose sign-in expired or was ended",
+        find: ended::find,
+    },
+    Rule {
+        invariant: 11,
+        says: "read marks only move forward, to the head at most, and unread counts follow them",
+        find: reads::find,
+    },
+    Rule { invariant: 12, says: "at rest the rows are the valid records of the log", find: rows::find },
 ];
 
 /// Judges.

@@ -66,7 +66,7 @@ pub async fn read_history(reader: &Session, chat: ChatId, folder: &Path) -> Resu
         .map_err(|error| ReadError::File { chat, error })
 }
 
-fn write(path: &Path, entries: impl Iterator<Item = Entry>) -> io::Result<()> {
+pub(super) fn write(path: &Path, entries: impl Iterator<Item = Entry>) -> io::Result<()> {
     let mut out = BufWriter::new(File::create(path)?);
     for (n, entry) in (1..).zip(entries) {
         serde_json::to_writer(&mut out, &Line { n, at: 0, entry })?;

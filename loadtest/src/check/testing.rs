@@ -5,8 +5,11 @@ use common::{
     model::Head,
 };
 
-use super::{DeviceJournal, HistoryJournal, Journals, Violation, judge};
-use crate::journal::{Answer, Ask, Entry, Event, Kept, Line, Print, VERSION, What};
+use super::{DeviceJournal, FaultJournal, HistoryJournal, Journals, RestJournal, Violation, judge};
+use crate::journal::{Answer, Ask, Entry, Event, Fate, Kept, Line, Print, VERSION, What};
+
+/// In microseconds.
+pub(super) const SECOND: u64 = 1_000_000;
 
 /// A run being written down. Users, chats and messages have one-letter or numbered names.
 pub(super) struct Run {
@@ -58,8 +61,53 @@ impl Run {
     }
 
     pub(super) fn open(&mut self, of: char) {
+        self.opens(of, false);
+    }
+
+    /// A session that says whether missed events follow.
+    pub(super) fn opens(&mut self, of: char, resuming: bool) -> &mut Self {
         let node = common::ids::NodeId::new("node-1").unwrap();
-        self.write(of, Entry::Opened { socket: 1, node, resuming: false });
+        self.write(of, Entry::Opened { socket: 1, node, resuming })
+    }
+
+    pub(super) fn close(&mut self, of: char) -> &mut Self {
+        self.write(of, Entry::Closed { socket: 1, code: None })
+    }
+
+    /// When the next line is written, to the microsecond.
+    pub(super) fn now(&self) -> u64 {
+        self.at + 1
+    }
+
+    /// Time passes.
+    pub(super) fn later(&mut self, micros: u64) -> &mut Self {
+        self.at += micros;
+        self
+    }
+
+    /// A line of whoever does something to the cluster.
+    pub(super) fn fate(&mut self, fate: Fate) -> &mut Self {
+        self.at += 1;
+        if self.journals.faults.is_empty() {
+            let first = Line { n: 1, at: 0, entry: Entry::Faults { version: VERSION, clock: 1 } };
+            self.journals.faults.push(FaultJournal {
+                file: "faults.jsonl".into(),
+                clock: 1,
+                lines: vec![first],
+            });
+        }
+        let lines = &mut self.journals.faults[0].lines;
+        lines.push(Line { n: lines.len() as u64 + 1, at: self.at, entry: Entry::Fault(fate) });
+        self
+    }
+
+    /// What log and store hold in the end.
+    pub(super) fn at_rest(&mut self, entries: Vec<Entry>) -> &mut Self {
+        let first = Entry::AtRest { version: VERSION };
+        let entries = std::iter::once(first).chain(entries);
+        let lines = (1..).zip(entries).map(|(n, entry)| Line { n, at: 0, entry }).collect();
+        self.journals.rest.push(RestJournal { file: "rest.jsonl".into(), lines });
+        self
     }
 
     /// A line in somebody's newest journal.

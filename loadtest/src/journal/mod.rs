@@ -3,7 +3,11 @@
 //! The judge knows nothing else. So a line is written *before* what it announces leaves the process (a `sending`), and after
 //! what it tells has arrived (an `event`); and bodies are kept as fingerprints, so that a journal holds nobody's text.
 
+mod asks;
+mod fate;
 mod writer;
+
+use std::collections::BTreeMap;
 
 use common::{
     ids::{ChatId, ClientId, MessageId, NodeId, Number, Seq, UserId},
@@ -13,7 +17,11 @@ use common::{
 };
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-pub use self::writer::Journal;
+pub use self::{
+    asks::{Answer, Ask, Counted},
+    fate::{Drained, Fate, Mended},
+    writer::Journal,
+};
 use crate::client::frames::{Event as Frame, Happened};
 
 /// The version of the lines; a reader refuses others.
@@ -68,6 +76,20 @@ pub enum Entry {
         user: UserId,
         /// Which clock `at` is of.
         clock: u64,
+    },
+    /// The device has signed in: sockets opened from here on belong to this sign-in.
+    SignedIn {
+        /// When its token expires, in microseconds of the run's clock.
+        until: u64,
+    },
+    /// What the next session says it has, about to be said in `hello`.
+    Resuming {
+        /// The last cursor.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        cursor: Option<String>,
+        /// Chats that moved after it, and how far the device has seen them.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        chats: BTreeMap<ChatId, Seq>,
     },
     /// A socket session is ready: everything until `closed` belongs to it.
     Opened {
@@ -138,6 +160,27 @@ pub enum Entry {
         /// Which.
         chat: ChatId,
     },
+    /// `resumed`: what was missing has come, as far as it says.
+    Resumed {
+        /// By chat. When it answers `hello`, a chat that is not named did not change.
+        chats: Vec<Mended>,
+        /// Whether it answers `hello`, or else one `changes`.
+        hello: bool,
+    },
+    /// A cursor was given.
+    Cursor {
+        /// The cursor.
+        cursor: String,
+    },
+    /// `message_read`: somebody's read mark.
+    ReadMark {
+        /// Where.
+        chat: ChatId,
+        /// Whose.
+        user: UserId,
+        /// The newest message they have read.
+        number: Number,
+    },
     /// The server says the view of this chat is not whole.
     ChatReload {
         /// Which.
@@ -183,6 +226,45 @@ pub enum Entry {
     },
     /// One message of that history.
     Message(Kept),
+    /// The first line of a file that tells what was done to the cluster.
+    Faults {
+        /// [`VERSION`].
+        version: u32,
+        /// Which clock `at` is of.
+        clock: u64,
+    },
+    /// What was done to it, and when.
+    Fault(Fate),
+    /// The first line of a file that tells what log and store hold at rest.
+    AtRest {
+        /// [`VERSION`].
+        version: u32,
+    },
+    /// How far one partition is drained.
+    Drained(Drained),
+    /// A message as the valid records of the log make it.
+    Logged {
+        /// Where.
+        chat: ChatId,
+        /// As it stands.
+        message: Kept,
+    },
+    /// A message's row in the store.
+    Row {
+        /// Where.
+        chat: ChatId,
+        /// As it stands.
+        message: Kept,
+    },
+    /// How far a chat is.
+    Heads {
+        /// Which.
+        chat: ChatId,
+        /// By the valid records of the log.
+        logged: Head,
+        /// By its row.
+        row: Head,
+    },
 }
 
 /// Why a view was read again.
@@ -258,74 +340,6 @@ pub enum What {
     ChatDeleted,
     /// One of a later version.
     Other,
-}
-
-/// What is asked beside sends.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Ask {
-    /// The direct chat with somebody.
-    Direct {
-        /// Whom.
-        with: UserId,
-    },
-    /// A new group.
-    Group {
-        /// Who is in it beside the asker.
-        members: Vec<UserId>,
-    },
-    /// Let somebody into a group.
-    Add {
-        /// Which.
-        chat: ChatId,
-        /// Whom.
-        user: UserId,
-    },
-    /// Take somebody out of a group.
-    Remove {
-        /// Which.
-        chat: ChatId,
-        /// Whom.
-        user: UserId,
-    },
-    /// Change a message.
-    Edit {
-        /// Where it stands.
-        chat: ChatId,
-        /// Which.
-        number: Number,
-        /// What it is to say.
-        body: Print,
-    },
-    /// Delete a message.
-    Delete {
-        /// Where it stands.
-        chat: ChatId,
-        /// Which.
-        number: Number,
-    },
-}
-
-/// How an [`Ask`] was answered.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Answer {
-    /// It is done.
-    Done {
-        /// Of a chat that was opened or made: its id.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        chat: Option<ChatId>,
-        /// Of an edit or delete: its place in the chat.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        seq: Option<Seq>,
-    },
-    /// It was surely not done.
-    Refused {
-        /// Why.
-        code: ErrorCode,
-    },
-    /// It may be done or not.
-    Unknown,
 }
 
 /// A message as history shows it.

@@ -10,7 +10,7 @@ use std::{
 use common::ids::UserId;
 use parking_lot::Mutex;
 
-use super::{Answer, Ask, Entry, Line, VERSION};
+use super::{Answer, Ask, Entry, Fate, Line, VERSION};
 use crate::clock::Clock;
 
 /// A journal being written. Clones write to the same file; the order of the lines is the order of the calls. Lines are buffered (64 KiB)
@@ -36,11 +36,34 @@ impl Journal {
     /// # Errors
     /// When it cannot be made.
     pub fn create(path: &Path, device: &str, user: UserId, clock: Clock) -> io::Result<Self> {
+        let first = Entry::Device { version: VERSION, device: device.to_owned(), user, clock: clock.id() };
+        Self::begin(path, first, clock)
+    }
+
+    /// A new file for what is done to the cluster.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn of_faults(path: &Path, clock: Clock) -> io::Result<Self> {
+        Self::begin(path, Entry::Faults { version: VERSION, clock: clock.id() }, clock)
+    }
+
+    fn begin(path: &Path, first: Entry, clock: Clock) -> io::Result<Self> {
         let out = BufWriter::with_capacity(64 << 10, File::create_new(path)?);
         let journal =
             Self { clock, file: Arc::new(Mutex::new(Open { n: 0, requests: 0, out, failed: None })) };
-        journal.write(Entry::Device { version: VERSION, device: device.to_owned(), user, clock: clock.id() });
+        journal.write(first);
         Ok(journal)
+    }
+
+    /// Something begins to be done to the cluster.
+    pub fn fault_begins(&self, what: &str) {
+        self.write(Entry::Fault(Fate::Begins { what: what.to_owned() }));
+    }
+
+    /// It is over: 10 s from here every view must be whole.
+    pub fn fault_ends(&self, what: &str) {
+        self.write(Entry::Fault(Fate::Ends { what: what.to_owned() }));
     }
 
     /// Appends a line. A failure of the disk is kept and told by [`Journal::flush`].

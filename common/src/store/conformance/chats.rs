@@ -373,9 +373,36 @@ pub async fn chats_are_loaded_many_at_a_time(fixture: &dyn Fixture) {
     assert_eq!(loaded[1].head, Head { number: 1, seq: 2 });
     assert_eq!(loaded[1].members.iter().map(|member| member.user).collect::<Vec<_>>(), users);
     assert_eq!(loaded[1].members[0].role, Role::Owner);
+    assert_eq!((loaded[0].request, loaded[0].makings, loaded[1].request, loaded[1].makings), (None, 1, None, 1));
     let late = loaded[0].members[2];
     assert_eq!((late.user, late.role, late.joined_seq), (users[2], Role::Admin, joined));
     assert!(scribe.store.load(&[]).await.unwrap().is_empty());
+}
+
+pub async fn a_group_knows_the_request_that_made_it_and_how_much_of_its_making_is_there(fixture: &dyn Fixture) {
+    let mut scribe = Scribe::new(fixture.open().await);
+    let users: Vec<UserId> = (0..4).map(|_| UserId::random()).collect();
+    let chat = ChatId::random();
+    let mut made = group(None, &users[..1]);
+    if let What::Created { request, .. } = &mut made {
+        *request = Some(u64::MAX - 6);
+    }
+    let changes = vec![
+        scribe.change(chat, users[0], made),
+        scribe.change(chat, users[0], What::Members { members: vec![(users[1], Role::Member)] }),
+    ];
+    scribe.write(changes).await;
+    let there = async |store: &SharedStore, key| {
+        let row = store.load(&[key]).await.unwrap().remove(0);
+        (row.request, row.makings, row.members.len())
+    };
+    let key = scribe.key(chat);
+    assert_eq!(there(&scribe.store, key).await, (Some(u64::MAX - 6), 2, 2));
+    // Somebody who is let in later is no part of it, and a record that brings nobody is.
+    scribe.does(chat, users[0], What::Joined { user: users[2], role: Role::Member }).await;
+    scribe.does(chat, users[0], What::Members { members: vec![(users[3], Role::Member)] }).await;
+    scribe.does(chat, users[0], What::Members { members: vec![] }).await;
+    assert_eq!(there(&scribe.store, key).await, (Some(u64::MAX - 6), 4, 4));
 }
 
 pub async fn a_sent_message_is_found_by_its_senders_name_for_it(fixture: &dyn Fixture) {

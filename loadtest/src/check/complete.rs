@@ -1,0 +1,156 @@
+//! Invariant 7, of resuming: what `resumed` calls complete is complete. Everything between `from` and `to` was shown in this
+//! session, and `from` is no further than the device had seen the chat.
+//!
+//! Whether it was the right thing that was shown is invariant 3, and whether `to` was far enough invariants 4 and 6.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    ops::Bound,
+};
+
+use common::ids::{ChatId, Seq};
+
+use super::{
+    DeviceJournal, Violation,
+    facts::{Facts, Place},
+};
+use crate::journal::{Entry, Event, Mended};
+
+/// A chat as a device has it.
+#[derive(Debug, Default)]
+struct Seen {
+    /// How far, over all sessions.
+    have: Option<(Seq, Place)>,
+    /// How far when this session began.
+    had: Option<(Seq, Place)>,
+    /// What was shown in this session.
+    shown: BTreeSet<Seq>,
+    /// Where the chat begins for this session, if it was told so (`new_chat`).
+    since: Seq,
+}
+
+pub(super) fn find(facts: &Facts<'_>) -> Vec<Violation> {
+    let devices = facts.journals.devices.iter().enumerate();
+    devices.flat_map(|(device, journal)| resumed(facts, device, journal)).collect()
+}
+
+fn resumed(facts: &Facts<'_>, device: usize, journal: &DeviceJournal) -> Vec<Violation> {
+    let mut found = Vec::new();
+    let mut chats: HashMap<ChatId, Seen> = HashMap::new();
+    for (line, entry) in journal.lines.iter().map(|line| &line.entry).enumerate() {
+        let place = Place { device, line };
+        match entry {
+            Entry::Opened { .. } => {
+                for seen in chats.values_mut() {
+                    *seen = Seen { have: seen.have, had: seen.have, ..Seen::default() };
+                }
+            }
+            Entry::Event(Event { chat, seq, .. }) => {
+                let seen = chats.entry(*chat).or_default();
+                seen.shown.insert(*seq);
+                seen.have = seen.have.max(Some((*seq, place)));
+            }
+            Entry::ViewRestarted { chat, seq, .. } => {
+                let seen = chats.entry(*chat).or_default();
+                seen.have = seen.have.max(Some((*seq, place)));
+            }
+            Entry::NewChat { chat, seq } => {
+                let seen = chats.entry(*chat).or_default();
+                seen.since = seen.since.max(*seq);
+                seen.have = seen.have.max(Some((*seq, place)));
+            }
+            Entry::ChatRemoved { chat } | Entry::ChatReload { chat } => drop(chats.remove(chat)),
+            Entry::Resumed { chats: mended, hello } => {
+                for mended in mended {
+                    if mended.complete {
+                        let seen = chats.entry(mended.chat).or_default();
+                        found.extend(incomplete(facts, mended, seen, *hello, place));
+                        seen.have = seen.have.max(Some((mended.to, place)));
+                    } else {
+                        chats.remove(&mended.chat);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    found
+}
+
+fn incomplete(
+    facts: &Facts<'_>,
+    mended: &Mended,
+    seen: &Seen,
+    hello: bool,
+    place: Place,
+) -> Option<Violation> {
+    let Mended { chat, from, to, .. } = *mended;
+    let wrong = |what: String, before: Option<Place>| {
+        let what = format!("chat {chat} was called complete from seq {from} to {to}, {what}");
+        Some(Violation { invariant: 7, what, evidence: facts.evidences(before.into_iter().chain([place])) })
+    };
+    if hello
+        && let Some((had, before)) = seen.had
+        && from > had.max(seen.since)
+    {
+        return wrong(format!("and its client had seen it up to seq {had}"), Some(before));
+    }
+    let from = from.max(seen.since);
+    let between = (Bound::Excluded(from), Bound::Included(to.max(from)));
+    let shown = seen.shown.range(between).count() as u64;
+    if shown == to.saturating_sub(from) {
+        return None;
+    }
+    let missing = (from + 1..=to).find(|seq| !seen.shown.contains(seq)).unwrap_or(to);
+    let all = to.saturating_sub(from) - shown;
+    wrong(format!("and seq {missing} was not shown ({all} are missing)"), None)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{
+        check::testing::Run,
+        journal::{Entry, Mended, What},
+    };
+
+    /// Two events seen, then a session that is resumed and shows these.
+    fn again(shown: &[u64], from: u64, to: u64, complete: bool) -> Vec<u8> {
+        let mut run = Run::new();
+        let chat = run.chat;
+        run.event('b', 1, What::ChatUpdated).event('b', 2, What::ChatUpdated);
+        run.close('b').opens('b', true);
+        for seq in shown {
+            run.event('b', *seq, What::ChatUpdated);
+        }
+        run.write('b', Entry::Resumed { chats: vec![Mended { chat, from, to, complete }], hello: true });
+        run.broken()
+    }
+
+    #[test]
+    fn what_is_called_complete_and_is_not_is_found() {
+        assert_eq!(again(&[3, 4, 5], 2, 5, true), [] as [u8; 0]);
+        assert_eq!(again(&[2, 3, 4, 5], 1, 5, true), [] as [u8; 0], "told from further back");
+        assert_eq!(again(&[], 2, 2, true), [] as [u8; 0]);
+        assert_eq!(again(&[3], 2, 2, true), [] as [u8; 0], "and more came");
+        assert!(again(&[3, 5], 2, 5, true).contains(&7), "one in the middle");
+        assert!(again(&[3, 4], 2, 5, true).contains(&7), "the last");
+        assert!(again(&[4, 5], 2, 5, true).contains(&7), "the first");
+        assert!(again(&[4, 5], 3, 5, true).contains(&7), "from later than was seen");
+        assert_eq!(again(&[3], 2, 5, false), [] as [u8; 0], "it says so itself");
+    }
+
+    #[test]
+    fn what_was_before_one_came_into_the_chat_need_not_be_shown() {
+        let mut run = Run::new();
+        let chat = run.chat;
+        run.event('b', 1, What::ChatUpdated);
+        run.close('b').opens('b', true);
+        run.write('b', Entry::ChatRemoved { chat }).write('b', Entry::NewChat { chat, seq: 6 });
+        run.event('b', 7, What::ChatUpdated);
+        run.write(
+            'b',
+            Entry::Resumed { chats: vec![Mended { chat, from: 6, to: 7, complete: true }], hello: true },
+        );
+        assert_eq!(run.broken(), [] as [u8; 0]);
+    }
+}
