@@ -1,10 +1,18 @@
 //! What a device asks for beside sends, written down before it is asked and when it is answered: edits and deletes over its socket, chats and
 //! their members over REST.
 
-use common::ids::{ChatId, Number, Seq, UserId};
+use common::{
+    ids::{ChatId, Number, Seq, UserId},
+    model::{ChatView, Page},
+    wire::client::HistoryPage,
+};
 
 use super::{Client, Done, Request, Undone, frames::definite, http::HttpError};
-use crate::journal::{Answer, Ask, Print};
+use crate::journal::{Answer, Ask, Counted, Kept, Print};
+
+fn counted(chat: &ChatView) -> Counted {
+    Counted { chat: chat.id, messages: chat.messages_count, unread: chat.unread_count }
+}
 
 impl Client {
     /// Changes a message.
@@ -55,6 +63,57 @@ impl Client {
     /// [`HttpError`].
     pub async fn remove_member(&self, chat: ChatId, user: UserId) -> Result<(), HttpError> {
         self.noted(Ask::Remove { chat, user }, self.session().remove_member(chat, user), |()| None).await
+    }
+
+    /// The newest messages below `before`, or of all, over the socket.
+    ///
+    /// # Errors
+    /// [`Undone`].
+    pub async fn newest(
+        &self,
+        chat: ChatId,
+        before: Option<Number>,
+        limit: u32,
+    ) -> Result<HistoryPage, Undone> {
+        let ask = Ask::History { chat, before, after: None, limit };
+        let mark = self.journal().map(|journal| journal.asked(ask));
+        let answer = match self.request(Request::Newest { chat, before, limit }).await {
+            Ok(Done::Page(page)) => Ok(page),
+            Ok(Done::Ack(_)) => Err(Undone::Unknown),
+            Err(undone) => Err(undone),
+        };
+        self.note(mark, || match &answer {
+            Ok(page) => Answer::Page {
+                head: page.head,
+                complete: page.complete,
+                messages: page.messages.iter().map(Kept::from).collect(),
+            },
+            Err(Undone::Refused(code)) => Answer::Refused { code: *code },
+            Err(Undone::Unknown) => Answer::Unknown,
+        });
+        answer
+    }
+
+    /// A page of this user's chats with what is unread in them, over REST; pages from 1.
+    ///
+    /// # Errors
+    /// [`HttpError`].
+    pub async fn chats(&self, page: u32) -> Result<Page<ChatView>, HttpError> {
+        let mark = self.journal().map(|journal| journal.asked(Ask::Chats));
+        let answer = self.session().chats(page).await;
+        self.note(mark, || match &answer {
+            Ok(page) => Answer::Chats { chats: page.results.iter().map(counted).collect() },
+            Err(_) => Answer::Unknown,
+        });
+        answer
+    }
+
+    /// Ends this device's sign-in; the device signs in again by itself when its socket is closed.
+    ///
+    /// # Errors
+    /// [`HttpError`].
+    pub async fn sign_out(&self) -> Result<(), HttpError> {
+        self.noted(Ask::SignOut, self.session().sign_out(), |()| None).await
     }
 
     async fn change(&self, ask: Ask, request: Request) -> Result<Option<Seq>, Undone> {

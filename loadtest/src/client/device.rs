@@ -130,6 +130,7 @@ impl Device {
     /// Runs until it is stopped or may not come back.
     pub(super) async fn run(mut self) {
         let mut failures = 0;
+        self.note_sign_in();
         let ended = loop {
             let opened = match self.connect().await {
                 Some(opened) => opened,
@@ -174,6 +175,9 @@ impl Device {
             };
             if !self.meanwhile(pause).await {
                 break None;
+            }
+            if token {
+                self.note_sign_in();
             }
         };
         self.state.send_replace(State::Ended(ended));
@@ -266,6 +270,11 @@ impl Device {
         if let Some(journal) = &self.journal {
             journal.write(entry());
         }
+    }
+
+    fn note_sign_in(&self) {
+        let good_for = u64::try_from(self.session.good_for().as_micros()).unwrap_or(u64::MAX);
+        self.note(|| Entry::SignedIn { until: self.clock.micros().saturating_add(good_for) });
     }
 
     /// A mark for the next request.

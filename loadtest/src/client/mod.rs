@@ -309,22 +309,6 @@ impl Client {
         self.start_send(Post::new(chat, body)).await.await.unwrap_or(Outcome::Abandoned)
     }
 
-    /// The newest messages below `before`, or of all, over the socket.
-    ///
-    /// # Errors
-    /// [`Undone`].
-    pub async fn newest(
-        &self,
-        chat: ChatId,
-        before: Option<Number>,
-        limit: u32,
-    ) -> Result<HistoryPage, Undone> {
-        match self.request(Request::Newest { chat, before, limit }).await? {
-            Done::Page(page) => Ok(page),
-            Done::Ack(_) => Err(Undone::Unknown),
-        }
-    }
-
     async fn request(&self, request: Request) -> Result<Done, Undone> {
         let (reply, answer) = oneshot::channel();
         self.commands.send(Command::Request(request, reply)).await.map_err(|_| Undone::Unknown)?;

@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use common::{
     ids::{ChatId, NodeId, Number, UserId},
     model::{ChatView, Head, Message, Page, limits},
+    time::Millis,
 };
 use http::Method;
 use parking_lot::RwLock;
@@ -79,7 +80,14 @@ pub async fn register(http: &Http, username: &str, password: &str, name: &str) -
 pub struct Session {
     http: Http,
     account: Arc<Account>,
-    token: Arc<RwLock<Arc<str>>>,
+    token: Arc<RwLock<Token>>,
+}
+
+/// What a sign-in gave.
+#[derive(Clone, Debug)]
+struct Token {
+    text: Arc<str>,
+    expires_at: Millis,
 }
 
 impl Session {
@@ -91,7 +99,7 @@ impl Session {
         let session = Self {
             http: http.clone(),
             account: Arc::new(account.clone()),
-            token: Arc::new(RwLock::new(Arc::from(""))),
+            token: Arc::new(RwLock::new(Token { text: Arc::from(""), expires_at: Millis::default() })),
         };
         session.sign_in_again().await?;
         Ok(session)
@@ -105,13 +113,28 @@ impl Session {
         #[derive(Deserialize)]
         struct SignedIn {
             token: String,
+            expires_at: Millis,
         }
 
         let body = json!({ "username": self.account.username, "password": self.account.password });
         let signed_in: SignedIn =
             patiently(|| self.http.ask(Method::POST, "/api/v1/sessions", None, Some(&body))).await?;
-        *self.token.write() = Arc::from(signed_in.token);
+        let SignedIn { token, expires_at } = signed_in;
+        *self.token.write() = Token { text: Arc::from(token), expires_at };
         Ok(())
+    }
+
+    /// How long the token is good from now on, by this machine's clock.
+    pub fn good_for(&self) -> Duration {
+        self.token.read().expires_at.since(Millis::now())
+    }
+
+    /// Ends this sign-in (ID-2): the token is good for nothing from then on, and the sockets opened with it are closed.
+    ///
+    /// # Errors
+    /// [`HttpError`]; nothing is asked again.
+    pub async fn sign_out(&self) -> Result<(), HttpError> {
+        self.ask(Method::DELETE, "/api/v1/sessions/current", None).await.map(|_: Value| ())
     }
 
     /// Whose session this is.
@@ -139,7 +162,7 @@ impl Session {
         path: &str,
         body: Option<&Value>,
     ) -> Result<T, HttpError> {
-        let token = Arc::clone(&self.token.read());
+        let token = Arc::clone(&self.token.read().text);
         self.http.ask(method, path, Some(&token), body).await
     }
 

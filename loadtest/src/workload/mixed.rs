@@ -28,13 +28,22 @@ pub struct MixedOptions {
     pub pause: Duration,
     /// Of 1,000 things a user does, how many are the loss of a connection.
     pub breaks: u32,
+    /// Likewise, how many are signing out: the device signs in again by itself.
+    pub sign_outs: u32,
     /// What chance begins from: the same seed, the same choices (though not the same timing).
     pub seed: u64,
 }
 
 impl Default for MixedOptions {
     fn default() -> Self {
-        Self { chats: 4, group_size: 4, pause: Duration::from_millis(40), breaks: 10, seed: rand::random() }
+        Self {
+            chats: 4,
+            group_size: 4,
+            pause: Duration::from_millis(40),
+            breaks: 10,
+            sign_outs: 1,
+            seed: rand::random(),
+        }
     }
 }
 
@@ -146,6 +155,9 @@ struct One {
 /// Own messages that are remembered for editing and deleting.
 const REMEMBERED: usize = 64;
 
+/// Messages of a page that is read on the way.
+const PAGE: u32 = 30;
+
 impl One {
     async fn live(mut self) -> std::convert::Infallible {
         loop {
@@ -167,8 +179,13 @@ impl One {
         }
         match self.random.random_range(0..1_000) {
             what if what < self.options.breaks => device.break_connection().await,
+            what if what < self.options.breaks + self.options.sign_outs => {
+                // Refused or unanswered: the journal has it.
+                let _ = device.sign_out().await;
+            }
             what if what < 700 => self.write(device).await,
-            what if what < 850 => self.write_and_wait(device).await,
+            what if what < 830 => self.write_and_wait(device).await,
+            what if what < 850 => self.read_back(device).await,
             what if what < 900 => self.edit(device).await,
             what if what < 930 => self.delete(device).await,
             what if what < 980 => self.change_members(&crowd).await,
@@ -205,6 +222,16 @@ impl One {
             if self.own.len() > REMEMBERED {
                 self.own.swap_remove(0);
             }
+        }
+    }
+
+    /// Reads the newest page of a chat, or what is unread in all of them.
+    async fn read_back(&mut self, device: &Client) {
+        // Refused or unanswered: the journal has it.
+        if self.random.random_range(0..4) == 0 {
+            let _ = device.chats(1).await;
+        } else if let Some(chat) = self.some_chat() {
+            let _ = device.newest(chat, None, PAGE).await;
         }
     }
 

@@ -278,6 +278,7 @@ impl World {
                 self.answer(socket, &page);
             }
             ClientFrame::Ping(ping) => self.answer(socket, &json!({ "type": "pong", "ref": ping.ref_ })),
+            ClientFrame::Changes(ask) => self.refuse(socket, ask.ref_, "unknown_type", false),
             ClientFrame::Hello(_) => panic!("hello twice"),
         }
     }
