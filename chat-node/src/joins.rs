@@ -6,13 +6,12 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use axum::extract::ws::Utf8Bytes;
 use common::{
     ids::{ChatId, ChatKey, Seq, UserId, UserKey},
     model::ChatView,
     problem::Problem,
     store::{Membership, StoreError},
-    wire::{client::ServerFrame, codec::encode_server, codes::CloseCode},
+    wire::{client::ServerFrame, codes::CloseCode},
 };
 use tokio::time::Instant;
 
@@ -203,10 +202,10 @@ impl Deliver {
 }
 
 /// The frame that tells `user` of a chat.
-fn new_chat(mut view: ChatView, user: UserId) -> Utf8Bytes {
+fn new_chat(mut view: ChatView, user: UserId) -> ServerFrame {
     if let Some(message) = view.last_message.as_mut().filter(|message| message.from != user) {
         message.client_id = None;
     }
     let seq = view.seq;
-    encode_server(&ServerFrame::NewChat { chat: Box::new(view), seq }).into()
+    ServerFrame::NewChat { chat: Box::new(view), seq }
 }

@@ -102,7 +102,11 @@ struct Out {
 impl Outlet for Out {
     fn publish(&self, topics: Vec<Topic>, live: Live) {
         self.control.publish(topics, &live);
-        self.deliver.live(live);
+        self.deliver.collect(live);
+    }
+
+    fn flush(&self) {
+        self.deliver.flush();
     }
 }
 

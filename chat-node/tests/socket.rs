@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
+#[path = "socket/formats.rs"]
+mod formats;
 #[path = "socket/stage.rs"]
 mod stage;
 
@@ -214,7 +216,7 @@ async fn what_is_no_json_ends_the_session() {
         client.closed_with(4000, "protocol_error").await;
     }
     let mut client = stage.ready(ana).await;
-    client.socket.send(Message::binary(vec![0x80])).await.unwrap();
+    client.socket.send(Message::binary(vec![0xc1])).await.unwrap();
     client.closed_with(4000, "protocol_error").await;
     let mut client = stage.open(ana).await;
     client.say_text("hello").await;

@@ -1,14 +1,16 @@
 //! A change of a chat as its members see it.
 
-use axum::extract::ws::Utf8Bytes;
+use bytes::Bytes;
 use common::{
     ids::{Seq, UserId},
     wire::{
         client::ServerFrame,
-        codec::encode_server,
+        codec::Format,
         record::{Change, What},
     },
 };
+
+use crate::socket::frame::{Frames, framed};
 
 /// The event that a change is to a session. `to_author` keeps the message's `client_id`, which only the sessions of who wrote the
 /// message see.
@@ -49,25 +51,25 @@ pub fn event(change: &Change, to_author: bool) -> ServerFrame {
     }
 }
 
-/// A change with its texts, each made when somebody first needs it and shared by all who do.
-#[derive(Debug)]
+/// A change with its frames, each made when somebody first needs it and shared by all who do.
+#[derive(Debug, Clone)]
 pub(crate) struct Event {
     change: Change,
     author: Option<UserId>,
-    for_author: Option<Utf8Bytes>,
-    for_others: Option<Utf8Bytes>,
+    for_author: Frames,
+    for_others: Frames,
     bytes: usize,
 }
 
 impl Event {
-    /// `bytes` is the length of its record: about what its texts will have.
+    /// `bytes` is the length of its record: about what its frames will have.
     pub(crate) fn new(change: Change, bytes: usize) -> Self {
         let author = match &change.what {
             What::Sent { client_id: Some(_), .. } => Some(change.by),
             What::Edited { message } => message.client_id.as_ref().map(|_| message.from),
             _ => None,
         };
-        Self { change, author, for_author: None, for_others: None, bytes }
+        Self { change, author, for_author: Frames::default(), for_others: Frames::default(), bytes }
     }
 
     pub(crate) fn seq(&self) -> Seq {
@@ -82,11 +84,24 @@ impl Event {
         self.bytes
     }
 
-    /// The text for a session of `user`.
-    pub(crate) fn text(&mut self, user: UserId) -> Utf8Bytes {
-        let to_author = self.author == Some(user);
-        let text = if to_author { &mut self.for_author } else { &mut self.for_others };
-        text.get_or_insert_with(|| encode_server(&event(&self.change, to_author)).into()).clone()
+    /// Whose sessions see it otherwise than everybody else's.
+    pub(crate) fn author(&self) -> Option<UserId> {
+        self.author
+    }
+
+    /// The frame for a session of `user`.
+    pub(crate) fn frame(&mut self, user: UserId, format: Format) -> Bytes {
+        self.frame_of(self.author == Some(user), format)
+    }
+
+    /// The frame for everybody but its author.
+    pub(crate) fn frame_for_others(&mut self, format: Format) -> Bytes {
+        self.frame_of(false, format)
+    }
+
+    fn frame_of(&mut self, to_author: bool, format: Format) -> Bytes {
+        let frames = if to_author { &mut self.for_author } else { &mut self.for_others };
+        frames.get(format, || framed(&event(&self.change, to_author), format))
     }
 }
 
@@ -125,8 +140,9 @@ mod tests {
         }
     }
 
-    fn client_id(text: &Utf8Bytes) -> Option<String> {
-        let frame: serde_json::Value = serde_json::from_str(text.as_str()).unwrap();
+    fn client_id(frame: Bytes) -> Option<String> {
+        let payload = crate::socket::frame::payloads(frame).pop().unwrap();
+        let frame: serde_json::Value = serde_json::from_slice(&payload).unwrap();
         frame["message"]["client_id"].as_str().map(str::to_owned)
     }
 
@@ -134,8 +150,8 @@ mod tests {
     fn the_name_a_client_gave_its_message_is_shown_to_its_author_only() {
         let (ana, ben) = (UserId::random(), UserId::random());
         let mut event = Event::new(change(ana, sent()), 100);
-        assert_eq!(client_id(&event.text(ana)).as_deref(), Some("c-1"));
-        assert_eq!(client_id(&event.text(ben)), None);
+        assert_eq!(client_id(event.frame(ana, Format::Json)).as_deref(), Some("c-1"));
+        assert_eq!(client_id(event.frame(ben, Format::Json)), None);
     }
 
     #[test]
@@ -143,14 +159,19 @@ mod tests {
         let (ana, admin) = (UserId::random(), UserId::random());
         let message: Message = change(ana, sent()).message().unwrap();
         let mut event = Event::new(change(admin, What::Edited { message: Box::new(message) }), 100);
-        assert_eq!(client_id(&event.text(ana)).as_deref(), Some("c-1"));
-        assert_eq!(client_id(&event.text(admin)), None);
+        assert_eq!(client_id(event.frame(ana, Format::Json)).as_deref(), Some("c-1"));
+        assert_eq!(client_id(event.frame(admin, Format::Json)), None);
     }
 
     #[test]
-    fn a_text_is_made_once_and_shared() {
+    fn a_frame_is_made_once_for_each_format_and_shared() {
         let mut event = Event::new(change(UserId::random(), sent()), 100);
-        let (one, other) = (event.text(UserId::random()), event.text(UserId::random()));
-        assert_eq!(one.as_str().as_ptr(), other.as_str().as_ptr());
+        let mut frames = Vec::new();
+        for format in Format::ALL {
+            let (one, other) = (event.frame(UserId::random(), format), event.frame_for_others(format));
+            assert_eq!(one.as_ptr(), other.as_ptr());
+            frames.push(one);
+        }
+        assert_eq!([frames[0][0], frames[1][0]], [0x81, 0x82], "a text frame, and a binary frame");
     }
 }

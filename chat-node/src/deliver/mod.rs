@@ -14,6 +14,7 @@ use common::{
     store::{Chats, Revocation},
     wire::{codes::CloseCode, peer::Live, record::Record},
 };
+use parking_lot::Mutex;
 use tokio::sync::{Semaphore, broadcast::error::RecvError};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -22,10 +23,13 @@ pub use self::event::event;
 use crate::{
     ask::AskOwner,
     control::{Interest, Receiver},
-    hub::{Effects, Hub, Job, Room},
+    hub::{Effects, Fanout, Hub, Job, Room},
     repair::Repairs,
     socket::SocketMetrics,
 };
+
+/// Writes to sockets in one go: at 4 µs each, half a millisecond.
+const AT_ONCE: usize = 128;
 
 /// What live delivery stands on.
 pub struct DeliverDeps {
@@ -67,6 +71,8 @@ pub(crate) struct Inner {
     pub(crate) revocations: Revocations,
     pub(crate) metrics: SocketMetrics,
     pub(crate) repairs: Repairs,
+    /// Rooms that have something to say and wait for [`Deliver::flush`]; bounded by the rooms and what one batch of an owner changes.
+    unflushed: Mutex<Vec<Arc<Room>>>,
     /// Users whose chats are being seen to at once.
     pub(crate) joining: Semaphore,
     pub(crate) tasks: TaskTracker,
@@ -105,6 +111,7 @@ impl Deliver {
             revocations,
             metrics,
             repairs: Repairs::default(),
+            unflushed: Mutex::default(),
             joining: Semaphore::new(crate::joins::TOGETHER),
             tasks,
             shutdown,
@@ -116,12 +123,23 @@ impl Deliver {
 
     /// A live event, from a dispatcher or from an owner on this node, in any order and any number of times. Never blocks.
     pub fn live(&self, live: Live) {
+        self.collect(live);
+        self.flush();
+    }
+
+    /// Likewise, one of several that come together: shown to the sessions at the next [`Self::flush`], so that what is ready
+    /// together leaves together.
+    pub fn collect(&self, live: Live) {
         match live {
             Live::Change(bytes) => match Record::decode(&bytes) {
                 Ok(Record::Change(change)) => {
                     if let Some(room) = self.0.hub.room(change.key()) {
                         let effects = room.accept(Event::new(change, bytes.len()));
-                        self.apply(&room, effects);
+                        self.see_to_effects(&room, effects);
+                        let mut unflushed = self.0.unflushed.lock();
+                        if unflushed.last().is_none_or(|last| !Arc::ptr_eq(last, &room)) {
+                            unflushed.push(room);
+                        }
                     }
                 }
                 Ok(Record::Claim(_)) => {}
@@ -138,6 +156,14 @@ impl Deliver {
                 }
             }
             Live::Revoked { .. } => self.0.revocations.hint(),
+        }
+    }
+
+    /// Shows the sessions what was collected.
+    pub fn flush(&self) {
+        let unflushed = std::mem::take(&mut *self.0.unflushed.lock());
+        for room in unflushed {
+            self.say(&room);
         }
     }
 
@@ -159,10 +185,14 @@ impl Deliver {
         }
     }
 
-    /// Does what a room has named.
+    /// Does what a room has named, and says what it has to say.
     pub(crate) fn apply(&self, room: &Arc<Room>, effects: Effects) {
-        let Effects { gone, repair, leaving, mut settle, delivered } = effects;
-        self.0.metrics.delivered.inc_by(delivered);
+        self.see_to_effects(room, effects);
+        self.say(room);
+    }
+
+    fn see_to_effects(&self, room: &Arc<Room>, effects: Effects) {
+        let Effects { gone, repair, leaving, mut settle } = effects;
         if repair {
             self.0.repairs.queue(Arc::clone(room));
         }
@@ -176,6 +206,29 @@ impl Deliver {
             self.job(UserKey { app, user }, Job::Settle { chat });
         }
         drop(gone);
+    }
+
+    /// Writes what a room has to say to its sessions: at once when they are few, else in a task of its own, which lets others run in between.
+    fn say(&self, room: &Arc<Room>) {
+        let Some(mut fanout) = room.begin_fanout() else { return };
+        if fanout.writes() <= AT_ONCE {
+            while self.say_some(room, &mut fanout) {}
+            return;
+        }
+        let (deliver, room) = (self.clone(), Arc::clone(room));
+        self.0.tasks.spawn(async move {
+            while deliver.say_some(&room, &mut fanout) {
+                tokio::task::yield_now().await;
+            }
+        });
+    }
+
+    /// True while there is more.
+    fn say_some(&self, room: &Arc<Room>, fanout: &mut Fanout) -> bool {
+        let (more, effects) = fanout.step(room, AT_ONCE);
+        self.0.metrics.delivered.inc_by(fanout.said());
+        self.see_to_effects(room, effects);
+        more
     }
 
     /// Closes the sockets of ended sign-ins as they become known, and every socket at the end.

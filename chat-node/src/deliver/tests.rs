@@ -33,6 +33,7 @@ use crate::{
     ask::AskOwner,
     control::Interest,
     hub::{Admitted, Handle},
+    outbox::Outbox,
     socket::SocketMetrics,
 };
 
@@ -286,8 +287,9 @@ impl Stage {
 
     /// Opens a session; it starts in the background.
     fn open(&mut self, user: UserId) -> usize {
-        let handle = Handle::new(SocketId::random(), UserKey { app: APP, user }, SessionId::random());
-        let admitted = Arc::new(self.deliver.0.hub.admit(handle).unwrap());
+        let key = UserKey { app: APP, user };
+        let handle = Handle::new(SocketId::random(), key, SessionId::random(), Outbox::default());
+        let admitted = Arc::new(self.deliver.0.hub.admit(&Arc::new(handle)).unwrap());
         let ready = Arc::new(Mutex::new(None));
         let handle = Arc::clone(admitted.handle());
         let (deliver, world) = (self.deliver.clone(), Arc::clone(&self.world));
@@ -331,7 +333,7 @@ impl Stage {
         let confirmed = self.world.0.lock().confirmed;
         for client in self.clients.iter_mut().filter(|client| client.ready.lock().is_some()) {
             let frames = client.handle.outbox.take();
-            let frames = frames.iter().map(|text| (confirmed, serde_json::from_str(text.as_str()).unwrap()));
+            let frames = frames.iter().map(|text| (confirmed, serde_json::from_slice(text).unwrap()));
             client.frames.extend(frames);
         }
     }
@@ -745,7 +747,7 @@ async fn one_text_is_made_for_all_who_see_the_same() {
     let texts: HashSet<_> = clients
         .iter()
         .flat_map(|client| stage.clients[*client].handle.outbox.take())
-        .map(|text| text.as_str().as_ptr() as usize)
+        .map(|text| text.as_ptr() as usize)
         .collect();
     assert_eq!(texts.len(), 1);
 }

@@ -30,8 +30,8 @@ struct Chats {
 
 impl Handle {
     /// A session that is in no room.
-    pub fn new(socket: SocketId, user: UserKey, session: SessionId) -> Self {
-        Self { socket, user, session, outbox: Outbox::default(), chats: Mutex::default() }
+    pub fn new(socket: SocketId, user: UserKey, session: SessionId, outbox: Outbox) -> Self {
+        Self { socket, user, session, outbox, chats: Mutex::default() }
     }
 
     /// A chat of its application.

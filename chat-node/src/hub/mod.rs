@@ -7,6 +7,7 @@
 //! Locks are taken in this order: a session's own, then a room's, then an outbox's; a shard's is taken under none of them but a room's
 //! never under a shard's.
 
+mod fanout;
 mod handle;
 mod room;
 mod seat;
@@ -28,6 +29,7 @@ use dashmap::DashMap;
 
 pub use self::handle::Handle;
 pub(crate) use self::{
+    fanout::Fanout,
     room::{Effects, Room},
     user::{Job, User},
 };
@@ -149,8 +151,8 @@ impl Hub {
     }
 
     /// Takes a session in, which is shown nothing yet.
-    pub(crate) fn admit(self: &Arc<Self>, handle: Handle) -> Result<Admitted, NotAdmitted> {
-        let handle = Arc::new(handle);
+    pub(crate) fn admit(self: &Arc<Self>, handle: &Arc<Handle>) -> Result<Admitted, NotAdmitted> {
+        let handle = Arc::clone(handle);
         let entry = self.users.entry(handle.user).or_insert_with(|| Arc::new(User::new(handle.user)));
         // Looked at under the shard's lock: whoever closes looks at all shards afterwards.
         let refused = if self.closed.load(Ordering::Acquire) {
@@ -281,9 +283,10 @@ mod tests {
     use common::ids::{AppId, SessionId, SocketId, UserId};
 
     use super::*;
+    use crate::outbox::Outbox;
 
-    fn handle(user: UserKey) -> Handle {
-        Handle::new(SocketId::random(), user, SessionId::random())
+    fn handle(user: UserKey) -> Arc<Handle> {
+        Arc::new(Handle::new(SocketId::random(), user, SessionId::random(), Outbox::default()))
     }
 
     fn user() -> UserKey {
@@ -301,7 +304,7 @@ mod tests {
     #[tokio::test]
     async fn the_last_one_out_gives_the_topic_back() {
         let hub = Hub::new(Interest::detached(), 2);
-        let (one, other) = (hub.admit(handle(user())).unwrap(), hub.admit(handle(user())).unwrap());
+        let (one, other) = (hub.admit(&handle(user())).unwrap(), hub.admit(&handle(user())).unwrap());
         let key = chat();
         for admitted in [&one, &other] {
             hub.register_user(admitted.user()).await.unwrap();
@@ -337,26 +340,26 @@ mod tests {
     fn a_user_has_so_many_sessions_and_no_more_until_one_ends() {
         let hub = Hub::new(Interest::detached(), 2);
         let key = user();
-        let one = hub.admit(handle(key)).unwrap();
-        let _two = hub.admit(handle(key)).unwrap();
-        assert_eq!(hub.admit(handle(key)).unwrap_err(), NotAdmitted(CloseCode::TooManySessions));
+        let one = hub.admit(&handle(key)).unwrap();
+        let _two = hub.admit(&handle(key)).unwrap();
+        assert_eq!(hub.admit(&handle(key)).unwrap_err(), NotAdmitted(CloseCode::TooManySessions));
         drop(one);
-        assert!(hub.admit(handle(key)).is_ok());
+        assert!(hub.admit(&handle(key)).is_ok());
     }
 
     #[test]
     fn a_hub_that_closes_lets_nobody_in() {
         let hub = Hub::new(Interest::detached(), 2);
-        let open = hub.admit(handle(user())).unwrap();
+        let open = hub.admit(&handle(user())).unwrap();
         hub.close(CloseCode::ShuttingDown);
         assert_eq!(open.handle().outbox.closing(), Some(CloseCode::ShuttingDown));
-        assert_eq!(hub.admit(handle(user())).unwrap_err(), NotAdmitted(CloseCode::ShuttingDown));
+        assert_eq!(hub.admit(&handle(user())).unwrap_err(), NotAdmitted(CloseCode::ShuttingDown));
     }
 
     #[test]
     fn a_session_that_has_ended_is_seated_nowhere() {
         let hub = Hub::new(Interest::detached(), 2);
-        let admitted = hub.admit(handle(user())).unwrap();
+        let admitted = hub.admit(&handle(user())).unwrap();
         let handle = Arc::clone(admitted.handle());
         drop(admitted);
         let key = chat();
@@ -372,7 +375,7 @@ mod tests {
             for _ in 0..4 {
                 scope.spawn(|| {
                     for turn in 0..2_000 {
-                        let admitted = hub.admit(handle(user())).unwrap();
+                        let admitted = hub.admit(&handle(user())).unwrap();
                         let key = keys[turn % keys.len()];
                         let hold = hub.hold(key);
                         hold.room().wanted.store(true, Ordering::Release);

@@ -1,8 +1,8 @@
 //! One chat on this node: which sessions are shown it, and how far.
 //!
 //! A room takes changes from everywhere (the dispatchers, an owner on this node, a repair), in any order and any number of times, and
-//! shows each to its seats once, in the order of `seq`, without a hole. Pure: it names what is to be done ([`Effects`]) and does
-//! nothing but put texts into outboxes. Its lock is held meanwhile, so that every outbox has the room's order.
+//! shows each to its seats once, in the order of `seq`, without a hole. Pure: it names what is to be done ([`Effects`]), and puts down what
+//! is to be said ([`Say`]), which is written afterwards, in that order.
 //!
 //! A **seat** is a session in a room. It is shown changes after its `since`. While it is not certain that its user is a member at the
 //! room's place it is **pending**: what it would be shown is held, until the store has been read far enough ([`Room::settle`]).
@@ -15,7 +15,6 @@ use std::{
     },
 };
 
-use axum::extract::ws::Utf8Bytes;
 use common::{
     ids::{ChatKey, Seq, UserId},
     wire::{client::ServerFrame, record::What},
@@ -24,6 +23,7 @@ use parking_lot::Mutex;
 
 use super::{
     Handle, Hold,
+    fanout::{Fanout, Listener, Say, Saying},
     seat::{Pending, Seat, SeatState, Settled, Why},
 };
 use crate::deliver::Event;
@@ -59,6 +59,7 @@ struct State {
     /// The chat was deleted.
     over: bool,
     seats: Vec<Seat>,
+    say: Say,
     #[cfg(feature = "planted")]
     planted: common::planted::Planted,
 }
@@ -87,8 +88,6 @@ pub(crate) struct Effects {
     pub(crate) leaving: Vec<Arc<Handle>>,
     /// Users with pending seats.
     pub(crate) settle: Vec<UserId>,
-    /// Texts put into outboxes.
-    pub(crate) delivered: u64,
 }
 
 impl Room {
@@ -122,7 +121,7 @@ impl Room {
             state.known = state.known.max(event.seq());
             match state.have {
                 Some(have) if event.seq() <= have => {}
-                Some(have) if event.seq() == have + 1 => {
+                Some(have) if event.seq() == have + 1 && !state.say.is_full() => {
                     state.show(event, &mut effects);
                     state.advance(&mut effects);
                 }
@@ -143,6 +142,7 @@ impl Room {
         }
         let have = state.place(head);
         let (since, certain) = (have.max(head), state.last_left <= head);
+        state.say.seats_changed();
         if certain {
             state.seats.push(Seat::new(handle, hold, since, SeatState::Live));
         } else {
@@ -190,16 +190,18 @@ impl Room {
 
     /// The store has been read: it shows `user` as a member at `seen`, and `new_chat` says so. True when that was far enough for all
     /// pending seats of the user; else it must be read again.
-    pub(crate) fn settle(&self, user: UserId, seen: Seq, new_chat: &Utf8Bytes) -> (bool, Effects) {
+    pub(crate) fn settle(&self, user: UserId, seen: Seq, new_chat: &ServerFrame) -> (bool, Effects) {
         let mut effects = Effects::default();
-        let mut state = self.state.lock();
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
         state.place(seen);
+        state.say.seats_changed();
         let mut done = true;
         let mut at = 0;
         while at < state.seats.len() {
             let keep = match state.seats.get_mut(at) {
                 Some(seat) if seat.handle.user.user == user => {
-                    seat.settle(self.key, seen, new_chat, &mut effects)
+                    seat.settle(self.key, seen, new_chat, &mut state.say)
                 }
                 _ => Settled::Stays,
             };
@@ -214,7 +216,7 @@ impl Room {
         }
         state.advance(&mut effects);
         state.mind_the_gap(&mut effects);
-        drop(state);
+        drop(guard);
         (done, effects)
     }
 
@@ -279,6 +281,7 @@ impl Room {
         let mut state = self.state.lock();
         if let Some(at) = state.seat(handle) {
             effects.gone.push(state.seats.swap_remove(at));
+            state.say.seats_changed();
         }
         drop(state);
         effects
@@ -333,12 +336,36 @@ impl Room {
         state.known = state.known.max(have);
         // Whoever left in between is not known.
         state.last_left = state.last_left.max(have);
+        state.say.seats_changed();
         for seat in &mut state.seats {
             seat.reload(have, &mut effects);
         }
         state.advance(&mut effects);
         drop(state);
         effects
+    }
+}
+
+/// Saying what is to be said.
+impl Room {
+    /// What is to be said, for the caller to write; none when there is nothing, or somebody does already.
+    pub(crate) fn begin_fanout(&self) -> Option<Fanout> {
+        self.state.lock().say.begin()
+    }
+
+    /// Everything was said: what has come meanwhile. Nothing ends it.
+    pub(super) fn more_to_say(&self) -> (Saying, Effects) {
+        let mut effects = Effects::default();
+        let mut state = self.state.lock();
+        let mut more = state.say.more();
+        // Events may have had to wait until others were written.
+        state.advance(&mut effects);
+        state.mind_the_gap(&mut effects);
+        if more.is_empty() {
+            more = state.say.more();
+        }
+        drop(state);
+        (more, effects)
     }
 }
 
@@ -377,7 +404,7 @@ impl State {
     fn advance(&mut self, effects: &mut Effects) {
         while let (Some(have), Some(entry)) = (self.have, self.early.first_entry()) {
             let seq = *entry.key();
-            if seq > have + 1 {
+            if seq > have + 1 || self.say.is_full() {
                 return;
             }
             let event = entry.remove();
@@ -389,7 +416,9 @@ impl State {
     }
 
     fn mind_the_gap(&mut self, effects: &mut Effects) {
-        if self.missing() && self.repair == Repair::Idle && !self.seats.is_empty() && !self.over {
+        // What waits only until others are written is not missing.
+        let missing = self.missing() && !self.say.is_full();
+        if missing && self.repair == Repair::Idle && !self.seats.is_empty() && !self.over {
             self.repair = Repair::Queued;
             effects.repair = true;
         }
@@ -407,28 +436,30 @@ impl State {
                     continue;
                 }
                 seat.left(seq, effects);
+                self.say.seats_changed();
             }
         }
         for seat in &mut self.seats {
-            match &mut seat.state {
-                SeatState::Live if seq > seat.since => {
-                    #[cfg(feature = "planted")]
-                    if seq.is_multiple_of(7) {
-                        if self.planted.is(common::planted::Bug::SkipASeq) {
-                            continue;
-                        }
-                        if self.planted.is(common::planted::Bug::DeliverARepeat) {
-                            seat.handle.outbox.push(event.text(seat.handle.user.user));
-                        }
-                    }
-                    seat.handle.outbox.push(event.text(seat.handle.user.user));
-                    effects.delivered += 1;
-                }
-                SeatState::Pending(pending) => pending.hold(&mut event, seat.handle.user.user),
-                SeatState::Live | SeatState::Leaving => {}
+            if let SeatState::Pending(pending) = &mut seat.state {
+                pending.hold(&mut event, &seat.handle);
             }
         }
-        if matches!(event.what(), What::Deleted) {
+        let deleted = matches!(event.what(), What::Deleted);
+        let seats = &self.seats;
+        let listeners = || {
+            let live = seats.iter().filter(|seat| matches!(seat.state, SeatState::Live));
+            live.map(|seat| Listener { handle: Arc::clone(&seat.handle), since: seat.since }).collect()
+        };
+        #[cfg(feature = "planted")]
+        if seq.is_multiple_of(7) && self.planted.is(common::planted::Bug::SkipASeq) {
+            return;
+        }
+        #[cfg(feature = "planted")]
+        if seq.is_multiple_of(7) && self.planted.is(common::planted::Bug::DeliverARepeat) {
+            self.say.event(event.clone(), listeners);
+        }
+        self.say.event(event, listeners);
+        if deleted {
             self.end(effects);
         }
     }
@@ -438,11 +469,12 @@ impl State {
         self.over = true;
         self.early = BTreeMap::new();
         self.early_bytes = 0;
+        self.say.seats_changed();
         for seat in std::mem::take(&mut self.seats) {
             match seat.state {
                 SeatState::Live => {}
                 SeatState::Pending(_) | SeatState::Leaving => {
-                    seat.tell(&ServerFrame::ChatRemoved { chat: seat.chat() }, effects);
+                    seat.tell(&ServerFrame::ChatRemoved { chat: seat.chat() }, &mut self.say);
                 }
             }
             effects.gone.push(seat);
@@ -455,7 +487,8 @@ impl State {
             return;
         }
         let seat = self.seats.swap_remove(at);
-        seat.tell(&ServerFrame::ChatRemoved { chat: seat.chat() }, effects);
+        self.say.seats_changed();
+        seat.tell(&ServerFrame::ChatRemoved { chat: seat.chat() }, &mut self.say);
         effects.gone.push(seat);
     }
 }

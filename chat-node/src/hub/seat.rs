@@ -2,14 +2,14 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use axum::extract::ws::Utf8Bytes;
+use bytes::Bytes;
 use common::{
-    ids::{ChatId, ChatKey, Seq, UserId},
-    wire::{client::ServerFrame, codec::encode_server},
+    ids::{ChatId, ChatKey, Seq},
+    wire::client::ServerFrame,
 };
 
-use super::{Effects, Handle, Hold};
-use crate::deliver::Event;
+use super::{Effects, Handle, Hold, fanout::Say};
+use crate::{deliver::Event, socket::frame::framed};
 
 /// Changes that may be held for a pending seat, which waits for one read of the store: two seconds of a chat that speaks 250 times a
 /// second. When there are more, the store has to be read further.
@@ -48,7 +48,7 @@ pub(super) struct Pending {
     why: Why,
     /// How far the store must be read: what came after is held. None while the room's place is not known.
     pub(super) base: Option<Seq>,
-    held: VecDeque<(Seq, Utf8Bytes)>,
+    held: VecDeque<(Seq, Bytes)>,
     /// The newest change by which its user left meanwhile.
     left: Option<Seq>,
 }
@@ -83,9 +83,8 @@ impl Seat {
         }
     }
 
-    pub(super) fn tell(&self, frame: &ServerFrame, effects: &mut Effects) {
-        self.handle.outbox.push(encode_server(frame).into());
-        effects.delivered += 1;
+    pub(super) fn tell(&self, frame: &ServerFrame, say: &mut Say) {
+        say.to(&self.handle, framed(frame, self.handle.outbox.format()));
     }
 
     /// Its user left by the change `seq`.
@@ -117,8 +116,8 @@ impl Seat {
         &mut self,
         key: ChatKey,
         seen: Seq,
-        new_chat: &Utf8Bytes,
-        effects: &mut Effects,
+        new_chat: &ServerFrame,
+        say: &mut Say,
     ) -> Settled {
         let SeatState::Pending(pending) = &mut self.state else { return Settled::Stays };
         if pending.base.is_some_and(|base| seen < base) {
@@ -127,19 +126,15 @@ impl Seat {
         let held = std::mem::take(&mut pending.held);
         let why = pending.why;
         if pending.left.is_some_and(|left| left > seen) {
-            self.tell(&ServerFrame::ChatRemoved { chat: key.chat }, effects);
+            self.tell(&ServerFrame::ChatRemoved { chat: key.chat }, say);
             return Settled::Gone;
         }
         match why {
-            Why::New => {
-                self.handle.outbox.push(new_chat.clone());
-                effects.delivered += 1;
-            }
-            Why::Reload => self.tell(&ServerFrame::ChatReload { chat: key.chat }, effects),
+            Why::New => self.tell(new_chat, say),
+            Why::Reload => self.tell(&ServerFrame::ChatReload { chat: key.chat }, say),
         }
-        for (_, text) in held.into_iter().filter(|(seq, _)| *seq > seen) {
-            self.handle.outbox.push(text);
-            effects.delivered += 1;
+        for (_, frame) in held.into_iter().filter(|(seq, _)| *seq > seen) {
+            say.to(&self.handle, frame);
         }
         self.since = seen;
         self.state = SeatState::Live;
@@ -153,9 +148,9 @@ impl Pending {
     }
 
     /// Holds a change for later.
-    pub(super) fn hold(&mut self, event: &mut Event, user: UserId) {
+    pub(super) fn hold(&mut self, event: &mut Event, handle: &Handle) {
         if self.held.len() < HELD {
-            self.held.push_back((event.seq(), event.text(user)));
+            self.held.push_back((event.seq(), event.frame(handle.user.user, handle.outbox.format())));
         } else {
             // The store has to be read as far as this one, then.
             self.held.clear();

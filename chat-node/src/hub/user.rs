@@ -175,13 +175,15 @@ mod tests {
     use common::ids::{AppId, SessionId, SocketId, UserId};
 
     use super::*;
+    use crate::outbox::Outbox;
 
     fn user() -> User {
         User::new(UserKey { app: AppId::DEFAULT, user: UserId::random() })
     }
 
     fn session(user: &User) -> Arc<Handle> {
-        let handle = Arc::new(Handle::new(SocketId::random(), user.key, SessionId::random()));
+        let handle =
+            Arc::new(Handle::new(SocketId::random(), user.key, SessionId::random(), Outbox::default()));
         assert!(user.add(&handle, 9));
         handle
     }

@@ -44,8 +44,12 @@ const INTAKE: usize = 2_048;
 
 /// Where confirmed changes go: this node's own sessions, and the dispatchers for everybody else's.
 pub trait Outlet: Send + Sync + 'static {
-    /// Must not block; what it cannot pass on, it marks as lost, and receivers repair.
+    /// Must not block; what it cannot pass on, it marks as lost, and receivers repair. What is published together may be kept until
+    /// [`Self::flush`].
     fn publish(&self, topics: Vec<Topic>, live: Live);
+
+    /// That was all for now.
+    fn flush(&self) {}
 }
 
 /// What an owner's memory may hold.

@@ -190,6 +190,7 @@ impl Owned {
             let replayed = slot.replay.iter().filter(|kept| kept.change.of_membership());
             announcements.extend(replayed.map(|kept| (kept.offset, Arc::clone(&kept.change))));
         }
+        context.outlet.flush();
         Self {
             context,
             partition,
@@ -225,10 +226,9 @@ impl Owned {
                     }
                 }
                 settled = self.tail.settled() => {
-                    self.confirmed(settled?);
-                    while let Some(settled) = self.tail.settled_now() {
-                        self.confirmed(settled?);
-                    }
+                    let outcome = self.all_confirmed(settled);
+                    self.context.outlet.flush();
+                    outcome?;
                 }
                 Some(fetched) = self.fetches.join_next() => match fetched {
                     Ok((key, fetched)) => self.fetched(key, fetched).await,
@@ -254,6 +254,7 @@ impl Owned {
             while !self.tail.is_empty() {
                 let settled = self.tail.settled().await?;
                 self.confirmed(settled);
+                self.context.outlet.flush();
             }
             Ok(())
         };
@@ -649,6 +650,15 @@ impl Owned {
         Ok(())
     }
 
+    /// The log has a record, and whatever else it has by now.
+    fn all_confirmed(&mut self, first: Result<Confirmed, Lost>) -> Result<(), Lost> {
+        self.confirmed(first?);
+        while let Some(settled) = self.tail.settled_now() {
+            self.confirmed(settled?);
+        }
+        Ok(())
+    }
+
     /// The log has a record: it is shown, and who waited for it is answered.
     fn confirmed(&mut self, confirmed: Confirmed) {
         let Confirmed { change, payload, finished } = confirmed;
@@ -676,6 +686,7 @@ impl Owned {
                 self.context.outlet.publish(topics, live);
             }
         }
+        self.context.outlet.flush();
         let later = self.unstored.split_off(&self.drained);
         for open in std::mem::replace(&mut self.unstored, later).into_values().flatten() {
             open.finish();

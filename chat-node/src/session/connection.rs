@@ -1,31 +1,40 @@
-//! A WebSocket as its session uses it: what is ready is fed to it together and flushed once; reading and writing in one task, neither
-//! waiting for the other.
+//! A session's connection: what the client says, and what is said to it by this side's task. Events are written by whoever has them
+//! ([`crate::outbox`]), and by this task once the system takes no more.
 
 use std::{
-    collections::VecDeque,
     future::poll_fn,
+    io,
+    mem::MaybeUninit,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
 
-use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket};
-use common::wire::{client::ServerFrame, codec::encode_server, codes::CloseCode};
-use futures_util::{Sink, Stream};
-use tokio_tungstenite::tungstenite;
+use bytes::Bytes;
+use common::wire::{client::ServerFrame, codes::CloseCode};
+use tokio::{
+    io::{AsyncRead, ReadBuf},
+    net::tcp::OwnedReadHalf,
+};
 
-use crate::outbox::Outbox;
+use crate::{
+    hub::Handle,
+    socket::frame::{self, Broken, Message, Opcode, Reader},
+};
 
 /// Answers that may wait to be written before no more requests are read: all that may be pending, twice.
-const REPLIES: usize = 128;
+const ANSWERS: usize = 128;
+/// Bytes read at once. On the stack: a session that is silent holds no buffer.
+const READ: usize = 4 * 1024;
 
 /// What came in.
 #[derive(Debug)]
 pub(super) enum Incoming {
     /// A text frame.
-    Text(Utf8Bytes),
+    Text(String),
     /// A binary frame.
-    Binary,
+    Binary(Bytes),
     /// A ping or pong, which shows that the client is there.
     Sign,
     /// The client closed, or the connection broke.
@@ -36,16 +45,12 @@ pub(super) enum Incoming {
     Garbled,
 }
 
-/// The socket, and what is on its way out.
+/// One half of the connection; the other is the outbox's.
 pub(super) struct Connection {
-    socket: WebSocket,
+    half: OwnedReadHalf,
+    handle: Arc<Handle>,
+    reader: Reader,
     frame_bytes: usize,
-    /// Answers to the client's own requests: they go before events.
-    replies: VecDeque<Message>,
-    /// Events taken from the outbox. At most what an outbox holds, so a session has twice that at the worst.
-    events: VecDeque<Utf8Bytes>,
-    /// Something was fed and not flushed.
-    fed: bool,
     /// Nothing can be read any more: the client has closed, or what it sent cannot be read.
     ended: bool,
     /// What it sent cannot be read, and it has not closed.
@@ -53,108 +58,91 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(socket: WebSocket, frame_bytes: usize) -> Self {
-        Self {
-            socket,
-            frame_bytes,
-            replies: VecDeque::new(),
-            events: VecDeque::new(),
-            fed: false,
-            ended: false,
-            unreadable: false,
-        }
+    /// `said` is what the client has said already.
+    pub(super) fn new(half: OwnedReadHalf, handle: Arc<Handle>, frame_bytes: usize, said: &[u8]) -> Self {
+        // Twice what is allowed: a frame that is only somewhat too long is read, and the connection closed in good order.
+        let mut reader = Reader::new(frame_bytes * 2);
+        reader.fill(said);
+        Self { half, handle, reader, frame_bytes, ended: false, unreadable: false }
     }
 
-    /// An answer to the client.
+    /// An answer to the client. It is written when nothing else is to be done, or along with the next event.
     pub(super) fn reply(&mut self, frame: &ServerFrame) {
-        self.replies.push_back(Message::Text(encode_server(frame).into()));
+        self.handle.outbox.answer(frame::framed(frame, self.handle.outbox.format()));
     }
 
     /// Asks the client whether it is there.
     pub(super) fn ping(&mut self) {
-        self.replies.push_back(Message::Ping(bytes::Bytes::new()));
+        self.handle.outbox.answer(frame::control(Opcode::Ping, &[]));
     }
 
-    /// Feeds answers, then what the outbox holds. Ready when everything was fed, or with an error when the connection is broken.
-    pub(super) fn poll_feed(
-        &mut self,
-        context: &mut Context<'_>,
-        outbox: Option<&Outbox>,
-    ) -> Poll<Result<(), axum::Error>> {
-        loop {
-            if self.replies.is_empty() && self.events.is_empty() {
-                self.events = outbox.map(Outbox::take).unwrap_or_default();
-                if self.events.is_empty() {
-                    return Poll::Ready(Ok(()));
-                }
-            }
-            ready!(Pin::new(&mut self.socket).poll_ready(context))?;
-            let next = self.replies.pop_front().or_else(|| self.events.pop_front().map(Message::Text));
-            if let Some(message) = next {
-                Pin::new(&mut self.socket).start_send(message)?;
-                self.fed = true;
-            }
-        }
-    }
-
-    /// Flushes what was fed.
-    pub(super) fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<Result<(), axum::Error>> {
-        if self.fed {
-            ready!(Pin::new(&mut self.socket).poll_flush(context))?;
-            self.fed = false;
-        }
-        Poll::Ready(Ok(()))
+    /// Writes what waits. Ready when everything was, or with an error when the connection is broken.
+    pub(super) fn poll_write(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.handle.outbox.poll_write(context, self.half.as_ref())
     }
 
     /// The next frame, unless too many answers wait to be written: who does not read them is not read either.
     pub(super) fn poll_incoming(&mut self, context: &mut Context<'_>) -> Poll<Incoming> {
-        if self.replies.len() >= REPLIES {
+        if self.handle.outbox.answers() >= ANSWERS {
             return Poll::Pending;
         }
         self.poll_read(context)
     }
 
     fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<Incoming> {
-        if self.ended {
-            return Poll::Ready(Incoming::Gone);
+        loop {
+            if self.ended {
+                return Poll::Ready(Incoming::Gone);
+            }
+            match self.reader.next() {
+                Ok(Some(message)) => return Poll::Ready(self.message(message)),
+                Ok(None) => {}
+                Err(broken) => {
+                    (self.ended, self.unreadable) = (true, true);
+                    return Poll::Ready(match broken {
+                        Broken::TooLarge => Incoming::TooLarge,
+                        Broken::Protocol => Incoming::Garbled,
+                    });
+                }
+            }
+            let mut place = [MaybeUninit::uninit(); READ];
+            let mut read = ReadBuf::uninit(&mut place);
+            let outcome = ready!(Pin::new(&mut self.half).poll_read(context, &mut read));
+            self.ended = outcome.is_err() || read.filled().is_empty();
+            self.reader.fill(read.filled());
         }
-        let incoming = match ready!(Pin::new(&mut self.socket).poll_next(context)) {
-            Some(Ok(Message::Text(text))) if text.as_str().len() > self.frame_bytes => Incoming::TooLarge,
-            Some(Ok(Message::Text(text))) => Incoming::Text(text),
-            Some(Ok(Message::Binary(bytes))) if bytes.len() > self.frame_bytes => Incoming::TooLarge,
-            Some(Ok(Message::Binary(_))) => Incoming::Binary,
-            Some(Ok(Message::Ping(_) | Message::Pong(_))) => Incoming::Sign,
-            Some(Ok(Message::Close(_))) => Incoming::Gone,
-            None => {
+    }
+
+    fn message(&mut self, message: Message) -> Incoming {
+        match message {
+            Message::Text(text) if text.len() > self.frame_bytes => Incoming::TooLarge,
+            Message::Text(text) => Incoming::Text(text),
+            Message::Binary(bytes) if bytes.len() > self.frame_bytes => Incoming::TooLarge,
+            Message::Binary(bytes) => Incoming::Binary(bytes),
+            Message::Ping(payload) => {
+                self.handle.outbox.answer(frame::control(Opcode::Pong, &payload));
+                Incoming::Sign
+            }
+            Message::Pong => Incoming::Sign,
+            Message::Close(code) => {
                 self.ended = true;
+                self.handle.outbox.last_words();
+                self.handle.outbox.answer(frame::close(code.unwrap_or(CloseCode::Bye.code()), ""));
                 Incoming::Gone
             }
-            Some(Err(error)) => {
-                self.ended = true;
-                let failure = failure(error);
-                self.unreadable = !matches!(failure, Incoming::Gone);
-                failure
-            }
-        };
-        Poll::Ready(incoming)
+        }
     }
 
     /// Says goodbye: what waits is dropped, `last` and the close frame are written, and the client's own close is waited for; all of it
     /// for `wait` at most.
-    pub(super) async fn close(mut self, code: CloseCode, last: Option<ServerFrame>, wait: Duration) {
-        self.replies.clear();
-        self.events.clear();
+    pub(super) async fn close(mut self, code: CloseCode, last: Option<Box<ServerFrame>>, wait: Duration) {
+        self.handle.outbox.last_words();
         if let Some(frame) = last {
             self.reply(&frame);
         }
-        let reason = Utf8Bytes::from_static(code.word());
-        self.replies.push_back(Message::Close(Some(CloseFrame { code: code.code(), reason })));
+        self.handle.outbox.answer(frame::close(code.code(), code.word()));
         let farewell = poll_fn(|context| {
-            let written = match self.poll_feed(context, None) {
-                Poll::Ready(Ok(())) => self.poll_flush(context),
-                other => other,
-            };
-            if let Poll::Ready(Err(_)) = written {
+            if let Poll::Ready(Err(_)) = self.poll_write(context) {
                 return Poll::Ready(());
             }
             while !self.ended
@@ -169,24 +157,12 @@ impl Connection {
 
     /// The client has closed: its close is answered.
     pub(super) async fn closed(mut self, wait: Duration) {
-        let farewell = poll_fn(|context| {
-            while !self.ended {
-                ready!(self.poll_read(context));
-            }
-            Poll::Ready(())
-        });
-        let _ = tokio::time::timeout(wait, farewell).await;
+        let _ = tokio::time::timeout(wait, poll_fn(|context| self.poll_write(context))).await;
     }
 }
 
-/// What an error in reading means.
-fn failure(error: axum::Error) -> Incoming {
-    match error.into_inner().downcast_ref::<tungstenite::Error>() {
-        Some(tungstenite::Error::Capacity(_)) => Incoming::TooLarge,
-        Some(tungstenite::Error::Protocol(
-            tungstenite::error::ProtocolError::ResetWithoutClosingHandshake,
-        )) => Incoming::Gone,
-        Some(tungstenite::Error::Protocol(_) | tungstenite::Error::Utf8(_)) => Incoming::Garbled,
-        _ => Incoming::Gone,
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.handle.outbox.end();
     }
 }

@@ -5,14 +5,13 @@
 //! clock and a request to close never wait for each other.
 //!
 //! Absent on purpose, and coming with resume: replaying what was missed (`resumed`, `changes`), and cursors that mean something.
-//! MessagePack would be another form of [`Connection::reply`] and of what a binary frame means.
 
 mod connection;
 mod requests;
 
 use std::{future::poll_fn, pin::Pin, sync::Arc, task::Poll, time::Duration};
 
-use axum::extract::ws::WebSocket;
+use bytes::Bytes;
 use common::{
     cache::{LiveSession, NodeLife},
     ids::SocketId,
@@ -22,11 +21,14 @@ use common::{
     token::Caller,
     wire::{
         client::{ClientFrame, Hello, Ready, ServerFrame, SocketLimits},
-        codec::{FromClient, decode_client},
+        codec::{Format, FromClient, decode_client, decode_client_packed},
         codes::{CloseCode, ErrorCode},
     },
 };
-use tokio::time::{Instant, Sleep};
+use tokio::{
+    net::TcpStream,
+    time::{Instant, Sleep},
+};
 
 pub use self::requests::{OpenLanes, PENDING, Sends};
 use self::{
@@ -35,6 +37,7 @@ use self::{
 };
 use crate::{
     hub::{Admitted, Handle},
+    outbox::Outbox,
     socket::Shared,
 };
 
@@ -51,7 +54,7 @@ struct End {
     /// None: the client closed, or is gone.
     code: Option<CloseCode>,
     /// Said before the close.
-    last: Option<ServerFrame>,
+    last: Option<Box<ServerFrame>>,
 }
 
 impl From<CloseCode> for End {
@@ -82,8 +85,6 @@ struct Session {
     handle: Arc<Handle>,
     connection: Connection,
     requests: Requests,
-    /// Whether events are let out: not before `ready`.
-    ready: bool,
     clock: Pin<Box<Sleep>>,
     next_ping: Instant,
     /// A ping waits for a sign of life until then.
@@ -91,17 +92,21 @@ struct Session {
     retrying_until: Option<Instant>,
 }
 
-/// Serves one socket until its end. The ticket is used up; its caller's token may have expired or been revoked since.
-pub(crate) async fn run(shared: Arc<Shared>, socket: WebSocket, caller: Caller) {
-    let connection = Connection::new(socket, shared.config.frame_bytes);
-    let wait = shared.config.close_wait;
-    let handle = Handle::new(
+/// Serves one socket until its end. The ticket is used up; its caller's token may have expired or been revoked since. `said` is what the
+/// client has said already.
+pub(crate) async fn run(shared: Arc<Shared>, socket: TcpStream, said: Bytes, format: Format, caller: Caller) {
+    let (half, other) = socket.into_split();
+    let handle = Arc::new(Handle::new(
         SocketId::random(),
         common::ids::UserKey { app: caller.app, user: caller.user },
         caller.session,
-    );
+        Outbox::over(other, format),
+    ));
+    let connection = Connection::new(half, Arc::clone(&handle), shared.config.frame_bytes, &said);
+    drop(said);
+    let (wait, patience) = (shared.config.close_wait, shared.config.pong_wait);
     let metrics = shared.metrics.clone();
-    let admitted = match shared.deliver.0.hub.admit(handle) {
+    let admitted = match shared.deliver.0.hub.admit(&handle) {
         Ok(admitted) => admitted,
         Err(refused) => {
             metrics.closed(Some(refused.0));
@@ -116,6 +121,8 @@ pub(crate) async fn run(shared: Arc<Shared>, socket: WebSocket, caller: Caller) 
     drop(admitted);
     metrics.closed(end.code);
     match end.code {
+        // Who reads slowly has more before the close, in the system's buffers: as long as anybody has for a sign of life.
+        Some(code @ CloseCode::SlowConsumer) => connection.close(code, end.last, wait.max(patience)).await,
         Some(code) => connection.close(code, end.last, wait).await,
         None => connection.closed(wait).await,
     }
@@ -132,7 +139,6 @@ impl Session {
             handle: Arc::clone(admitted.handle()),
             connection,
             requests,
-            ready: false,
             clock: Box::pin(tokio::time::sleep_until(now + shared.config.hello_wait)),
             next_ping,
             dead_at: None,
@@ -163,27 +169,36 @@ impl Session {
     /// Waits for `hello`.
     async fn greeting(&mut self) -> Result<Hello, End> {
         loop {
-            let text = match self.next().await {
+            let frame = match self.next().await {
                 Event::Closing(code) => return Err(self.closing(code)),
                 Event::Due => return Err(CloseCode::ProtocolError.into()),
-                Event::Incoming(Incoming::Text(text)) => text,
-                Event::Incoming(other) => match broken(&other) {
-                    Some(end) => return Err(end),
-                    None => continue,
-                },
+                Event::Incoming(incoming) => self.read(incoming)?,
                 Event::Answer(_) => continue,
             };
-            self.shared.metrics.frames_in.inc();
-            match decode_client(text.as_str()) {
-                Ok(FromClient::Frame(ClientFrame::Hello(hello))) => return Ok(hello),
-                Ok(FromClient::Frame(_)) => {
+            let Some(frame) = frame else { continue };
+            match frame {
+                FromClient::Frame(ClientFrame::Hello(hello)) => return Ok(hello),
+                FromClient::Frame(_) => {
                     let problem = Problem::new(ErrorCode::Invalid, "hello comes first");
                     self.connection.reply(&ServerFrame::Error(problem.frame(None)));
                 }
-                Ok(other) => self.answer_bad(other),
-                Err(_) => return Err(CloseCode::ProtocolError.into()),
+                other => self.answer_bad(other),
             }
         }
+    }
+
+    /// The frame in what came in, if there is one; an error ends the session.
+    fn read(&self, incoming: Incoming) -> Result<Option<FromClient>, End> {
+        let frame = match incoming {
+            Incoming::Text(text) => decode_client(&text).ok(),
+            Incoming::Binary(bytes) => decode_client_packed(&bytes).ok(),
+            Incoming::Sign => return Ok(None),
+            Incoming::Gone => return Err(End::gone()),
+            Incoming::TooLarge => return Err(CloseCode::FrameTooLarge.into()),
+            Incoming::Garbled => return Err(CloseCode::ProtocolError.into()),
+        };
+        self.shared.metrics.frames_in.inc();
+        frame.map(Some).ok_or_else(|| CloseCode::ProtocolError.into())
     }
 
     /// Seats the session in its rooms, and says that it is ready. Events that come meanwhile wait in the outbox.
@@ -200,7 +215,7 @@ impl Session {
         };
         if let Err(problem) = entered {
             // Another node may do better.
-            let last = Some(ServerFrame::Error(problem.frame(Some(ref_))));
+            let last = Some(Box::new(ServerFrame::Error(problem.frame(Some(ref_)))));
             return Err(End { code: Some(CloseCode::ShuttingDown), last });
         }
         self.retrying_until = resume.map(|_| Instant::now() + RETRYING);
@@ -219,7 +234,7 @@ impl Session {
             },
             resuming: false,
         }));
-        self.ready = true;
+        handle.outbox.open();
         shared.deliver.started(admitted);
         Ok(presence)
     }
@@ -238,18 +253,13 @@ impl Session {
                 }
                 Event::Incoming(incoming) => {
                     self.dead_at = None;
-                    match incoming {
-                        Incoming::Text(text) => {
-                            self.shared.metrics.frames_in.inc();
-                            if let Some(end) = self.request(text.as_str()) {
-                                return end;
-                            }
-                        }
-                        other => {
-                            if let Some(end) = broken(&other) {
-                                return end;
-                            }
-                        }
+                    let end = match self.read(incoming) {
+                        Ok(Some(frame)) => self.request(frame),
+                        Ok(None) => None,
+                        Err(end) => Some(end),
+                    };
+                    if let Some(end) = end {
+                        return end;
                     }
                 }
             }
@@ -257,18 +267,16 @@ impl Session {
     }
 
     /// One frame of the client.
-    fn request(&mut self, text: &str) -> Option<End> {
-        match decode_client(text) {
-            Ok(FromClient::Frame(ClientFrame::Hello(_))) | Err(_) => {
-                return Some(CloseCode::ProtocolError.into());
-            }
-            Ok(FromClient::Frame(frame)) => {
+    fn request(&mut self, frame: FromClient) -> Option<End> {
+        match frame {
+            FromClient::Frame(ClientFrame::Hello(_)) => return Some(CloseCode::ProtocolError.into()),
+            FromClient::Frame(frame) => {
                 let retry = self.retrying_until.is_some_and(|until| Instant::now() < until);
                 if let Some(answer) = self.requests.begin(frame, retry) {
                     self.connection.reply(&answer);
                 }
             }
-            Ok(other) => self.answer_bad(other),
+            other => self.answer_bad(other),
         }
         None
     }
@@ -285,18 +293,12 @@ impl Session {
         self.connection.reply(&ServerFrame::Error(problem.frame(ref_)));
     }
 
-    /// Waits for whatever comes first. What is ready to be written is fed before anything else and flushed when nothing else is ready, so
-    /// that it leaves together.
+    /// Waits for whatever comes first. Answers are written when nothing else is ready, so that they leave together.
     async fn next(&mut self) -> Event {
-        let Self { handle, connection, requests, clock, ready, .. } = self;
+        let Self { handle, connection, requests, clock, .. } = self;
         poll_fn(|context| {
             if let Poll::Ready(code) = handle.outbox.poll_closing(context) {
                 return Poll::Ready(Event::Closing(code));
-            }
-            let outbox = ready.then_some(&handle.outbox);
-            let fed = connection.poll_feed(context, outbox);
-            if let Poll::Ready(Err(_)) = fed {
-                return Poll::Ready(Event::Incoming(Incoming::Gone));
             }
             if clock.as_mut().poll(context).is_ready() {
                 return Poll::Ready(Event::Due);
@@ -307,12 +309,10 @@ impl Session {
             if let Poll::Ready(incoming) = connection.poll_incoming(context) {
                 return Poll::Ready(Event::Incoming(incoming));
             }
-            if fed.is_ready()
-                && let Poll::Ready(Err(_)) = connection.poll_flush(context)
-            {
-                return Poll::Ready(Event::Incoming(Incoming::Gone));
+            match connection.poll_write(context) {
+                Poll::Ready(Err(_)) => Poll::Ready(Event::Incoming(Incoming::Gone)),
+                Poll::Ready(Ok(())) | Poll::Pending => Poll::Pending,
             }
-            Poll::Pending
         })
         .await
     }
@@ -349,19 +349,8 @@ impl Session {
 
     fn closing(&self, code: CloseCode) -> End {
         let revoked = code == CloseCode::Revoked;
-        let last = revoked.then_some(ServerFrame::SessionRevoked { session: self.caller.session });
+        let last = revoked.then(|| Box::new(ServerFrame::SessionRevoked { session: self.caller.session }));
         End { code: Some(code), last }
-    }
-}
-
-/// The end that what came in means, if it means one.
-fn broken(incoming: &Incoming) -> Option<End> {
-    match incoming {
-        Incoming::Text(_) | Incoming::Sign => None,
-        Incoming::Gone => Some(End::gone()),
-        Incoming::TooLarge => Some(CloseCode::FrameTooLarge.into()),
-        // MessagePack, one day.
-        Incoming::Binary | Incoming::Garbled => Some(CloseCode::ProtocolError.into()),
     }
 }
 

@@ -3,7 +3,9 @@
 //! Everything that can be refused is refused before the upgrade, as a problem: what is not an upgrade, a browser's page from elsewhere, a
 //! subprotocol nobody speaks, a full node, a bad ticket.
 
+pub(crate) mod frame;
 mod metrics;
+mod upgrade;
 
 use std::{
     fmt,
@@ -16,9 +18,7 @@ use std::{
 
 use axum::{
     Router,
-    extract::{
-        Query, State, WebSocketUpgrade, rejection::QueryRejection, ws::rejection::WebSocketUpgradeRejection,
-    },
+    extract::{Query, Request, State},
     http::{HeaderMap, HeaderValue, header},
     response::{IntoResponse, Response},
     routing::get,
@@ -28,14 +28,12 @@ use common::{
     ids::{Incarnation, NodeId},
     problem::Problem,
     token::Tickets,
-    wire::{
-        client::{FieldError, SUBPROTOCOL_JSON},
-        codes::ErrorCode,
-    },
+    wire::{client::FieldError, codec::Format, codes::ErrorCode},
 };
 use serde::Deserialize;
 
 pub use self::metrics::SocketMetrics;
+use self::upgrade::{Upgrade, words};
 use crate::{
     commands::Commands,
     control::Clock,
@@ -43,14 +41,6 @@ use crate::{
     session::{self, OpenLanes},
     tickets::Gate,
 };
-
-/// Bytes that the socket reads at once: it zeroes as many at each read (facts, 13).
-const READ_BUFFER: usize = 1024;
-/// Bytes that are collected before they are written: a dozen short events.
-const WRITE_BUFFER: usize = 4096;
-/// Bytes that may be collected while the system takes none. Only a single frame comes near it: a page of 100 messages of 16 KiB,
-/// which JSON makes six times as long at the worst (10 MiB). Otherwise nothing is fed while something waits.
-const MAX_WRITE_BUFFER: usize = 16 * 1024 * 1024;
 
 /// What a node allows its sockets.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -163,46 +153,34 @@ struct Params {
     ticket: String,
 }
 
-async fn open(
-    State(shared): State<Arc<Shared>>,
-    headers: HeaderMap,
-    params: Result<Query<Params>, QueryRejection>,
-    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
-) -> Response {
-    match admit(&shared, &headers, params, upgrade) {
+async fn open(State(shared): State<Arc<Shared>>, request: Request) -> Response {
+    match admit(&shared, request) {
         Ok(response) => response,
         Err(problem) => problem.into_response(),
     }
 }
 
-fn admit(
-    shared: &Arc<Shared>,
-    headers: &HeaderMap,
-    params: Result<Query<Params>, QueryRejection>,
-    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
-) -> Result<Response, Problem> {
-    let upgrade = upgrade.map_err(|_| Problem::new(ErrorCode::Invalid, "this path is for WebSockets"))?;
-    allowed_origin(headers, &shared.config.origins)?;
-    let upgrade = subprotocol(upgrade)?;
+fn admit(shared: &Arc<Shared>, mut request: Request) -> Result<Response, Problem> {
+    let upgrade = Upgrade::asked(&mut request)
+        .map_err(|_| Problem::new(ErrorCode::Invalid, "this path is for WebSockets"))?;
+    allowed_origin(request.headers(), &shared.config.origins)?;
+    let format = subprotocol(request.headers())?;
     let slot = Slot::take(shared)?;
+    let params = Query::<Params>::try_from_uri(request.uri());
     let ticket = params.map(|Query(params)| params.ticket).unwrap_or_default();
     let ticket = shared.gate.admit(&ticket, shared.clock.now())?;
     // The runtime's token counts the task from now on, so that a shutdown waits for it.
     let token = shared.deliver.0.tasks.token();
     let task = Arc::clone(shared);
-    // Twice what is allowed: one that is only somewhat too long is read, and closed in good order.
-    let hard_limit = shared.config.frame_bytes * 2;
-    Ok(upgrade
-        .read_buffer_size(READ_BUFFER)
-        .write_buffer_size(WRITE_BUFFER)
-        .max_write_buffer_size(MAX_WRITE_BUFFER)
-        .max_message_size(hard_limit)
-        .max_frame_size(hard_limit)
-        .on_upgrade(move |socket| async move {
-            session::run(task, socket, ticket.caller).await;
-            drop(slot);
-            drop(token);
-        }))
+    let (response, connecting) = upgrade.answer(format);
+    tokio::spawn(async move {
+        if let Some((socket, said)) = connecting.connected().await {
+            session::run(task, socket, said, format.unwrap_or_default(), ticket.caller).await;
+        }
+        drop(slot);
+        drop(token);
+    });
+    Ok(response)
 }
 
 /// Browsers tell which page opens a socket, and do not ask whether it may (facts, 15).
@@ -216,19 +194,19 @@ fn allowed_origin(headers: &HeaderMap, origins: &[String]) -> Result<(), Problem
     }
 }
 
-/// Chooses the subprotocol: JSON, also for a client that asks for none.
-fn subprotocol(upgrade: WebSocketUpgrade) -> Result<WebSocketUpgrade, Problem> {
-    let asked = upgrade.requested_protocols().next().is_some();
-    let upgrade = upgrade.protocols([SUBPROTOCOL_JSON]);
-    if asked && upgrade.selected_protocol().is_none() {
-        let error = FieldError {
-            location: "headers".into(),
-            param: "sec-websocket-protocol".into(),
-            msg: format!("{SUBPROTOCOL_JSON} is spoken here"),
-        };
-        return Err(Problem::invalid(error));
+/// Chooses the subprotocol: the first that the client asks for and that is spoken here; none, and JSON, for a client that asks for none.
+fn subprotocol(headers: &HeaderMap) -> Result<Option<Format>, Problem> {
+    let mut asked = words(headers, header::SEC_WEBSOCKET_PROTOCOL).peekable();
+    if asked.peek().is_none() {
+        return Ok(None);
     }
-    Ok(upgrade)
+    let spoken = |word: &[u8]| Format::ALL.into_iter().find(|format| format.subprotocol().as_bytes() == word);
+    let error = || FieldError {
+        location: "headers".into(),
+        param: "sec-websocket-protocol".into(),
+        msg: format!("{} are spoken here", Format::ALL.map(Format::subprotocol).join(" and ")),
+    };
+    asked.find_map(spoken).map(Some).ok_or_else(|| Problem::invalid(error()))
 }
 
 /// One of the node's sockets; given back when dropped.
