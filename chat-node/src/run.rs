@@ -34,7 +34,9 @@ use crate::{
     socket::{self, SocketConfig, SocketDeps, SocketMetrics},
 };
 
-/// How long sockets and requests may take to end once the node is asked to; sockets are told at once.
+/// How long requests that are under way may take once the node is asked to stop. Slower ones are cut off, which is a clean stop all the same.
+const REQUESTS: Duration = Duration::from_secs(2);
+/// How long sockets and requests may take to end, and what is left of them to be cut off; sockets are told at once. Past it, one hangs.
 const DOORS: Duration = Duration::from_secs(3);
 /// How long what owners have appended may take to settle after that; they give themselves 2 s.
 const OWNING: Duration = Duration::from_secs(3);
@@ -223,7 +225,7 @@ pub async fn run(
         sockets,
         config: config.socket,
     });
-    let limits = ListenLimits { grace: DOORS, ..ListenLimits::default() };
+    let limits = ListenLimits { grace: REQUESTS, ..ListenLimits::default() };
     let serving = listen::serve(listeners.http, rest.merge(socket), limits, soft.clone());
     doors.spawn_critical("node HTTP", async move {
         serving.await;

@@ -92,7 +92,10 @@ pub struct Listeners {
 }
 
 /// How long requests that are under way may take once it stops: half of what clients wait for an outcome, and "seconds" to an operator.
-const GRACE: Duration = Duration::from_secs(3);
+/// Slower ones are cut off, which is a clean stop all the same.
+const REQUESTS: Duration = Duration::from_secs(3);
+/// How long its parts may take to end: requests, and a second to cut off what is left of them. Past it, one hangs.
+const GRACE: Duration = Duration::from_secs(4);
 
 /// Why a dispatcher did not run, or stopped unasked.
 #[derive(Debug, thiserror::Error)]
@@ -140,7 +143,8 @@ pub async fn run(
     let shutdown = shutdown.child();
     shutdown.spawn_critical("dispatcher links", control::run(cluster, listeners.links, shutdown.soft()));
     shutdown.spawn_critical("dispatcher keys", keep_keys(engines.store, keys, shutdown.soft()));
-    let serving = listen::serve(listeners.http, router, ListenLimits::default(), shutdown.soft());
+    let limits = ListenLimits { grace: REQUESTS, ..ListenLimits::default() };
+    let serving = listen::serve(listeners.http, router, limits, shutdown.soft());
     shutdown.spawn_critical("dispatcher HTTP", async move {
         serving.await;
         Ok::<(), Infallible>(())

@@ -341,3 +341,17 @@ async fn nothing_but_the_public_api_reaches_a_node_however_it_is_written() {
     assert_eq!(asked.load(Relaxed), 1);
     rig.stop().await;
 }
+
+#[tokio::test]
+async fn a_stop_is_clean_though_a_request_takes_longer_than_it_may() {
+    let rig = Rig::start(1).await;
+    let (url, asked) = rude(b"", true).await;
+    let _node = node(&rig, "a", url).await;
+    rig.ready().await;
+    let (http, client) = (rig.url("/api/v1/chats"), rig.client.clone());
+    let (_, token) = rig.token();
+    let slow = tokio::spawn(async move { client.get(http).bearer_auth(token).send().await });
+    support::until("the request is under way", async || asked.load(Relaxed) > 0).await;
+    rig.stop().await;
+    assert!(slow.await.unwrap().is_err(), "it was cut off");
+}
