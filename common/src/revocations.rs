@@ -24,8 +24,10 @@ const HINT_GAP: Duration = Duration::from_millis(50);
 /// How long the store has to answer before it is asked again.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// How long after a token's expiry its revocation is kept: its leeway, and clocks that differ by more than that.
-const KEEP: Duration = Duration::from_secs(60);
+/// How long after a token's expiry its revocation matters, here and when it is asked for: the token's leeway, and what this machine's clock may
+/// be ahead of the cluster's, by which tokens are checked. Machines whose clocks are kept differ by far less than these 5 minutes. It costs
+/// some rows more.
+const KEEP: Duration = LEEWAY.saturating_add(Duration::from_secs(300));
 
 /// Rows in one answer of the store: a full one has a successor.
 const PAGE: usize = 1_000;
@@ -121,8 +123,7 @@ impl Revocations {
     /// Reads what is new, to the end.
     async fn look(&self, now: Millis) -> Result<(), StoreError> {
         let mut last = self.0.last.lock().await;
-        // A token is good a little past its expiry, so its revocation matters as long.
-        let since = Millis(now.0.saturating_sub(i64::try_from(LEEWAY.as_millis()).unwrap_or(i64::MAX)));
+        let since = Millis(now.0.saturating_sub(i64::try_from(KEEP.as_millis()).unwrap_or(i64::MAX)));
         loop {
             let rows = tokio::time::timeout(PATIENCE, self.0.store.revocations(*last, since))
                 .await
@@ -158,5 +159,47 @@ impl Revocations {
         if self.0.ended.read().values().any(over) {
             self.0.ended.write().retain(|_, until| !over(until));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        ids::UserId,
+        store::{SignIn, User, sqlite::Sqlite},
+    };
+
+    /// How far the machine's clock is ahead.
+    const AHEAD: Duration = Duration::from_secs(60);
+
+    #[tokio::test]
+    async fn a_machine_whose_clock_is_ahead_refuses_an_ended_sign_in_for_as_long_as_its_token_is_good() {
+        let folder = tempfile::tempdir().unwrap();
+        let store: SharedStore = Arc::new(Sqlite::open(&folder.path().join("store.db")).await.unwrap());
+        // By the cluster's clock the token is still good, and will be for its leeway.
+        let now = Millis::now();
+        let cluster = Millis(now.0 - i64::try_from(AHEAD.as_millis()).unwrap());
+        let (app, user, session) = (AppId::DEFAULT, UserId::random(), SessionId::random());
+        let row = User {
+            id: user,
+            username: "ana".into(),
+            name: "Ana".into(),
+            mobile_number: None,
+            timezone: None,
+            created_at: cluster,
+            password_hash: String::new(),
+        };
+        assert!(store.add_user(app, &row).await.unwrap());
+        let sign_in = SignIn { id: session, user, device: None, created_at: cluster, expires_at: cluster };
+        store.add_sign_in(app, &sign_in).await.unwrap();
+        assert!(store.end_sign_in(app, user, session).await.unwrap());
+
+        let revocations = Revocations::load(store, &CancellationToken::new()).await.unwrap();
+        assert!(revocations.contains(app, session));
+        revocations.forget(now.plus(LEEWAY));
+        assert!(revocations.contains(app, session));
+        revocations.forget(cluster.plus(KEEP).plus(Duration::from_millis(1)));
+        assert!(!revocations.contains(app, session), "nothing is kept for ever");
     }
 }
