@@ -425,3 +425,19 @@ async fn a_group_whose_making_broke_off_is_completed_whatever_happened_in_it_mea
         assert_eq!(answer, Answer::Created { made: false, seq: 7 });
     }
 }
+
+#[tokio::test]
+async fn what_was_handed_over_answers_no_read_though_the_lease_holds() {
+    let stage = Stage::new().await;
+    let node = stage.node("node-1").await;
+    let (ana, ben) = (UserId::random(), UserId::random());
+    let chat = stage.direct(&node, ana, ben).await;
+    assert!(matches!(node.ask(ana, chat, Ask::Recent).await, Answer::Recent { .. }));
+    let sending = node.ask(ana, chat, Ask::Send(vec![draft("m1", "under way")]));
+    let (answer, handed_over) = tokio::join!(biased; sending, node.hand_over());
+    assert!(handed_over);
+    assert_eq!(node.ask(ana, chat, Ask::Recent).await, Answer::NotOwner);
+    // Flushed before it was said, or never begun.
+    let logged = stage.valid_messages(chat).await.len();
+    assert_eq!(logged, usize::from(answer != Answer::NotOwner), "{answer:?}");
+}

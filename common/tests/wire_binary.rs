@@ -52,6 +52,7 @@ fn to_dispatcher() -> Vec<(&'static str, NodeToDispatcher)> {
                 socket_url: "ws://127.0.0.1:1".into(),
                 http_url: "http://127.0.0.1:1".into(),
                 capacity: 10_000,
+                holds: vec![5],
             },
         ),
         ("heartbeat", NodeToDispatcher::Heartbeat { no: 1, sockets: 2 }),
@@ -69,6 +70,7 @@ fn to_dispatcher() -> Vec<(&'static str, NodeToDispatcher)> {
         ("lost", NodeToDispatcher::Lost),
         ("publish", NodeToDispatcher::Publish { topics: vec![Topic::Chat(APP, CHAT)], body: body() }),
         ("marks", NodeToDispatcher::Marks { body: body() }),
+        ("handed_over", NodeToDispatcher::HandedOver { epoch: 2 }),
     ];
     for (_, frame) in &all {
         match frame {
@@ -80,7 +82,8 @@ fn to_dispatcher() -> Vec<(&'static str, NodeToDispatcher)> {
             | NodeToDispatcher::Response { .. }
             | NodeToDispatcher::Lost
             | NodeToDispatcher::Publish { .. }
-            | NodeToDispatcher::Marks { .. } => {}
+            | NodeToDispatcher::Marks { .. }
+            | NodeToDispatcher::HandedOver { .. } => {}
         }
     }
     all
@@ -101,6 +104,7 @@ fn to_node() -> Vec<(&'static str, DispatcherToNode)> {
         ("expired", DispatcherToNode::Expired),
         ("placement", DispatcherToNode::Placement(Placement { epoch: 2, owners: vec![Some(node()), None] })),
         ("interested", DispatcherToNode::Interested { no: 3 }),
+        ("interest_refused", DispatcherToNode::InterestRefused { no: 3 }),
         ("request", request),
         ("response", DispatcherToNode::Response { id: 9, body: body() }),
         ("undeliverable", DispatcherToNode::Undeliverable { id: 9 }),
@@ -115,6 +119,7 @@ fn to_node() -> Vec<(&'static str, DispatcherToNode)> {
             | DispatcherToNode::Expired
             | DispatcherToNode::Placement(_)
             | DispatcherToNode::Interested { .. }
+            | DispatcherToNode::InterestRefused { .. }
             | DispatcherToNode::Request { .. }
             | DispatcherToNode::Response { .. }
             | DispatcherToNode::Undeliverable { .. }

@@ -31,6 +31,7 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::{
     assign::assign,
+    handover::Handover,
     members::{Members, Registered, Registration},
     metrics::Metrics,
     topics::{TooMany, Topics},
@@ -43,9 +44,10 @@ pub struct Settings {
     pub partitions: Partition,
     /// How long a node lives without a heartbeat.
     pub lease: Duration,
-    /// How long after the first registration the first placement is made, so that the nodes of a running cluster are all back.
+    /// How long after the first registration the first placement is made, so that the nodes of a running cluster are all back. Not less than a
+    /// lease counts: a node that is not back by then holds none of a former dispatcher's.
     pub settle: Duration,
-    /// With this many nodes it is made at once. 0: not known.
+    /// With this many nodes it is made at once: all there are, and each has said what it holds. 0: not known.
     pub expect_nodes: usize,
     /// The first epoch is the one after it. Must be above all that a former dispatcher has used: the time in milliseconds is.
     pub epoch: u64,
@@ -120,7 +122,7 @@ pub struct View {
     pub settled: bool,
     /// The ring of all registered nodes.
     pub ring: Arc<Ring>,
-    /// The owner of each partition.
+    /// The owner of each partition; none while the one before may still serve it.
     pub owners: Vec<Option<NodeId>>,
     /// The registered nodes.
     pub nodes: HashMap<NodeId, Arc<Node>>,
@@ -167,7 +169,11 @@ struct State {
     members: Members,
     nodes: BTreeMap<NodeId, Arc<Node>>,
     ring: Arc<Ring>,
+    /// Who is to own what.
+    wanted: Vec<Option<NodeId>>,
+    /// Who is named for what: the same, but for partitions that another node may still serve.
     owners: Vec<Option<NodeId>>,
+    handover: Handover,
     epoch: u64,
     settled: bool,
     /// When the first node registered.
@@ -183,7 +189,9 @@ impl Cluster {
             members: Members::new(settings.lease),
             nodes: BTreeMap::new(),
             ring: Arc::default(),
+            wanted: Vec::new(),
             owners: Vec::new(),
+            handover: Handover::new(settings.lease),
             epoch: settings.epoch,
             settled: false,
             first: None,
@@ -210,10 +218,12 @@ impl Cluster {
     }
 
     /// Takes a node in, tells it so, and tells everybody when that changes who owns what. Its topics are forgotten: it registers them anew.
+    /// What it `holds` matters before the first placement: later this dispatcher knows better.
     pub fn register(
         &self,
         id: &NodeId,
         registration: Registration,
+        holds: &[Partition],
         link: &Link,
         now: Instant,
         clock: Millis,
@@ -230,6 +240,11 @@ impl Cluster {
         let registered = state.members.register(id.clone(), registration, now);
         state.nodes.insert(id.clone(), Arc::clone(&node));
         state.first.get_or_insert(now);
+        if !state.settled {
+            let partitions = self.settings.partitions;
+            let holds = holds.iter().copied().filter(|partition| *partition < partitions);
+            state.handover.named(id, incarnation, holds);
+        }
         tracing::info!(node = %id, %incarnation, ?registered, "node registered");
         let welcome = DispatcherToNode::Registered {
             lease_ms: u64::try_from(self.settings.lease.as_millis()).unwrap_or(u64::MAX),
@@ -239,6 +254,8 @@ impl Cluster {
         let _ = link.send(pack(&welcome));
         if registered == Registered::Joined {
             self.change(&mut state, now);
+        } else if registered == Registered::Replaced && state.handover.replaced(id, incarnation) {
+            self.publish(&mut state, now);
         } else {
             let view = self.store(&state);
             if view.settled {
@@ -275,6 +292,14 @@ impl Cluster {
         self.topics.write().drop_node(id);
     }
 
+    /// A node has given up what a placement did not name it for: others can be.
+    pub fn handed_over(&self, id: &NodeId, incarnation: Incarnation, epoch: u64, now: Instant) {
+        let mut state = self.state.lock();
+        if state.handover.handed_over(id, incarnation, epoch) {
+            self.publish(&mut state, now);
+        }
+    }
+
     /// Takes out whose lease is over, makes the first placement when it is time, and sends what is owed. To be called several times in a
     /// lease.
     pub fn sweep(&self, now: Instant) {
@@ -292,6 +317,9 @@ impl Cluster {
         }
         if !expired.is_empty() || !state.settled {
             self.change(&mut state, now);
+        } else if state.handover.overdue(now) {
+            tracing::warn!("a node has not said for a lease's length that it handed over: others are named");
+            self.publish(&mut state, now);
         }
         let view = self.view.load_full();
         for node in view.nodes.values().filter(|node| node.owed.load(Relaxed)) {
@@ -311,21 +339,35 @@ impl Cluster {
         let count = state.members.len();
         let since = state.first.map_or(Duration::ZERO, |first| now.saturating_duration_since(first));
         let complete = self.settings.expect_nodes > 0 && count >= self.settings.expect_nodes;
-        let settled = state.settled || (count > 0 && (complete || since >= self.settings.settle));
+        let settle = self.settings.settle.max(self.settings.lease);
+        let settled = state.settled || (count > 0 && (complete || since >= settle));
         state.ring = Arc::new(Ring::new(state.members.ids().cloned()));
-        if settled {
-            state.settled = true;
-            state.epoch += 1;
-            state.owners = assign(&state.ring, self.settings.partitions, &state.owners);
-            tracing::info!(epoch = state.epoch, nodes = count, "placement made");
-        }
-        let view = self.store(state);
         self.metrics.nodes.set(i64::try_from(count).unwrap_or(i64::MAX));
-        self.metrics.epoch.set(i64::try_from(state.epoch).unwrap_or(i64::MAX));
         if settled {
-            for node in view.nodes.values() {
-                node.offer(&view.placement);
+            let partitions = self.settings.partitions;
+            if !state.settled {
+                state.wanted = state.handover.holders(partitions);
             }
+            state.settled = true;
+            state.wanted = assign(&state.ring, partitions, &state.wanted);
+            self.publish(state, now);
+        } else {
+            self.store(state);
+        }
+    }
+
+    /// Names the owners that can be named by now, under a new epoch, and tells the nodes.
+    fn publish(&self, state: &mut State, now: Instant) {
+        state.epoch += 1;
+        let State { handover, members, wanted, epoch, .. } = state;
+        let life = |id: &NodeId| members.get(id).map(|member| member.registration.incarnation);
+        state.owners = handover.place(wanted, *epoch, now, life);
+        let waiting = state.owners.iter().zip(&state.wanted).filter(|(now, wanted)| now != wanted).count();
+        tracing::info!(epoch = state.epoch, nodes = state.members.len(), waiting, "placement made");
+        self.metrics.epoch.set(i64::try_from(state.epoch).unwrap_or(i64::MAX));
+        let view = self.store(state);
+        for node in view.nodes.values() {
+            node.offer(&view.placement);
         }
     }
 

@@ -8,7 +8,7 @@ use std::{
 };
 
 use common::{
-    ids::{Incarnation, NodeId},
+    ids::{Incarnation, NodeId, Partition},
     link::{Endpoint, Event, Events, Link, Role},
     time::Millis,
     wire::{
@@ -121,8 +121,8 @@ impl LinkTask {
 
     fn frame(&mut self, frame: NodeToDispatcher) {
         match frame {
-            NodeToDispatcher::Register { incarnation, socket_url, http_url, capacity } => {
-                self.register(Registration { incarnation, socket_url, http_url, capacity });
+            NodeToDispatcher::Register { incarnation, socket_url, http_url, capacity, holds } => {
+                self.register(Registration { incarnation, socket_url, http_url, capacity }, &holds);
             }
             NodeToDispatcher::Heartbeat { no, sockets } => {
                 let renewed = self.incarnation.is_some_and(|incarnation| {
@@ -146,8 +146,11 @@ impl LinkTask {
                     Ok(true) => self.say(&DispatcherToNode::Interested { no }),
                     // Its next heartbeat tells it.
                     Ok(false) => {}
-                    // No answer: the sessions that wait for it are refused, and not deaf.
-                    Err(error) => tracing::error!(node = %self.id, %error, "interest refused"),
+                    Err(error) => {
+                        tracing::error!(node = %self.id, %error, "interest refused");
+                        self.cluster.metrics.interest_refused.inc();
+                        self.say(&DispatcherToNode::InterestRefused { no });
+                    }
                 }
             }
             NodeToDispatcher::Request { id, partition, deadline, body } => {
@@ -164,10 +167,15 @@ impl LinkTask {
             }
             NodeToDispatcher::Lost => self.cluster.gap(&self.id),
             NodeToDispatcher::Marks { body } => forward::marks(&self.cluster, &self.id, body),
+            NodeToDispatcher::HandedOver { epoch } => {
+                if let Some(incarnation) = self.incarnation {
+                    self.cluster.handed_over(&self.id, incarnation, epoch, Instant::now());
+                }
+            }
         }
     }
 
-    fn register(&mut self, registration: Registration) {
+    fn register(&mut self, registration: Registration, holds: &[Partition]) {
         if !is_address(&registration.socket_url, &["ws", "wss"])
             || !is_address(&registration.http_url, &["http"])
         {
@@ -179,7 +187,7 @@ impl LinkTask {
             return;
         }
         self.incarnation = Some(registration.incarnation);
-        self.cluster.register(&self.id, registration, &self.link, Instant::now(), Millis::now());
+        self.cluster.register(&self.id, registration, holds, &self.link, Instant::now(), Millis::now());
     }
 
     /// A node without room for it hears nothing, counts its lease as over and registers anew.

@@ -1,11 +1,14 @@
 //! The dispatcher: says which node serves whom and which node owns what, forwards frames between nodes, and is the one public origin.
 //! It reads addresses, never what a message says.
 //!
-//! - [`members`], [`assign`], [`topics`]: who is there, who owns what, who wants what; pure. [`cluster`] holds the three together.
+//! - [`members`], [`assign`], [`handover`], [`topics`]: who is there, who is to own what, who may still serve it, who wants what; pure.
+//!   [`cluster`] holds them together.
 //! - [`control`]: the nodes' links; [`forward`]: frames between them.
 //! - [`http`]: `GET /chat/location` and what operators ask; [`gateway`]: the REST API; [`cors`].
 //!
-//! All of it is soft state: after a restart the nodes register again, and the table made from the same nodes is the same.
+//! All of it is soft state: after a restart the nodes register again and say what they hold, so that nothing moves that need not. A node
+//! that does not come back may still hold a lease of the former dispatcher's: without the number of nodes to expect, the first placement
+//! waits until that is over.
 
 pub mod assign;
 pub mod cluster;
@@ -13,6 +16,7 @@ pub mod control;
 pub mod cors;
 pub mod forward;
 pub mod gateway;
+pub mod handover;
 pub mod http;
 pub mod members;
 pub mod metrics;
@@ -51,10 +55,12 @@ pub struct DispatcherConfig {
     pub partitions: Partition,
     /// How long a node lives without a heartbeat, which it sends each second.
     pub lease: Duration,
-    /// How long after the first registration the first placement is made. Nodes notice within 3 s that a former dispatcher is gone, all at much
-    /// the same time, and dial within another.
+    /// How long after the first registration the first placement is made; at least a lease. Nodes notice within 3 s that a former dispatcher is
+    /// gone, all at much the same time, and dial within another. Whoever is not back when a lease has passed holds none of the former
+    /// dispatcher's any more, and serves nothing.
     pub settle: Duration,
-    /// With this many nodes the first placement is made at once. 0: not known.
+    /// With this many nodes the first placement is made at once. 0: not known. Must not be less than there are: of a node that is not back
+    /// yet, and may still serve what it owned, nothing would be known.
     pub expect_nodes: usize,
     /// Origins whose pages may call from a browser, as browsers send them: `https://chat.example.org`.
     pub allowed_origins: Vec<String>,
@@ -67,7 +73,7 @@ impl Default for DispatcherConfig {
         Self {
             partitions: 64,
             lease: Duration::from_secs(3),
-            settle: Duration::from_secs(2),
+            settle: Duration::from_secs(3),
             expect_nodes: 0,
             allowed_origins: Vec::new(),
             gateway: GatewaySettings::default(),

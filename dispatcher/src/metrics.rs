@@ -21,6 +21,8 @@ pub struct Metrics {
     pub gaps: IntCounter,
     /// Frames of nodes that could not be read.
     pub bad_frames: IntCounter,
+    /// Registrations of topics that were refused because the node has too many.
+    pub interest_refused: IntCounter,
     /// Seconds from a gateway request to the head of its answer.
     pub gateway_seconds: Histogram,
     forwarded: IntCounterVec,
@@ -47,6 +49,10 @@ impl Metrics {
             bad_frames: IntCounter::new(
                 "dispatcher_bad_frames_total",
                 "Frames of nodes that could not be read.",
+            )?,
+            interest_refused: IntCounter::new(
+                "dispatcher_interest_refused_total",
+                "Registrations of topics that were refused because the node has too many.",
             )?,
             gateway_seconds: Histogram::with_opts(
                 HistogramOpts::new(
@@ -76,6 +82,7 @@ impl Metrics {
         metrics.registry.register(Box::new(metrics.undeliverable.clone()))?;
         metrics.registry.register(Box::new(metrics.gaps.clone()))?;
         metrics.registry.register(Box::new(metrics.bad_frames.clone()))?;
+        metrics.registry.register(Box::new(metrics.interest_refused.clone()))?;
         metrics.registry.register(Box::new(metrics.gateway_seconds.clone()))?;
         metrics.registry.register(Box::new(metrics.forwarded.clone()))?;
         metrics.registry.register(Box::new(metrics.locations.clone()))?;

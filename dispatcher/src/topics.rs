@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use common::{ids::NodeId, wire::peer::Topic};
-
-/// How many topics a node may register: 20,000 sockets of users with 50 chats each. About 150 bytes each here.
-pub const TOPICS_PER_NODE: usize = 1_000_000;
+use common::{
+    ids::NodeId,
+    wire::peer::{TOPICS_PER_NODE, Topic},
+};
 
 /// A node has registered as many topics as it may. Nothing of the request was registered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -4,14 +4,14 @@
 
 mod support;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use common::{
     ids::{Incarnation, Partition},
     link::{Event, LinkSettings, Peer, Role},
     time::Millis,
-    wire::peer::{DispatcherToNode, NodeToDispatcher, Placement},
+    wire::peer::{DispatcherToNode, NodeToDispatcher, Placement, TOPICS_PER_NODE},
 };
 use dispatcher::DispatcherConfig;
 use support::{FakeNode, PATIENCE, Rig, chat, config, counts, node_id, until, user};
@@ -50,15 +50,69 @@ async fn nodes_that_register_are_told_who_owns_what_and_so_is_everybody_at_each_
     assert_eq!(b.placed(|_| true).await, first);
 
     let mut c = FakeNode::joined(&rig, "c").await;
-    let second = a.placed(|placement| placement.epoch > first.epoch).await;
+    let between = a.placed(|placement| placement.epoch > first.epoch).await;
+    b.placed(|placement| placement.epoch >= between.epoch).await;
+    let second = a.settled(|placement| placement.epoch > between.epoch).await;
     assert!(counts(&second).values().all(|count| *count <= 7), "{second:?}");
-    assert_eq!(c.placed(|_| true).await, second);
+    let moved = |to: &Placement| first.owners.iter().zip(&to.owners).filter(|(a, b)| a != b).count();
+    assert_eq!(moved(&between), moved(&second), "what moves is nobody's first");
+    assert_eq!(counts(&between).values().sum::<usize>(), 16 - moved(&second));
+    assert_eq!(c.settled(|_| true).await, second);
 
     c.say(&NodeToDispatcher::Leave);
     let third = b.placed(|placement| placement.epoch > second.epoch).await;
     assert!(!counts(&third).contains_key("c"));
     let moved = second.owners.iter().zip(&third.owners).filter(|(before, after)| before != after).count();
     assert_eq!(moved, counts(&second)["c"], "only what was c's moves");
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_node_that_does_not_hand_over_is_waited_for_as_long_as_a_lease_lasts() {
+    let rig = Rig::start(1).await;
+    let mut a = FakeNode::joined(&rig, "a").await;
+    let alone = a.placed(|placement| counts(placement).len() == 1).await;
+    a.hands_over = false;
+    let mut b = FakeNode::joined(&rig, "b").await;
+    let joined = Instant::now();
+    let between = b.placed(|_| true).await;
+    assert!(between.owners.contains(&None), "what b is to have is nobody's while a may serve it");
+    let both = b.settled(|_| true).await;
+    assert!(joined.elapsed() >= config(1).lease.mul_f64(0.9), "{:?}", joined.elapsed());
+    assert!(counts(&both)["b"] > 0 && both.epoch > alone.epoch);
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn what_nodes_held_before_a_dispatcher_began_stays_theirs_and_moves_in_two_steps() {
+    let rig = Rig::start(2).await;
+    let (mut a, mut b) = (FakeNode::linked(&rig, "a").await, FakeNode::linked(&rig, "b").await);
+    // All of it was a's, and b believes to have one as well; the last is no partition.
+    (a.holds, b.holds) = ((0..16).collect(), vec![3, 16]);
+    a.register().await;
+    b.register().await;
+    let between = b.placed(|_| true).await;
+    assert_eq!(between.owners[3], None, "two may serve it");
+    assert_eq!(counts(&between).get("b"), None, "everything else was a's");
+    a.placed(|placement| placement.epoch >= between.epoch).await;
+    let both = b.settled(|_| true).await;
+    assert!(counts(&both)["a"] + counts(&both)["b"] == 16 && counts(&both)["a"] <= 10, "{both:?}");
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_node_with_too_many_topics_is_told_so_and_keeps_what_it_has() {
+    let rig = Rig::start(2).await;
+    let (mut a, b) = (FakeNode::joined(&rig, "a").await, FakeNode::joined(&rig, "b").await);
+    let topics: Vec<_> = (0..=TOPICS_PER_NODE as u128).map(chat).collect();
+    for (no, chunk) in (1..).zip(topics[..TOPICS_PER_NODE].chunks(20_000)) {
+        a.interest(no, chunk, &[]).await;
+    }
+    a.say(&NodeToDispatcher::Interest { no: 99, add: topics[TOPICS_PER_NODE..].to_vec(), remove: vec![] });
+    assert_eq!(a.next().await, DispatcherToNode::InterestRefused { no: 99 });
+    b.publish(&topics[TOPICS_PER_NODE..], b"refused");
+    b.publish(&topics[..1], b"registered");
+    assert_eq!(a.hear("Publish", publish).await, "registered");
     rig.stop().await;
 }
 
@@ -76,7 +130,8 @@ async fn a_silent_node_loses_its_lease_and_the_others_are_told_that_frames_are_l
     b.beat(3);
     b.hear("Expired", |frame| (frame == DispatcherToNode::Expired).then_some(())).await;
     b.register().await;
-    b.placed(|placement| placement.epoch > alone.epoch && counts(placement).len() == 2).await;
+    a.placed(|placement| placement.epoch > alone.epoch).await;
+    b.settled(|placement| placement.epoch > alone.epoch && counts(placement).len() == 2).await;
     rig.stop().await;
 }
 
@@ -230,6 +285,7 @@ async fn only_nodes_are_taken_in() {
             socket_url: "ws://x:1".into(),
             http_url: "http://x:1".into(),
             capacity: 1,
+            holds: Vec::new(),
         };
         link.send(common::wire::codec::pack(&register)).unwrap();
         let turned_away = async {
@@ -256,6 +312,7 @@ async fn a_node_with_an_address_that_is_none_is_turned_away() {
         socket_url: "javascript:alert(1)".into(),
         http_url: "http://127.0.0.1:1".into(),
         capacity: 1,
+        holds: Vec::new(),
     });
     node.dropped().await;
     let mut good = FakeNode::joined(&rig, "b").await;
@@ -269,7 +326,8 @@ async fn a_node_with_an_address_that_is_none_is_turned_away() {
 
 #[tokio::test]
 async fn the_first_placement_is_made_after_a_while_when_the_number_of_nodes_is_not_known() {
-    let rig = Rig::with(DispatcherConfig { settle: Duration::from_millis(500), ..config(0) }).await;
+    let quick = Duration::from_millis(500);
+    let rig = Rig::with(DispatcherConfig { settle: quick, lease: quick, ..config(0) }).await;
     let (mut a, mut b) = (FakeNode::joined(&rig, "a").await, FakeNode::joined(&rig, "b").await);
     let placement = a.placed(|_| true).await;
     assert_eq!(b.placed(|_| true).await.owners.len(), placement.owners.len());

@@ -149,6 +149,7 @@ impl fmt::Debug for Owners {
 struct Handle {
     jobs: mpsc::Sender<Job>,
     named: watch::Sender<bool>,
+    serving: watch::Receiver<bool>,
 }
 
 impl Owners {
@@ -181,11 +182,12 @@ impl Owners {
         let handles = (0..partitions).map(|number| {
             let (jobs, intake) = mpsc::channel(INTAKE);
             let (named, is_named) = watch::channel(false);
+            let (serves, serving) = watch::channel(false);
             #[cfg(feature = "planted")]
             shutdown.spawn("a second owner", planted::second_owner(Arc::clone(&context), number, shutdown.soft()));
-            let task = partition::run(Arc::clone(&context), number, intake, is_named, shutdown.soft());
+            let task = partition::run(Arc::clone(&context), number, intake, is_named, serves, shutdown.soft());
             shutdown.spawn("a partition's owner", task);
-            Handle { jobs, named }
+            Handle { jobs, named, serving }
         });
         Ok(Self(Arc::new(handles.collect())))
     }
@@ -196,6 +198,20 @@ impl Owners {
             let mine = placement.owners.get(number).is_some_and(|owner| owner.as_ref() == Some(node));
             handle.named.send_if_modified(|named| std::mem::replace(named, mine) != mine);
         }
+    }
+
+    /// Resolves once every partition that this node is not named for has been given up: what was under way is flushed, and no read is answered
+    /// from its memory any more. False when that took longer than `wait`.
+    pub async fn handed_over(&self, wait: Duration) -> bool {
+        let all = async {
+            for handle in self.0.iter() {
+                // A task that has ended serves nothing. One that finds itself named at this moment hears that it is not before it serves.
+                if !*handle.named.borrow() {
+                    let _ = handle.serving.clone().wait_for(|serving| !serving).await;
+                }
+            }
+        };
+        tokio::time::timeout(wait, all).await.is_ok()
     }
 
     /// Asks this node as the owner of `partition`. Answers [`Answer::NotOwner`] when it is not; past `deadline` it stores nothing more, and what it

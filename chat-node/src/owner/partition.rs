@@ -61,6 +61,7 @@ pub(super) async fn run(
     partition: Partition,
     mut jobs: mpsc::Receiver<Job>,
     mut named: watch::Receiver<bool>,
+    serves: watch::Sender<bool>,
     shutdown: CancellationToken,
 ) {
     let mut lost_in_a_row = 0;
@@ -85,6 +86,7 @@ pub(super) async fn run(
         tracing::info!(partition, term = taken.term, undrained = taken.bytes, "owns the partition");
         let mut owned = Owned::new(Arc::clone(&context), partition, taken);
         let mut pause = Duration::ZERO;
+        serves.send_replace(true);
         match owned.serve(&mut jobs, &mut named, &shutdown).await {
             Ok(()) => tracing::info!(partition, term = owned.tail.term(), "gave the partition up"),
             Err(lost) => {
@@ -95,6 +97,7 @@ pub(super) async fn run(
             }
         }
         owned.abandon();
+        serves.send_replace(false);
         shutdown.run_until_cancelled(tokio::time::sleep(pause)).await;
     }
     // Whoever is still in the queue asks the next owner at once.

@@ -334,6 +334,13 @@ impl Node {
         self.owners.handle(partition, request, Millis(0), DEADLINE).await
     }
 
+    /// A placement names it for nothing any more. Whether it has given everything up.
+    pub async fn hand_over(&self) -> bool {
+        let nobody = Placement { epoch: 2, owners: vec![None; usize::from(PARTITIONS)] };
+        self.owners.place(&nobody, &NodeId::new("nobody").unwrap());
+        self.owners.handed_over(DEADLINE).await
+    }
+
     pub fn lose_lease(&self) {
         self.lease.end();
     }

@@ -11,6 +11,11 @@ use crate::{
     time::Millis,
 };
 
+/// How many topics a node may register with a dispatcher: those of 20,000 sockets, the most a node takes unless told otherwise, whose users
+/// are in 49 chats each that nobody else on the node is in. About 150 bytes each at the dispatcher: 150 MB for a full node. A node keeps to
+/// it itself and turns the next session away; a dispatcher refuses what is beyond it.
+pub const TOPICS_PER_NODE: usize = 1_000_000;
+
 /// From a node to a dispatcher.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum NodeToDispatcher {
@@ -24,6 +29,10 @@ pub enum NodeToDispatcher {
         http_url: String,
         /// How many sockets it takes.
         capacity: u32,
+        /// The partitions that the last placement it heard names it for: a dispatcher that has just started learns from them who may still
+        /// serve what.
+        #[serde(default)]
+        holds: Vec<Partition>,
     },
     /// Renews the lease, each second.
     Heartbeat {
@@ -79,6 +88,11 @@ pub enum NodeToDispatcher {
         /// A list of [`super::marks::Mark`].
         body: Bytes,
     },
+    /// The node has taken note of every placement up to this one, and has given up every partition that it does not name the node for.
+    HandedOver {
+        /// Which placement.
+        epoch: u64,
+    },
 }
 
 /// From a dispatcher to a node.
@@ -104,6 +118,11 @@ pub enum DispatcherToNode {
     Placement(Placement),
     /// Answers `Interest`: every event published from now on reaches the node.
     Interested {
+        /// Which change.
+        no: u64,
+    },
+    /// Answers `Interest`: the node has more than [`TOPICS_PER_NODE`], and nothing of what was to be added was registered.
+    InterestRefused {
         /// Which change.
         no: u64,
     },
@@ -157,7 +176,7 @@ pub enum DispatcherToNode {
 pub struct Placement {
     /// Counts up with every change.
     pub epoch: u64,
-    /// The owner of each partition; none while no node is alive.
+    /// The owner of each partition; none while no node is alive, and while the one before may still serve it.
     pub owners: Vec<Option<NodeId>>,
 }
 

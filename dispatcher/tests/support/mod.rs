@@ -10,7 +10,7 @@ use std::{
 
 use bytes::Bytes;
 use common::{
-    ids::{AppId, ChatId, Incarnation, NodeId, SessionId, UserId},
+    ids::{AppId, ChatId, Incarnation, NodeId, Partition, SessionId, UserId},
     link::{Authority, Endpoint, Event, Events, Link, LinkSettings, Name, Peer, Role},
     shutdown::Shutdown,
     store::{Accounts as _, SignIn, User, sqlite::Sqlite},
@@ -209,6 +209,10 @@ pub(crate) struct FakeNode {
     pub(crate) placement: Placement,
     pub(crate) http_url: String,
     pub(crate) capacity: u32,
+    /// What it says to have been named for when it registers.
+    pub(crate) holds: Vec<Partition>,
+    /// Whether it says that it has given up what a placement does not name it for.
+    pub(crate) hands_over: bool,
     lease: Duration,
     events: Events,
     beating: JoinHandle<()>,
@@ -236,6 +240,8 @@ impl FakeNode {
             placement: Placement::default(),
             http_url: "http://127.0.0.1:9".into(),
             capacity: 1_000,
+            holds: Vec::new(),
+            hands_over: true,
             lease: rig.lease,
             events,
             beating: tokio::spawn(async {}),
@@ -256,6 +262,7 @@ impl FakeNode {
             socket_url: format!("ws://{}:80", self.id),
             http_url: self.http_url.clone(),
             capacity: self.capacity,
+            holds: self.holds.clone(),
         });
         self.beat(0);
         let lease = self
@@ -296,6 +303,14 @@ impl FakeNode {
         self.link.send(pack(frame)).unwrap();
     }
 
+    fn take_note(&mut self, placement: Placement) {
+        assert!(placement.epoch >= self.placement.epoch, "epochs count up");
+        if self.hands_over {
+            self.say(&NodeToDispatcher::HandedOver { epoch: placement.epoch });
+        }
+        self.placement = placement;
+    }
+
     /// The next frame that is neither an echo nor a placement (which is kept).
     pub(crate) async fn next(&mut self) -> DispatcherToNode {
         loop {
@@ -308,8 +323,7 @@ impl FakeNode {
             match frame {
                 DispatcherToNode::Echo { .. } => {}
                 DispatcherToNode::Placement(placement) => {
-                    assert!(placement.epoch >= self.placement.epoch, "epochs count up");
-                    self.placement = placement;
+                    self.take_note(placement);
                 }
                 frame => return frame,
             }
@@ -328,7 +342,7 @@ impl FakeNode {
                 let Event::Frame(bytes) = event else { continue };
                 let frame = unpack("frame", &bytes).unwrap();
                 if let DispatcherToNode::Placement(placement) = &frame {
-                    self.placement = placement.clone();
+                    self.take_note(placement.clone());
                 }
                 if let Some(found) = pick(frame) {
                     return found;
@@ -336,6 +350,11 @@ impl FakeNode {
             }
         };
         timeout(PATIENCE, reading).await.unwrap_or_else(|_| panic!("never heard: {what}"))
+    }
+
+    /// Until every partition has an owner and the placement is as `fits` wants it.
+    pub(crate) async fn settled(&mut self, fits: impl Fn(&Placement) -> bool) -> Placement {
+        self.placed(|placement| placement.owners.iter().all(Option::is_some) && fits(placement)).await
     }
 
     /// Until a placement is as `fits` wants it.
