@@ -13,10 +13,11 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
 
 use crate::{
-    check::{Exercise, Journals, RULES, Violation, judge},
+    check::{Exercise, Journals, RULES, Violation, judge, read_stored},
     client::{Nobody, Options},
     clock::Clock,
     progress::Progress,
+    self_test::{self, Case, Outcome, SelfTest},
     server_process::ServerProcess,
     workload::{
         Crowd, CrowdOptions,
@@ -29,8 +30,11 @@ use crate::{
 /// How long what is under way may take to be answered once nobody writes any more.
 const DRAIN_WITHIN: Duration = Duration::from_secs(60);
 
-/// How long every view may take to reach its chat's head after that (design, invariant 6).
-const SETTLE_WITHIN: Duration = Duration::from_secs(10);
+/// How long every view may take to reach its chat's head after that: what invariant 6 allows, and some.
+const SETTLE_WITHIN: Duration = Duration::from_secs(12);
+
+/// How long somebody has to stop the cluster whose data is to be read.
+const STOPPED_WITHIN: Duration = Duration::from_secs(300);
 
 /// Violations that are printed one by one; the others are counted.
 const SHOWN: usize = 50;
@@ -45,7 +49,9 @@ Examples:
   as fast as it goes          loadtest run --rate 0 --window 32 --users 100 --chats 50 --kind direct
   location to ready session   loadtest run --scenario connect --concurrency 64
   does it keep its word?      loadtest check --users 20 --chats 8 --duration 60
-  judge an older run again    loadtest check --journal DIR --judge-only"
+  judge an older run again    loadtest check --journal DIR --judge-only
+  can the judge see?          cargo build -p standalone --features planted
+                              loadtest check --self-test --server target/debug/chat-cluster --clean 20"
 )]
 pub struct Cli {
     #[command(subcommand)]
@@ -164,6 +170,24 @@ struct CheckArgs {
     /// Only judge the journals that are in --journal.
     #[arg(long, requires = "journal")]
     judge_only: bool,
+    /// The data folder of a standalone cluster on this machine: once everything is at rest, stop it, and its rows are compared with its log.
+    #[arg(long, value_name = "FOLDER")]
+    data: Option<PathBuf>,
+    /// See whether the judge can see: start clusters with a bug planted in each, and clean ones, and judge them all.
+    #[arg(long, requires = "server", conflicts_with_all = ["judge_only", "journal", "data"])]
+    self_test: bool,
+    /// Of the self-test: the standalone cluster's program, built with the feature `planted`.
+    #[arg(long, value_name = "PATH")]
+    server: Option<PathBuf>,
+    /// Of the self-test: how many clean runs follow.
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    clean: usize,
+    /// Of the self-test: only this bug; may be given again. `none`: no bug.
+    #[arg(long, value_name = "BUG")]
+    bug: Vec<String>,
+    /// Of the self-test: runs under way at once.
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..))]
+    at_once: u16,
 }
 
 fn rate(text: &str) -> Result<f64, String> {
@@ -245,13 +269,57 @@ fn publish<R: Serialize + std::fmt::Display>(report: &R, json: Option<&Path>) ->
     Ok(())
 }
 
-async fn check(args: CheckArgs) -> anyhow::Result<ExitCode> {
+/// Where a run's files go when nobody says where.
+fn new_folder() -> PathBuf {
+    std::env::temp_dir().join(format!("loadtest-{:08x}", rand::random::<u32>()))
+}
+
+async fn self_test(args: CheckArgs, server: PathBuf) -> anyhow::Result<ExitCode> {
+    let named = |case: &Case| args.bug.is_empty() || args.bug.contains(&case.name);
+    let bugs: Vec<Case> = self_test::bugs().into_iter().filter(named).collect();
+    if let Some(unknown) =
+        args.bug.iter().find(|bug| *bug != "none" && !bugs.iter().any(|case| case.name == **bug))
+    {
+        bail!(
+            "{unknown} is no bug; known: {}",
+            self_test::bugs().iter().map(|case| case.name.as_str()).collect::<Vec<_>>().join(", ")
+        );
+    }
+    let test = SelfTest {
+        server,
+        folder: new_folder(),
+        bugs,
+        clean: (0..args.clean).map(self_test::clean).collect(),
+        at_once: usize::from(args.at_once),
+    };
+    let outcomes = test.run(|outcome| say(std::io::stdout(), &format!("{outcome}\n"))).await?;
+    let (bugs, clean): (Vec<_>, Vec<_>) = outcomes.iter().partition(|outcome| !outcome.case.is_clean());
+    let good = |outcomes: &[&Outcome]| outcomes.iter().filter(|outcome| outcome.as_it_should()).count();
+    let verdict = format!(
+        "{} of {} bugs caught; {} of {} clean runs without a word\n",
+        good(&bugs),
+        bugs.len(),
+        good(&clean),
+        clean.len()
+    );
+    say(std::io::stdout(), &verdict);
+    let all = outcomes.iter().all(Outcome::as_it_should);
+    Ok(if all { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+async fn check(mut args: CheckArgs) -> anyhow::Result<ExitCode> {
+    if let Some(server) = args.server.take().filter(|_| args.self_test) {
+        return self_test(args, server).await;
+    }
     let progress = Progress::to_stderr();
     let folder = match &args.journal {
         Some(folder) => folder.clone(),
-        None => std::env::temp_dir().join(format!("loadtest-{:08x}", rand::random::<u32>())),
+        None => new_folder(),
     };
     let behind = if args.judge_only { Vec::new() } else { work(&args, &folder, &progress).await? };
+    if let Some(data) = &args.data {
+        at_rest(data, &folder, &progress).await?;
+    }
     let journals = Journals::read(&folder)?;
     let violations = judge(&journals);
     say(std::io::stdout(), &verdict(&journals, &violations, &behind));
@@ -307,6 +375,20 @@ async fn work(args: &CheckArgs, folder: &Path, progress: &Progress) -> anyhow::R
     let crowd = Arc::into_inner(crowd).context("a user of the workload still runs")?;
     crowd.stop().await?;
     Ok(behind)
+}
+
+/// Reads log and store once nobody uses them any more.
+async fn at_rest(data: &Path, folder: &Path, progress: &Progress) -> anyhow::Result<()> {
+    progress.say(&format!("stop the cluster now; its rows and its log in {} are read then", data.display()));
+    let until = tokio::time::Instant::now() + STOPPED_WITHIN;
+    loop {
+        match read_stored(data, folder).await {
+            Err(error) if error.in_use() && tokio::time::Instant::now() < until => {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+            read => return Ok(read?),
+        }
+    }
 }
 
 fn verdict(journals: &Journals, violations: &[Violation], behind: &[String]) -> String {

@@ -10,6 +10,7 @@
 //! | [`check`] | the judge: proves invariants from journals alone |
 //! | [`workload`] | crowds of devices, and what they do |
 //! | [`figures`], [`report`] | what a run counts and measures, and how it is told |
+//! | [`self_test`] | whether the judge can see |
 //! | [`cli`] | the command |
 
 pub mod check;
@@ -20,5 +21,6 @@ pub mod figures;
 pub mod journal;
 pub mod progress;
 pub mod report;
+pub mod self_test;
 pub mod server_process;
 pub mod workload;

@@ -27,10 +27,16 @@ const TOGETHER: u32 = 1_000;
 #[derive(Debug, thiserror::Error)]
 #[error("log and store in {folder} cannot be read: {why}")]
 pub struct Unreadable {
-    /// The data folder.
     folder: String,
-    /// What the engine said.
     why: String,
+    in_use: bool,
+}
+
+impl Unreadable {
+    /// Whether a cluster still uses them.
+    pub fn in_use(&self) -> bool {
+        self.in_use
+    }
 }
 
 /// What the valid records of the log make.
@@ -46,8 +52,15 @@ struct Made {
 /// # Errors
 /// [`Unreadable`].
 pub async fn read_stored(data: &Path, journals: &Path) -> Result<(), Unreadable> {
-    let unreadable = |why: String| Unreadable { folder: data.display().to_string(), why };
-    let engines = open(data).await.map_err(|error| unreadable(error.to_string()))?;
+    let unreadable = |why: String| Unreadable { folder: data.display().to_string(), why, in_use: false };
+    if !data.join("log.db").exists() {
+        // Opening would make one.
+        return Err(unreadable("there is no log".to_owned()));
+    }
+    let engines = open(data).await.map_err(|error| {
+        let in_use = matches!(error, EngineError::Log(OpenError::InUse { .. }));
+        Unreadable { in_use, ..unreadable(error.to_string()) }
+    })?;
     let read = read(&engines).await.map_err(&unreadable);
     let closed = engines.log.close().await.map_err(|error| unreadable(error.to_string()));
     let entries = read?;

@@ -208,7 +208,10 @@ impl One {
     }
 
     async fn write(&mut self, device: &Client) {
-        if let Some(chat) = self.some_chat() {
+        let Some(chat) = self.some_chat() else { return };
+        // Now and then several in a row, as people write.
+        let row = if self.random.random_range(0..8) == 0 { self.random.random_range(2..8) } else { 1 };
+        for _ in 0..row {
             let post = self.post(device, chat);
             device.post(post).await;
         }
