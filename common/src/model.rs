@@ -241,6 +241,19 @@ pub struct Page<T> {
     pub results: Vec<T>,
 }
 
+/// A page of a user's chats (CH-1, PR-5).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChatsPage {
+    /// Which page this is.
+    pub current: u32,
+    /// How many there are.
+    pub total: u32,
+    /// What is on it.
+    pub results: Vec<ChatView>,
+    /// Unread messages in all chats of the user, on this page or not.
+    pub unread_count: u64,
+}
+
 /// A page that was asked for, checked: both at least 1, `per_page` at most [`limits::PER_PAGE`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PageRequest {

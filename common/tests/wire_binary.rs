@@ -9,7 +9,7 @@ use std::fmt::Write;
 
 use bytes::Bytes;
 use common::{
-    ids::{ChatId, ChatKey, Incarnation, UserId, UserKey},
+    ids::{ChatId, ChatKey, Incarnation, SocketId, UserId, UserKey},
     model::{ChatKind, Head, MessageKind, Role},
     term::TermState,
     time::Millis,
@@ -26,6 +26,7 @@ use proptest::prelude::*;
 use wire::{ANA, APP, AT, BEN, CHAT, MESSAGE, SESSION, client_id, full_message, hex, node, plain_message};
 
 const LIFE: Incarnation = Incarnation(7);
+const SOCKET: SocketId = SocketId(uuid::Uuid::from_u128(0x50c));
 
 fn body() -> Bytes {
     Bytes::from_static(&[0xca, 0xfe])
@@ -137,11 +138,17 @@ fn live() -> Vec<(&'static str, Live)> {
         ("change", Live::Change(body())),
         ("added", Live::Added { app, chat, seq, users: vec![ANA, BEN] }),
         ("removed", Live::Removed { app, chat, seq, users: vec![BEN] }),
+        ("read", Live::Read { app, chat, user: ANA, number: 790, socket: None, at: AT }),
+        ("read_here", Live::Read { app, chat, user: ANA, number: 790, socket: Some(SOCKET), at: AT }),
         ("revoked", Live::Revoked { app, user: ANA, session: SESSION }),
     ];
     for (_, event) in &all {
         match event {
-            Live::Change(_) | Live::Added { .. } | Live::Removed { .. } | Live::Revoked { .. } => {}
+            Live::Change(_)
+            | Live::Added { .. }
+            | Live::Removed { .. }
+            | Live::Read { .. }
+            | Live::Revoked { .. } => {}
         }
     }
     all

@@ -12,7 +12,7 @@ use common::{
     wire::{
         client::{
             Ack, Changes, ClientFrame, Delete, Edit, ErrorFrame, FieldError, Hello, History, HistoryPage,
-            Ping, Ready, Resume, Resumed, Send, ServerFrame, SocketLimits,
+            Ping, Read, Ready, Resume, Resumed, Send, ServerFrame, SocketLimits,
         },
         codec::{FromClient, NotJson, decode_client, encode_server, fields},
         codes::ErrorCode,
@@ -98,6 +98,10 @@ fn client_frames() -> Vec<(ClientFrame, &'static str)> {
                 limit: Some(50),
             }),
             r#"{"type":"history","ref":5,"chat":"$chat","before":9,"after":1,"limit":50}"#,
+        ),
+        (
+            ClientFrame::Read(Read { ref_: 7, chat: CHAT, number: 790 }),
+            r#"{"type":"read","ref":7,"chat":"$chat","number":790}"#,
         ),
         (
             ClientFrame::Changes(Changes { ref_: 6, chat: CHAT, after: 811 }),
@@ -258,6 +262,10 @@ fn server_frames() -> Vec<(ServerFrame, String)> {
         ),
         (ServerFrame::ChatRemoved { chat }, r#"{"type":"chat_removed","chat":"$chat"}"#),
         (ServerFrame::ChatReload { chat }, r#"{"type":"chat_reload","chat":"$chat"}"#),
+        (
+            ServerFrame::MessageRead { chat: CHAT, user: BEN, number: 790 },
+            r#"{"type":"message_read","chat":"$chat","user":"$ben","number":790}"#,
+        ),
         (ServerFrame::Cursor { cursor: "AQ".into() }, r#"{"type":"cursor","cursor":"AQ"}"#),
         (
             ServerFrame::SessionRevoked { session: SESSION },
@@ -307,6 +315,7 @@ fn every_server_frame_has_its_golden_text_and_reads_back_from_it() {
             | ServerFrame::ChatReload { .. }
             | ServerFrame::Resumed { .. }
             | ServerFrame::Cursor { .. }
+            | ServerFrame::MessageRead { .. }
             | ServerFrame::SessionRevoked { .. } => {}
         }
     }

@@ -26,7 +26,7 @@ use crate::{
         AppId, ChatId, ChatKey, ClientId, MessageId, Number, Offset, Partition, Seq, SessionId, UserId,
         UserKey,
     },
-    model::{ChatKind, ChatView, Head, MemberView, Message, Page, PageRequest, Role, UserView},
+    model::{ChatKind, ChatView, ChatsPage, Head, MemberView, Message, Page, PageRequest, Role, UserView},
     term::TermState,
     time::Millis,
     wire::record::Change,
@@ -47,9 +47,9 @@ pub enum StoreError {
 pub type Result<T, E = StoreError> = std::result::Result<T, E>;
 
 /// Every part of an engine.
-pub trait Store: Accounts + Chats + Owned + Drain + fmt::Debug + Send + Sync + 'static {}
+pub trait Store: Accounts + Chats + Reads + Owned + Drain + fmt::Debug + Send + Sync + 'static {}
 
-impl<T: Accounts + Chats + Owned + Drain + fmt::Debug + Send + Sync + 'static> Store for T {}
+impl<T: Accounts + Chats + Reads + Owned + Drain + fmt::Debug + Send + Sync + 'static> Store for T {}
 
 /// A store that is shared by everything in a process.
 pub type SharedStore = Arc<dyn Store>;
@@ -235,7 +235,10 @@ pub trait Chats: Send + Sync {
 
     /// A page of a user's chats, most recent activity first: the time of the newest message, or of the chat's making. The newest
     /// message shows its `client_id` to its sender only. Deleted chats are not listed.
-    async fn chats_of(&self, app: AppId, user: UserId, page: PageRequest) -> Result<Page<ChatView>>;
+    ///
+    /// Unread is what came after the largest of the user's read mark and the newest message when they came in; own messages move the mark
+    /// ([`Drain::apply`]). All of it is read at one instant.
+    async fn chats_of(&self, app: AppId, user: UserId, page: PageRequest) -> Result<ChatsPage>;
 
     /// One chat as `user` sees it; none when the user is not in it or it was deleted.
     async fn chat_view(&self, chat: ChatKey, user: UserId) -> Result<Option<ChatView>>;
@@ -260,6 +263,37 @@ pub trait Chats: Send + Sync {
     /// `limit`: for checks from outside.
     async fn message_ids(&self, chat: ChatKey, after: Number, limit: u32)
     -> Result<Vec<(Number, MessageId)>>;
+}
+
+/// How far a user has read a chat, as it is to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReadMark {
+    /// The chat.
+    pub chat: ChatKey,
+    /// The user.
+    pub user: UserId,
+    /// The newest message that was read.
+    pub number: Number,
+    /// The newest message that the log is known to have; 0 when nobody was asked. The store may have it later.
+    pub head: Number,
+}
+
+/// How far a user has read a chat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Marked {
+    /// The newest message that is read: the largest of the mark and the newest message when the user came in.
+    pub number: Number,
+    /// Whether this call has moved it.
+    pub moved: bool,
+}
+
+/// Read marks: what nodes write on behalf of one user.
+#[async_trait]
+pub trait Reads: Send + Sync {
+    /// Moves read marks forward, in one transaction; never back, whoever else moves them at the same time, and never past the chat's head:
+    /// the larger of the stored one and the given one. Each user and chat at most once, at most 1,000. Answers in the order of `marks`; none
+    /// where the store does not show the user in the chat. Doing it again changes nothing.
+    async fn mark_read(&self, marks: &[ReadMark]) -> Result<Vec<Option<Marked>>>;
 }
 
 /// A chat as its owner takes it up: all that deciding needs, read at one instant.
@@ -455,4 +489,30 @@ pub trait Drain: Send + Sync {
     /// A deleted message keeps its number, its ids and its times; its text and attachments are gone. Chats are numbered in the order in
     /// which they are applied, without holes. Sending moves the sender's read mark.
     async fn apply(&self, batches: &[PartitionBatch]) -> Result<Vec<std::result::Result<(), Refused>>>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_requests_for_a_group_are_told_apart_by_whatever_differs_but_the_order_of_members() {
+        let (ana, ben, cleo) = (UserId(Uuid::from_u128(1)), UserId(Uuid::from_u128(2)), UserId(Uuid::from_u128(3)));
+        let one = group_fingerprint(Some("ab"), Some("c"), &[ana, ben], Some("d"));
+        assert_eq!(one, group_fingerprint(Some("ab"), Some("c"), &[ben, ana], Some("d")));
+        // Kept in the log and in the store: the same in every version.
+        assert_eq!(one, 4_240_549_260_800_953_680);
+        let others = [
+            group_fingerprint(Some("a"), Some("bc"), &[ana, ben], Some("d")),
+            group_fingerprint(None, Some("c"), &[ana, ben], Some("d")),
+            group_fingerprint(Some("ab"), Some(""), &[ana, ben], Some("d")),
+            group_fingerprint(Some("ab"), None, &[ana, ben], Some("d")),
+            group_fingerprint(Some("ab"), Some("c"), &[ana, cleo], Some("d")),
+            group_fingerprint(Some("ab"), Some("c"), &[ana], Some("d")),
+            group_fingerprint(Some("ab"), Some("c"), &[ana, ben, cleo], Some("d")),
+            group_fingerprint(Some("ab"), Some("c"), &[ana, ben], None),
+            group_fingerprint(Some("ab"), Some("c"), &[ana, ben], Some("e")),
+        ];
+        assert!(!others.contains(&one));
+    }
 }

@@ -37,6 +37,8 @@ pub enum ClientFrame {
     Edit(Edit),
     /// Deletes a message: answered `ack`.
     Delete(Delete),
+    /// Says that messages were read, up to one: answered `ack`.
+    Read(Read),
     /// Reads messages: answered `page`.
     History(History),
     /// Asks for the changes after one: answered by them, and then `resumed` for that chat.
@@ -47,7 +49,7 @@ pub enum ClientFrame {
 
 impl ClientFrame {
     /// The types this server knows, as they stand in `type`.
-    pub const TYPES: &[&str] = &["hello", "send", "edit", "delete", "history", "changes", "ping"];
+    pub const TYPES: &[&str] = &["hello", "send", "edit", "delete", "history", "read", "changes", "ping"];
 }
 
 /// See [`ClientFrame::Hello`].
@@ -127,6 +129,18 @@ pub struct Delete {
     pub number: Number,
 }
 
+/// See [`ClientFrame::Read`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Read {
+    /// Repeated by the answer.
+    #[serde(rename = "ref")]
+    pub ref_: Ref,
+    /// Which chat.
+    pub chat: ChatId,
+    /// The newest message that was read.
+    pub number: Number,
+}
+
 /// See [`ClientFrame::History`]. `before` (newest first) or `after` (oldest first), not both.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct History {
@@ -172,7 +186,7 @@ pub struct Ping {
 pub enum ServerFrame {
     /// Answers `hello`: from here on the session sees every event of its chats.
     Ready(Ready),
-    /// Answers `send`, `edit` and `delete`: it is in the log.
+    /// Answers `send`, `edit` and `delete`: it is in the log. And `read`, with where the read mark stands now: it is in the store.
     Ack(Ack),
     /// Answers `history`.
     Page(HistoryPage),
@@ -303,6 +317,15 @@ pub enum ServerFrame {
     ChatRemoved {
         /// Which.
         chat: ChatId,
+    },
+    /// A member has read the chat up to here. Not numbered, and may be left out: the next one tells more.
+    MessageRead {
+        /// Where.
+        chat: ChatId,
+        /// Who.
+        user: UserId,
+        /// The newest message that they have read.
+        number: Number,
     },
     /// This view of the chat is not whole: read it again.
     ChatReload {

@@ -192,6 +192,7 @@ fn read_frame(from: &impl Fields, kind: Option<String>, ref_: Option<Ref>) -> Fr
         "edit" => from.read().map(ClientFrame::Edit),
         "delete" => from.read().map(ClientFrame::Delete),
         "history" => from.read().map(ClientFrame::History),
+        "read" => from.read().map(ClientFrame::Read),
         "changes" => from.read().map(ClientFrame::Changes),
         "ping" => from.read().map(ClientFrame::Ping),
         _ => return FromClient::UnknownType { ref_, kind: kind.chars().take(64).collect() },

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ids::{AppId, ChatId, ChatKey, Incarnation, NodeId, Partition, Seq, SessionId, UserId, UserKey},
+    ids::{AppId, ChatId, ChatKey, Incarnation, NodeId, Number, Partition, Seq, SessionId, SocketId, UserId, UserKey},
     time::Millis,
 };
 
@@ -227,6 +227,21 @@ pub enum Live {
         seq: Seq,
         /// Who.
         users: Vec<UserId>,
+    },
+    /// A member's read mark has moved, and the store has it. No part of the chat's order: it may come late, in any order, or not at all.
+    Read {
+        /// The application.
+        app: AppId,
+        /// The chat.
+        chat: ChatId,
+        /// Whose.
+        user: UserId,
+        /// The newest message that is read.
+        number: Number,
+        /// The socket that moved it, which was answered and is told no more.
+        socket: Option<SocketId>,
+        /// When, so that one that was held up on the way is not shown after a newer one.
+        at: Millis,
     },
     /// A sign-in was ended: look at the revocations now.
     Revoked {

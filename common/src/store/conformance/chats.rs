@@ -392,7 +392,7 @@ pub async fn a_group_knows_the_request_that_made_it_and_how_much_of_its_making_i
         scribe.change(chat, users[0], What::Members { members: vec![(users[1], Role::Member)] }),
     ];
     scribe.write(changes).await;
-    let there = async |store: &SharedStore, key| {
+    let there = async |store: &crate::store::SharedStore, key| {
         let row = store.load(&[key]).await.unwrap().remove(0);
         (row.request, row.makings, row.members.len())
     };

@@ -7,11 +7,12 @@ mod accounts;
 mod chats;
 mod drain;
 mod model;
+mod reads;
 mod scribe;
 
 use async_trait::async_trait;
 
-pub use self::{accounts::*, chats::*, drain::*, model::*, scribe::Scribe};
+pub use self::{accounts::*, chats::*, drain::*, model::*, reads::*, scribe::Scribe};
 use super::SharedStore;
 
 /// One store for one test.
@@ -42,6 +43,10 @@ macro_rules! store_conformance {
             a_chat_without_a_name_is_called_after_its_others
             the_newest_message_shows_its_client_id_to_its_sender_only
             unread_is_what_came_after_joining_reading_and_writing
+            a_read_mark_moves_forward_only_and_not_past_the_head
+            read_marks_that_race_end_at_the_largest
+            many_read_marks_are_written_at_once
+            unread_is_counted_in_all_chats_whatever_the_page
             members_are_paged_in_order_of_joining
             an_owner_who_leaves_has_an_heir
             a_deleted_chat_is_listed_nowhere_and_still_known

@@ -3,7 +3,7 @@
 //! One connection writes, a few read beside it (WAL), and a commit is on the disk before it is reported. SQLite has one writer at
 //! a time, so revocations become visible in the order of their numbers by themselves.
 //!
-//! [`open`](Sqlite::open) makes the tables; [`accounts`], [`chats`], [`owned`] and [`drain`] are the four parts of the contract, and
+//! [`open`](Sqlite::open) makes the tables; [`accounts`], [`chats`], [`reads`], [`owned`] and [`drain`] are the parts of the contract, and
 //! [`write`] turns the writer's plan into rows. What a change does to rows is decided in [`super::plan`], not here.
 
 mod accounts;
@@ -13,6 +13,7 @@ mod fault;
 mod owned;
 #[cfg(feature = "planted")]
 mod planted;
+mod reads;
 mod schema;
 mod value;
 mod write;

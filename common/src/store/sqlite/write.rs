@@ -62,6 +62,15 @@ pub(super) async fn plan(connection: &mut SqliteConnection, plan: &Plan<'_>) -> 
     Ok(())
 }
 
+/// Moves read marks forward.
+pub(super) async fn read_marks(connection: &mut SqliteConnection, marks: &[ReadMark]) -> sqlx::Result<()> {
+    match rows(connection, marks).await {
+        Err(Stop::Engine(error)) => Err(error),
+        // A number contradicts nothing.
+        Ok(()) | Err(Stop::Refused(_)) => Ok(()),
+    }
+}
+
 /// Writes what is no record.
 pub(super) async fn dead_letters(
     connection: &mut SqliteConnection,
