@@ -16,7 +16,7 @@ use common::{
     token,
     wire::peer::{Live, Topic},
 };
-use prometheus::Registry;
+use prometheus::{IntCounter, Registry};
 use tokio::net::TcpListener;
 use tokio_util::task::TaskTracker;
 
@@ -149,6 +149,12 @@ pub async fn run(
     };
     let sockets = Arc::new(AtomicU32::new(0));
     let control = Control::new(presentation, links, Arc::clone(&sockets));
+    let refused = IntCounter::new(
+        "node_interest_refused_total",
+        "Registrations of topics that were refused because the node has too many.",
+    )?;
+    registry.register(Box::new(refused.clone()))?;
+    control.interest().count_refused(refused);
     let forward = Forward::new(config.node.clone(), engines.log.partitions(), &control);
     let asking: Arc<dyn AskOwner> = Arc::new(forward.clone());
 

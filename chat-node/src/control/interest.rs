@@ -3,13 +3,14 @@
 use std::{
     collections::{HashMap, HashSet},
     fmt,
-    sync::{Arc, atomic::Ordering},
+    sync::{Arc, OnceLock, atomic::Ordering},
     time::Duration,
 };
 
-use common::wire::peer::{NodeToDispatcher, Topic};
+use common::wire::peer::{NodeToDispatcher, TOPICS_PER_NODE, Topic};
 use parking_lot::Mutex;
-use tokio::sync::oneshot;
+use prometheus::IntCounter;
+use tokio::{sync::oneshot, time::Instant};
 
 use super::Line;
 
@@ -18,16 +19,28 @@ const TOGETHER: usize = 10_000;
 /// How long the dispatchers may take to confirm.
 const WAIT: Duration = Duration::from_secs(5);
 
-/// The dispatchers did not answer in time.
+/// The dispatchers did not answer in time, or refused: the node has too many topics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the dispatchers did not confirm the interest in time")]
 pub struct InterestTimeout;
+
+/// How far the registration with a dispatcher is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Progress {
+    /// No part of a registration has ended.
+    Going,
+    /// Every topic is registered.
+    Whole,
+    /// All were said, and some were refused.
+    Refused,
+}
 
 /// The topics that dispatchers send here. Cheap to clone.
 #[derive(Clone)]
 pub struct Interest {
     lines: Arc<[Line]>,
     state: Arc<Mutex<State>>,
+    refused: Arc<OnceLock<IntCounter>>,
 }
 
 impl fmt::Debug for Interest {
@@ -41,18 +54,30 @@ struct State {
     topics: HashSet<Topic>,
     last: u64,
     waiting: HashMap<u64, Waiting>,
+    /// The registrations under way, by link.
+    registering: HashMap<usize, Registering>,
+}
+
+/// A registration of all topics, one part after the other: all at once would fill a link's outbox, and could then never end.
+struct Registering {
+    /// The part that was said last.
+    no: u64,
+    /// What is still to be said. Topics that nobody wants any more by then are left out.
+    rest: Vec<Topic>,
+    refused: bool,
+    said: Instant,
 }
 
 struct Waiting {
     /// Links that have not answered, by index.
     links: HashSet<usize>,
-    /// Dropped unsent when nobody waits any more.
-    done: oneshot::Sender<()>,
+    /// Whether it was taken. Dropped unsent when nobody waits any more.
+    done: oneshot::Sender<bool>,
 }
 
 impl Interest {
     pub(super) fn over(lines: Arc<[Line]>) -> Self {
-        Self { lines, state: Arc::default() }
+        Self { lines, state: Arc::default(), refused: Arc::default() }
     }
 
     /// One that answers at once, for a node without dispatchers.
@@ -64,8 +89,16 @@ impl Interest {
     /// that is at once: when one comes, all topics are registered with it, and then everything served is looked at.
     ///
     /// # Errors
-    /// [`InterestTimeout`] after 5 s. The topics stay registered until removed.
+    /// [`InterestTimeout`] after 5 s; at once when there are more than [`TOPICS_PER_NODE`]. The topics stay registered until removed.
     pub async fn add(&self, topics: Vec<Topic>) -> Result<(), InterestTimeout> {
+        if self.is_full(&topics) {
+            self.refuse();
+            tracing::error!(
+                limit = TOPICS_PER_NODE,
+                "this node has as many topics as it may: a session is refused"
+            );
+            return Err(InterestTimeout);
+        }
         let mut confirmed = Vec::new();
         for topics in topics.chunks(TOGETHER) {
             confirmed.extend(self.change(topics.to_vec(), Vec::new()));
@@ -73,10 +106,34 @@ impl Interest {
         let all = async {
             for confirmed in confirmed {
                 // A dropped sender: the link was registered anew meanwhile, which includes these topics.
-                let _ = confirmed.await;
+                if confirmed.await == Ok(false) {
+                    return Err(InterestTimeout);
+                }
             }
+            Ok(())
         };
-        tokio::time::timeout(WAIT, all).await.map_err(|_| InterestTimeout)
+        tokio::time::timeout(WAIT, all).await.unwrap_or(Err(InterestTimeout))
+    }
+
+    /// Counts with `counter` how often topics are refused, here or by a dispatcher. Said once.
+    pub fn count_refused(&self, counter: IntCounter) {
+        if self.refused.set(counter).is_err() {
+            tracing::error!("the counter of refused interest was set twice");
+        }
+    }
+
+    fn refuse(&self) {
+        if let Some(counter) = self.refused.get() {
+            counter.inc();
+        }
+    }
+
+    /// Whether these would be more topics than a dispatcher takes: turned away here, they cost no one who is served.
+    fn is_full(&self, topics: &[Topic]) -> bool {
+        let state = self.state.lock();
+        let room = TOPICS_PER_NODE.saturating_sub(state.topics.len());
+        // Most are few, and need not be looked up.
+        topics.len() > room && topics.iter().filter(|topic| !state.topics.contains(topic)).count() > room
     }
 
     /// Forgets `topics`. The caller counts who wants them.
@@ -87,7 +144,7 @@ impl Interest {
     }
 
     /// Tells every dispatcher that knows this node. The lock keeps changes of one topic in order.
-    fn change(&self, add: Vec<Topic>, remove: Vec<Topic>) -> Option<oneshot::Receiver<()>> {
+    fn change(&self, add: Vec<Topic>, remove: Vec<Topic>) -> Option<oneshot::Receiver<bool>> {
         let mut state = self.state.lock();
         state.topics.extend(add.iter().copied());
         for topic in &remove {
@@ -116,35 +173,65 @@ impl Interest {
         Some(confirmed)
     }
 
-    /// Registers every topic with a dispatcher that was told of this node just now; from here on it hears of changes as well. Gives the number
-    /// that confirms the last.
-    pub(super) fn register(&self, index: usize) -> u64 {
+    /// Begins to register every topic with a dispatcher that was told of this node just now; from here on it hears of changes as well.
+    /// [`Self::answered`] goes on with it, and tells its end.
+    pub(super) fn register(&self, index: usize) {
         self.forget(index);
         let mut state = self.state.lock();
-        let topics: Vec<_> = state.topics.iter().copied().collect();
-        let Some(line) = self.lines.get(index) else { return state.last };
-        // An empty one ends it, so that there is always an answer to wait for.
-        for add in topics.chunks(TOGETHER).chain([[].as_slice()]) {
-            state.last += 1;
-            let frame = NodeToDispatcher::Interest { no: state.last, add: add.to_vec(), remove: Vec::new() };
-            if line.send(&frame).is_err() {
-                line.behind.store(true, Ordering::Release);
-            }
-        }
+        let Some(line) = self.lines.get(index) else { return };
         line.registered.store(true, Ordering::Release);
-        state.last
+        let rest = state.topics.iter().copied().collect();
+        state.registering.insert(index, Registering { no: 0, rest, refused: false, said: Instant::now() });
+        self.say_next(&mut state, index);
     }
 
-    /// A dispatcher has answered.
-    pub(super) fn confirmed(&self, index: usize, no: u64) {
+    /// Says the next part of a registration. The last is empty or not full, so that there is always an answer to wait for.
+    fn say_next(&self, state: &mut State, index: usize) {
+        let State { topics, last, registering, .. } = state;
+        let (Some(line), Some(going)) = (self.lines.get(index), registering.get_mut(&index)) else { return };
+        let from = going.rest.len().saturating_sub(TOGETHER);
+        let mut add = going.rest.split_off(from);
+        // Under the lock that changes are sent under: what was removed meanwhile must not come back.
+        add.retain(|topic| topics.contains(topic));
+        *last += 1;
+        going.no = *last;
+        going.said = Instant::now();
+        if line.send(&NodeToDispatcher::Interest { no: *last, add, remove: Vec::new() }).is_err() {
+            // The link's task begins anew when there is room.
+            registering.remove(&index);
+            line.behind.store(true, Ordering::Release);
+        }
+    }
+
+    /// Whether a registration goes on, and whether its last part has waited too long for its answer.
+    pub(super) fn registering(&self, index: usize) -> Option<bool> {
+        self.state.lock().registering.get(&index).map(|going| going.said.elapsed() > WAIT)
+    }
+
+    /// A dispatcher has answered: has it `taken` the topics?
+    pub(super) fn answered(&self, index: usize, no: u64, taken: bool) -> Progress {
+        if !taken {
+            self.refuse();
+        }
         let mut state = self.state.lock();
         let done = state.waiting.get_mut(&no).is_some_and(|waiting| {
             waiting.links.remove(&index);
-            waiting.links.is_empty()
+            waiting.links.is_empty() || !taken
         });
         if done && let Some(waiting) = state.waiting.remove(&no) {
-            let _ = waiting.done.send(());
+            let _ = waiting.done.send(taken);
         }
+        let Some(going) = state.registering.get_mut(&index).filter(|going| going.no == no) else {
+            return Progress::Going;
+        };
+        going.refused |= !taken;
+        if !going.rest.is_empty() {
+            self.say_next(&mut state, index);
+            return Progress::Going;
+        }
+        let refused = going.refused;
+        state.registering.remove(&index);
+        if refused { Progress::Refused } else { Progress::Whole }
     }
 
     /// A dispatcher no longer knows this node: nobody waits for it.
@@ -153,9 +240,167 @@ impl Interest {
         if let Some(line) = self.lines.get(index) {
             line.registered.store(false, Ordering::Release);
         }
+        state.registering.remove(&index);
         state.waiting.retain(|_, waiting| {
             waiting.links.remove(&index);
             !waiting.links.is_empty()
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        net::{Ipv4Addr, SocketAddr},
+        sync::atomic::{AtomicBool, AtomicU64},
+    };
+
+    use common::{
+        ids::{AppId, ChatId, Incarnation},
+        link::{Authority, Endpoint, Event, Events, LinkSettings, Name, Peer, Role},
+        wire::codec::unpack,
+    };
+
+    use super::*;
+
+    /// A node's interest, and the dispatcher's end of its only link.
+    struct Ends {
+        interest: Interest,
+        heard: Events,
+        /// The node's end: nothing is said to it in these tests.
+        _events: Events,
+        _endpoints: [Endpoint; 2],
+    }
+
+    impl Ends {
+        async fn new() -> Self {
+            let authority = Authority::generate().unwrap();
+            let endpoint = |role, name| {
+                let identity = authority.issue(role, &Name::new(name).unwrap()).unwrap();
+                let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+                // Room for two parts of a registration.
+                let settings = LinkSettings { outbox_bytes: 1_100_000, ..LinkSettings::default() };
+                Endpoint::bind(any, &identity, Incarnation::random(), settings).unwrap()
+            };
+            let (node, mut dispatcher) = (endpoint(Role::Node, "a"), endpoint(Role::Dispatcher, "d"));
+            let (link, events) = node.dial(dispatcher.local_addr().unwrap(), Peer::any(Role::Dispatcher));
+            let (_, heard) = dispatcher.accept().await.unwrap();
+            let line = Line {
+                link,
+                registered: AtomicBool::new(false),
+                behind: AtomicBool::new(false),
+                published: AtomicU64::new(0),
+            };
+            Self {
+                interest: Interest::over(Arc::new([line])),
+                heard,
+                _events: events,
+                _endpoints: [node, dispatcher],
+            }
+        }
+
+        /// The next change that the dispatcher hears of.
+        async fn next(&mut self) -> (u64, Vec<Topic>) {
+            loop {
+                match self.heard.recv().await.unwrap() {
+                    Event::Frame(bytes) => match unpack("frame", &bytes).unwrap() {
+                        NodeToDispatcher::Interest { no, add, .. } => return (no, add),
+                        other => panic!("{other:?}"),
+                    },
+                    Event::Up { .. } => {}
+                    other => panic!("{other:?}"),
+                }
+            }
+        }
+    }
+
+    fn topics(count: usize) -> Vec<Topic> {
+        let chat =
+            |no: usize| Topic::Chat(AppId::DEFAULT, ChatId::from_slice(&(no as u128).to_be_bytes()).unwrap());
+        (0..count).map(chat).collect()
+    }
+
+    #[tokio::test]
+    async fn a_registration_says_its_next_part_when_the_one_before_was_answered_and_nothing_twice() {
+        let mut ends = Ends::new().await;
+        ends.interest.add(topics(2 * TOGETHER + 1)).await.unwrap();
+        ends.interest.register(0);
+        let (first, add) = ends.next().await;
+        assert_eq!(add.len(), TOGETHER);
+        let mut seen: HashSet<_> = add.into_iter().collect();
+
+        // A change in between is said at once, and is the next thing the dispatcher hears; what is removed is not registered any more.
+        let gone = topics(2 * TOGETHER + 1).into_iter().find(|topic| !seen.contains(topic)).unwrap();
+        ends.interest.remove(vec![gone]);
+        let (between, add) = ends.next().await;
+        assert!(add.is_empty());
+        assert_eq!(ends.interest.answered(0, between, true), Progress::Going);
+
+        assert_eq!(ends.interest.answered(0, first, true), Progress::Going);
+        let (second, add) = ends.next().await;
+        seen.extend(add);
+        assert_eq!(ends.interest.answered(0, first, true), Progress::Going, "answered already");
+        assert_eq!(ends.interest.answered(0, second, true), Progress::Going);
+        let (third, add) = ends.next().await;
+        seen.extend(add);
+        assert!(seen.len() == 2 * TOGETHER && !seen.contains(&gone));
+        assert_eq!(ends.interest.registering(0), Some(false));
+        assert_eq!(ends.interest.answered(0, third, true), Progress::Whole);
+        assert_eq!(ends.interest.registering(0), None);
+    }
+
+    #[tokio::test]
+    async fn more_topics_than_an_outbox_holds_are_registered_all_the_same() {
+        let mut ends = Ends::new().await;
+        ends.interest.add(topics(8 * TOGETHER)).await.unwrap();
+        ends.interest.register(0);
+        let mut count = 0;
+        loop {
+            let (no, add) = ends.next().await;
+            count += add.len();
+            match ends.interest.answered(0, no, true) {
+                Progress::Going => {}
+                progress => break assert_eq!(progress, Progress::Whole),
+            }
+        }
+        assert_eq!(count, 8 * TOGETHER);
+    }
+
+    #[tokio::test]
+    async fn a_registration_of_which_a_part_is_refused_is_not_whole() {
+        let mut ends = Ends::new().await;
+        ends.interest.add(topics(TOGETHER + 1)).await.unwrap();
+        ends.interest.register(0);
+        let (first, _) = ends.next().await;
+        assert_eq!(ends.interest.answered(0, first, false), Progress::Going);
+        let (second, _) = ends.next().await;
+        assert_eq!(ends.interest.answered(0, second, true), Progress::Refused);
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_for_topics_that_are_refused_is_told_at_once_and_it_is_counted() {
+        let mut ends = Ends::new().await;
+        let refused = IntCounter::new("refused", "refused").unwrap();
+        ends.interest.count_refused(refused.clone());
+        ends.interest.register(0);
+        let (whole, _) = ends.next().await;
+        assert_eq!(ends.interest.answered(0, whole, true), Progress::Whole);
+
+        let interest = ends.interest.clone();
+        let adding = tokio::spawn(async move { interest.add(topics(1)).await });
+        let (no, _) = ends.next().await;
+        assert_eq!(ends.interest.answered(0, no, false), Progress::Going);
+        assert_eq!(adding.await.unwrap(), Err(InterestTimeout));
+        assert_eq!(refused.get(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_node_with_as_many_topics_as_it_may_have_refuses_more_and_not_those_it_has() {
+        let interest = Interest::detached();
+        interest.add(topics(TOPICS_PER_NODE)).await.unwrap();
+        interest.add(topics(10)).await.unwrap();
+        assert_eq!(interest.add(topics(TOPICS_PER_NODE + 1)).await, Err(InterestTimeout));
+        interest.remove(topics(1));
+        interest.add(topics(1)).await.unwrap();
     }
 }

@@ -24,13 +24,18 @@ use tokio::{
     time::{Instant, MissedTickBehavior},
 };
 
-use super::{Control, Line, Receiver, RemoteAnswer};
+use super::{Control, Line, Receiver, RemoteAnswer, interest::Progress};
 use crate::owner::Owners;
 
 /// How often the lease is renewed; it holds for three of these.
 const HEARTBEAT: Duration = Duration::from_secs(1);
 /// Requests of other nodes under way at once; beyond it they are refused with `retry_later`. At 5 ms each this is 800,000/s.
 const REQUESTS: usize = 4_096;
+/// How long partitions that others are to have may take to be given up; their owners give themselves 2 s. Later, the dispatcher has stopped
+/// waiting.
+const HANDOVER: Duration = Duration::from_secs(3);
+/// After a registration that the dispatcher did not take whole, the next: seldom enough that a million topics cost little.
+const AGAIN: Duration = Duration::from_secs(10);
 /// How long the last frames may take when the node leaves.
 const GOODBYE: Duration = Duration::from_secs(1);
 
@@ -45,8 +50,8 @@ pub(super) struct LinkTask {
     beat: u64,
     /// Heartbeats without an echo: number, and when they were sent.
     beats: VecDeque<(u64, Instant)>,
-    /// The interest whose confirmation makes the registration whole.
-    registering: Option<u64>,
+    /// When to register anew, because not every topic was taken.
+    refused: Option<Instant>,
     /// Whether there was a registration before this one.
     again: bool,
 }
@@ -69,7 +74,7 @@ impl LinkTask {
             granted: 3 * HEARTBEAT,
             beat: 0,
             beats: VecDeque::new(),
-            registering: None,
+            refused: None,
             again: false,
         }
     }
@@ -139,6 +144,7 @@ impl LinkTask {
             socket_url: who.socket_url.clone(),
             http_url: who.http_url.clone(),
             capacity: who.capacity,
+            holds: self.holds(),
         };
         if line.send(&register).is_err() {
             line.behind.store(true, Ordering::Release);
@@ -148,8 +154,20 @@ impl LinkTask {
             line.behind.store(true, Ordering::Release);
         }
         self.again = true;
-        self.registering = Some(shared.interest.register(self.index));
-        self.heartbeat();
+        self.refused = None;
+        shared.interest.register(self.index);
+        self.beat();
+    }
+
+    /// The partitions that this node is named for, as far as it knows.
+    fn holds(&self) -> Vec<Partition> {
+        let shared = &self.control.0;
+        let placement = shared.placement.borrow();
+        let owners = (0..).zip(&placement.owners);
+        owners
+            .filter(|(_, owner)| owner.as_ref() == Some(&shared.presentation.node))
+            .map(|(no, _)| no)
+            .collect()
     }
 
     /// Frames to this node were lost: answers among them, and live events.
@@ -158,23 +176,25 @@ impl LinkTask {
         self.receiver.lost();
     }
 
+    /// Each second, and when a link is up again: registers anew when something could not be said, else renews the lease.
     fn heartbeat(&mut self) {
         let control = self.control.clone();
-        let Some(line) = self.line() else { return };
-        if !line.link.is_up() {
-            return;
-        }
-        if !line.ready() {
-            if line.behind.load(Ordering::Acquire) {
-                self.register();
-            }
-            return;
-        }
-        if line.behind.swap(false, Ordering::AcqRel) {
-            // Whatever could not be said is said again, as a whole.
+        let Some(line) = control.0.lines.get(self.index).filter(|line| line.link.is_up()) else { return };
+        // Whatever could not be said is said again, as a whole; but a registration that goes on comes to its end first.
+        let again = control.0.interest.registering(self.index).unwrap_or_else(|| {
+            let refused = self.refused.is_some_and(|at| Instant::now() >= at);
+            line.behind.load(Ordering::Acquire) || refused
+        });
+        if again {
             self.register();
-            return;
+        } else if line.ready() {
+            self.beat();
         }
+    }
+
+    fn beat(&mut self) {
+        let control = self.control.clone();
+        let Some(line) = control.0.lines.get(self.index) else { return };
         let no = self.beat + 1;
         let sockets = control.0.sockets.load(Ordering::Relaxed);
         if line.send(&NodeToDispatcher::Heartbeat { no, sockets }).is_ok() {
@@ -183,6 +203,20 @@ impl LinkTask {
             // An echo that takes longer than the lease renews nothing.
             while self.beats.len() > 8 {
                 self.beats.pop_front();
+            }
+        }
+    }
+
+    /// What came of a part of the interest.
+    fn registered(&mut self, progress: Progress) {
+        match progress {
+            Progress::Going => {}
+            // What was published between the last registration and this one did not come here.
+            Progress::Whole => self.receiver.lost(),
+            Progress::Refused => {
+                // Of those topics nothing comes here: looking at everything each time is what shows it.
+                self.refused = Some(Instant::now() + AGAIN);
+                self.receiver.lost();
             }
         }
     }
@@ -196,12 +230,13 @@ impl LinkTask {
             DispatcherToNode::Expired => self.register(),
             DispatcherToNode::Placement(placement) => self.place(placement),
             DispatcherToNode::Interested { no } => {
-                shared.interest.confirmed(self.index, no);
-                if self.registering == Some(no) {
-                    self.registering = None;
-                    // What was published between the last registration and this one did not come here.
-                    self.receiver.lost();
-                }
+                let progress = shared.interest.answered(self.index, no, true);
+                self.registered(progress);
+            }
+            DispatcherToNode::InterestRefused { no } => {
+                tracing::error!(no, "a dispatcher refuses topics of this node: it has too many");
+                let progress = shared.interest.answered(self.index, no, false);
+                self.registered(progress);
             }
             DispatcherToNode::Request { from, incarnation, id, partition, deadline, body } => {
                 self.serve(Asked { from, incarnation, id, partition, deadline, body });
@@ -241,6 +276,7 @@ impl LinkTask {
 
     fn place(&self, placement: Placement) {
         let shared = &self.control.0;
+        let epoch = placement.epoch;
         let newer = shared.placement.send_if_modified(|known| {
             // The first is taken whatever its epoch.
             let newer = placement.epoch > known.epoch || known.owners.is_empty();
@@ -253,6 +289,17 @@ impl LinkTask {
             let placement = shared.placement.borrow().clone();
             self.owners.place(&placement, &shared.presentation.node);
         }
+        // Said of one that is known as well: the dispatcher may not have heard it.
+        let (control, owners, index) = (self.control.clone(), self.owners.clone(), self.index);
+        self.shutdown.spawn("a handover", async move {
+            let given_up = owners.handed_over(HANDOVER).await;
+            if !given_up {
+                tracing::warn!(epoch, "partitions were not given up in time");
+            } else if let Some(line) = control.0.lines.get(index) {
+                // Without room for it the dispatcher waits for as long as a lease.
+                let _ = line.send(&NodeToDispatcher::HandedOver { epoch });
+            }
+        });
     }
 
     /// Another node asks this one as an owner.

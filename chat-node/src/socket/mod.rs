@@ -68,8 +68,8 @@ impl Default for SocketConfig {
             origins: Vec::new(),
             // A body of 16 KiB, three times as long as escaped JSON in any script, and some.
             frame_bytes: 64 * 1024,
-            // At 8 KiB each, 400 MiB.
-            capacity: 50_000,
+            // At 8 KiB each, 160 MiB; with 49 chats each, a million topics ([`common::wire::peer::TOPICS_PER_NODE`]).
+            capacity: 20_000,
             hello_wait: Duration::from_secs(10),
             // Facts, 14: 15 to 25 s, dead after one miss and 10 s.
             ping_every: Duration::from_secs(20),
