@@ -6,10 +6,10 @@
 use std::{collections::HashSet, sync::Arc};
 
 use common::{
-    ids::{ChatId, ChatKey, ClientId, MessageId, Number, Seq, UserId},
-    model::{ChatView, MemberView, Message, MessageKind, Page, PageRequest, limits},
+    ids::{ChatId, ChatKey, ClientId, MessageId, Number, Seq, SocketId, UserId},
+    model::{ChatView, ChatsPage, MemberView, Message, MessageKind, Page, PageRequest, limits},
     problem::Problem,
-    store::SharedStore,
+    store::{ReadMark, SharedStore},
     token::Caller,
     wire::{
         client::FieldError,
@@ -18,7 +18,11 @@ use common::{
     },
 };
 
-use crate::{ask::AskOwner, check::Checks};
+use crate::{
+    ask::AskOwner,
+    check::Checks,
+    reads::{Reads, readable},
+};
 
 /// Ids in one query for users: what the store takes at once.
 const USERS_PER_QUERY: usize = 1_000;
@@ -28,6 +32,7 @@ const USERS_PER_QUERY: usize = 1_000;
 pub struct Commands {
     pub(crate) owners: Arc<dyn AskOwner>,
     pub(crate) store: SharedStore,
+    pub(crate) reads: Reads,
 }
 
 /// A message that the log has, and whether it was there before this request.
@@ -62,9 +67,9 @@ pub struct NewGroup {
 }
 
 impl Commands {
-    /// Commands that ask `owners` and read from `store`.
-    pub fn new(owners: Arc<dyn AskOwner>, store: SharedStore) -> Self {
-        Self { owners, store }
+    /// Commands that ask `owners`, read from `store`, and move read marks by way of `reads`.
+    pub fn new(owners: Arc<dyn AskOwner>, store: SharedStore, reads: Reads) -> Self {
+        Self { owners, store, reads }
     }
 
     /// A message that may be sent.
@@ -195,9 +200,9 @@ impl Commands {
         };
         // Named after the chat, so that a try that goes on where another broke off knows whether it is there; and not after the
         // key, which the caller may use in the chat as well.
-        let name = ClientId::new(&format!("first-{chat}")).ok();
+        let named = ClientId::new(&format!("first-{chat}")).ok();
         let first =
-            first.map(|body| self.draft(body, MessageKind::Text, name, None, Vec::new(), true)).transpose()?;
+            first.map(|body| self.draft(body, MessageKind::Text, named, None, Vec::new(), true)).transpose()?;
         let ask = Ask::CreateGroup { name, description, members, first };
         let answer = self.ask(caller, chat, key.is_some(), ask).await;
         let opened = self.opened(caller, chat, answer).await?;
@@ -268,12 +273,47 @@ impl Commands {
     ///
     /// # Errors
     /// `retry_later`.
-    pub async fn chats(&self, caller: &Caller, page: PageRequest) -> Result<Page<ChatView>, Problem> {
+    pub async fn chats(&self, caller: &Caller, page: PageRequest) -> Result<ChatsPage, Problem> {
         let mut page = self.store.chats_of(caller.app, caller.user, page).await?;
         for chat in &mut page.results {
             hide_client_id(caller, chat.last_message.as_mut());
         }
         Ok(page)
+    }
+
+    /// Moves the caller's read mark forward to a message, on behalf of one of the caller's sockets or of none; answers where it stands when
+    /// the store has it. It never goes back, and never past the chat's head: `seen` is how far that is to the asker's knowledge (0: not
+    /// known). Past both that and what is stored, the chat's owner is asked how far the log is; when it is silent, the mark stays at what
+    /// is known, and the answer says so.
+    ///
+    /// # Errors
+    /// `invalid`, `not_found` to who is not in the chat, `retry_later`.
+    pub async fn read(
+        &self,
+        caller: &Caller,
+        chat: ChatId,
+        number: Number,
+        socket: Option<SocketId>,
+        seen: Number,
+    ) -> Result<Number, Problem> {
+        let chat_key = ChatKey { app: caller.app, chat };
+        let mark = ReadMark { chat: chat_key, user: caller.user, number: readable(number)?, head: seen };
+        let not_found = || Problem::not_found("chat");
+        let marked = self.reads.mark(mark, socket).await?.ok_or_else(not_found)?.number;
+        if marked >= number {
+            return Ok(marked);
+        }
+        let head = match self.ask(caller, chat, false, Ask::Recent).await {
+            Answer::Recent { head, .. } => head.number,
+            Answer::Unknown | Answer::NotOwner => return Ok(marked),
+            Answer::Refused(refusal) if refusal.code.temporary() => return Ok(marked),
+            other => return Err(undone(other)),
+        };
+        if number.min(head) <= marked {
+            return Ok(marked);
+        }
+        let marked = self.reads.mark(ReadMark { head, ..mark }, socket).await?.ok_or_else(not_found)?;
+        Ok(marked.number)
     }
 
     /// One chat of the caller.
@@ -373,7 +413,8 @@ pub(crate) fn undone(answer: Answer) -> Problem {
         | Answer::Done { .. }
         | Answer::Created { .. }
         | Answer::Recent { .. }
-        | Answer::Changes { .. } => {
+        | Answer::Changes { .. }
+        | Answer::Since(_) => {
             tracing::error!("an owner answered another question than it was asked");
             Problem::new(ErrorCode::Internal, "something is wrong here; it was reported")
         }

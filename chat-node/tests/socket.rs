@@ -554,3 +554,51 @@ async fn a_client_that_closes_is_answered() {
     assert!(matches!(last, Some(Ok(Message::Close(_)))), "{last:?}");
     assert!(tokio::time::timeout(LONG, client.socket.next()).await.unwrap().is_none());
 }
+
+#[tokio::test]
+async fn a_read_mark_is_acknowledged_to_its_session_and_told_to_the_others_of_the_chat() {
+    let stage = Stage::new().await;
+    let (ana, ben, eve) = (stage.person("ana").await, stage.person("ben").await, stage.person("eve").await);
+    let chat = stage.group(&[ana, ben]).await;
+    let (mut here, mut there) = (stage.ready(ben).await, stage.ready(ben).await);
+    let (mut other, mut stranger) = (stage.ready(ana).await, stage.ready(eve).await);
+    for seq in 2..=6 {
+        stage.deliver.live(live(change(chat, seq, ana.user, sent(seq - 1, "hello"))));
+        for client in [&mut here, &mut there, &mut other] {
+            assert_eq!(client.hear().await["message"]["number"], seq - 1);
+        }
+    }
+    let read = |ref_: u64, number: u64| json!({"type": "read", "ref": ref_, "chat": chat, "number": number});
+    // The log has five, though the store has none yet.
+    for (ref_, number, at) in [(7, 3, 3), (8, 5, 5), (9, 4, 5)] {
+        let answer = here.ask(read(ref_, number)).await;
+        assert_eq!(answer, json!({"type": "ack", "ref": ref_, "chat": chat, "number": at}));
+    }
+    for client in [&mut there, &mut other] {
+        for number in [3, 5] {
+            let told = json!({"type": "message_read", "chat": chat, "user": ben.user, "number": number});
+            assert_eq!(client.hear().await, told);
+        }
+    }
+    // What was held up on the way comes too late, and what is older than what was told as well.
+    let late = |number, at| Live::Read {
+        app: APP,
+        chat,
+        user: ben.user,
+        number,
+        socket: None,
+        at,
+    };
+    stage.deliver.live(late(4, Millis::now()));
+    stage.deliver.live(late(9, Millis(Millis::now().0 - 5_000)));
+    stage.deliver.live(late(6, Millis::now()));
+    for client in [&mut here, &mut there, &mut other] {
+        assert_eq!(client.hear().await["number"], 6);
+    }
+    let refused = stranger.ask(read(1, 1)).await;
+    assert_eq!((&refused["type"], &refused["code"]), (&json!("error"), &json!("not_found")));
+    let wrong = here.ask(read(10, 0)).await;
+    assert_eq!((&wrong["code"], &wrong["errors"][0]["param"]), (&json!("invalid"), &json!("number")));
+    let pong = stranger.ask(json!({"type": "ping", "ref": 2})).await;
+    assert_eq!(pong["type"], "pong", "a stranger was told nothing");
+}

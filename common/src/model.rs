@@ -251,6 +251,7 @@ pub struct ChatsPage {
     /// What is on it.
     pub results: Vec<ChatView>,
     /// Unread messages in all chats of the user, on this page or not.
+    #[serde(default)]
     pub unread_count: u64,
 }
 

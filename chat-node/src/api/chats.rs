@@ -1,15 +1,15 @@
-//! `/chats`: listing, opening, naming and deleting (CH-1 to CH-4, CH-7).
+//! `/chats`: listing, opening, naming, deleting, and how far they are read (CH-1 to CH-4, CH-7, PR-4, PR-5).
 
-use axum::{Json as Answer, Router, extract::State, response::IntoResponse, routing::get};
+use axum::{Json as Answer, Router, extract::State, response::IntoResponse, routing::{get, post}};
 use common::{
-    ids::{ChatId, UserId},
+    ids::{ChatId, Number, UserId},
     model::limits,
     problem::Problem,
     token::Caller,
     wire::client::FieldError,
 };
 use http::StatusCode;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::{
     Api,
@@ -25,6 +25,7 @@ pub(super) fn routes() -> Router<Api> {
     Router::new()
         .route("/chats", get(list).post(create))
         .route("/chats/{chat}", get(one).patch(update).delete(delete))
+        .route("/chats/{chat}/read", post(read))
 }
 
 /// A direct chat (`host_id`), or a group (`members`).
@@ -40,6 +41,18 @@ struct NewChat {
     members: Option<Vec<UserId>>,
     #[serde(default)]
     message: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Read {
+    number: Number,
+}
+
+/// Where the caller's read mark stands.
+#[derive(Serialize)]
+struct ReadTo {
+    chat: ChatId,
+    number: Number,
 }
 
 #[derive(Deserialize)]
@@ -105,4 +118,14 @@ async fn delete(
 ) -> Result<impl IntoResponse, Problem> {
     api.commands.delete_chat(&caller, chat).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+async fn read(
+    State(api): State<Api>,
+    caller: Caller,
+    One(chat): One<ChatId>,
+    Json(Read { number }): Json<Read>,
+) -> Result<impl IntoResponse, Problem> {
+    let number = api.commands.read(&caller, chat, number, None, 0).await?;
+    Ok(Answer(ReadTo { chat, number }))
 }

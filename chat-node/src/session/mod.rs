@@ -131,7 +131,13 @@ pub(crate) async fn run(shared: Arc<Shared>, socket: TcpStream, said: Bytes, for
 impl Session {
     fn new(shared: Arc<Shared>, connection: Connection, caller: Caller, admitted: &Admitted) -> Self {
         let now = Instant::now();
-        let requests = Requests::new(caller.clone(), shared.commands.clone(), (shared.lanes)(caller.clone()));
+        let requests = Requests::new(
+            caller.clone(),
+            admitted.handle().socket,
+            shared.deliver.clone(),
+            shared.commands.clone(),
+            (shared.lanes)(caller.clone()),
+        );
         // The first one jittered, so that clients that came together are not asked together.
         let next_ping = now + shared.config.ping_every.mul_f64(rand::random_range(0.5..1.0));
         Self {

@@ -8,13 +8,13 @@ use std::{
 };
 
 use common::{
-    ids::{ChatId, ClientId, Number},
+    ids::{ChatId, ChatKey, ClientId, Number, SocketId},
     problem::Problem,
     store::Range,
     token::Caller,
     wire::{
         client::{
-            Ack, ClientFrame, Delete, Edit, FieldError, History, HistoryPage, Ref, Send as SendFrame,
+            Ack, ClientFrame, Delete, Edit, FieldError, History, HistoryPage, Read, Ref, Send as SendFrame,
             ServerFrame,
         },
         codes::ErrorCode,
@@ -24,7 +24,7 @@ use common::{
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use tokio::sync::oneshot;
 
-use crate::{commands::Commands, forward::Lanes};
+use crate::{commands::Commands, deliver::Deliver, forward::Lanes};
 
 /// Requests of one session under way at once: at 5 ms each, 12,800 a second; at 16 KiB each, 1 MiB.
 pub const PENDING: usize = 64;
@@ -61,6 +61,8 @@ enum Waiting {
 /// The requests of one session.
 pub(super) struct Requests {
     caller: Caller,
+    socket: SocketId,
+    deliver: Deliver,
     commands: Commands,
     sends: Box<dyn Sends>,
     running: FuturesUnordered<BoxFuture<'static, (Option<ChatId>, ServerFrame)>>,
@@ -70,8 +72,15 @@ pub(super) struct Requests {
 }
 
 impl Requests {
-    pub(super) fn new(caller: Caller, commands: Commands, sends: Box<dyn Sends>) -> Self {
-        Self { caller, commands, sends, running: FuturesUnordered::new(), chats: HashMap::new(), pending: 0 }
+    pub(super) fn new(
+        caller: Caller,
+        socket: SocketId,
+        deliver: Deliver,
+        commands: Commands,
+        sends: Box<dyn Sends>,
+    ) -> Self {
+        let (running, chats) = (FuturesUnordered::new(), HashMap::new());
+        Self { caller, socket, deliver, commands, sends, running, chats, pending: 0 }
     }
 
     /// Begins a request; `retry` flags every send as one. An answer that is there at once is given back.
@@ -82,7 +91,9 @@ impl Requests {
             ClientFrame::Send(send) => send.ref_,
             ClientFrame::Edit(edit) => edit.ref_,
             ClientFrame::Delete(delete) => delete.ref_,
+            ClientFrame::Read(read) => read.ref_,
             ClientFrame::History(history) => history.ref_,
+            ClientFrame::Changes(changes) => changes.ref_,
         };
         if self.pending >= PENDING {
             let problem = Problem::new(
@@ -93,7 +104,12 @@ impl Requests {
         }
         let begun = match frame {
             ClientFrame::Send(send) => self.send(send, retry),
+            ClientFrame::Read(read) => {
+                self.read(read);
+                Ok(())
+            }
             ClientFrame::History(history) => self.history(history),
+            ClientFrame::Changes(_) => Err(Problem::retry_later("this is not there yet")),
             ClientFrame::Edit(edit) => {
                 self.in_order(edit.chat, Waiting::Edit(edit));
                 Ok(())
@@ -182,6 +198,23 @@ impl Requests {
             };
             (Some(chat), frame)
         };
+        self.running.push(run.boxed());
+    }
+
+    fn read(&mut self, read: Read) {
+        let Read { ref_, chat, number } = read;
+        let (caller, commands) = (self.caller.clone(), self.commands.clone());
+        // What was shown to this session, the log has: mostly nobody needs to be asked.
+        let seen = self.deliver.newest_shown(ChatKey { app: caller.app, chat });
+        let socket = Some(self.socket);
+        let run = async move {
+            let frame = in_time(ref_, async {
+                let number = commands.read(&caller, chat, number, socket, seen).await?;
+                Ok(ServerFrame::Ack(Ack { number: Some(number), ..ack(ref_, chat) }))
+            });
+            (None, frame.await)
+        };
+        self.pending += 1;
         self.running.push(run.boxed());
     }
 

@@ -1,6 +1,6 @@
 use std::sync::atomic::Ordering;
 
-use common::ids::UserId;
+use common::{ids::UserId, wire::peer::Live};
 use http::{Method, header};
 use serde_json::json;
 
@@ -62,6 +62,85 @@ async fn under_an_idempotency_key_a_group_is_made_once() {
     assert!(world.owner.last_was_retry.load(Ordering::SeqCst));
     assert_eq!((first.0, again.0, other.0), (201, 200, 201));
     assert!(first.1 == again.1 && first.1 != other.1);
+}
+
+/// Another text under the same key is refused by the owner, which knows what the group was made of: `tests/owner.rs`.
+#[tokio::test]
+async fn another_group_under_the_same_idempotency_key_is_a_conflict() {
+    let world = World::new().await;
+    let (ana, ben) = (world.person("ana").await, world.person("ben").await);
+    let ask = async |body: serde_json::Value| {
+        let request = request(Some(&ana), Method::POST, "/api/v1/chats").header("Idempotency-Key", "trip-1");
+        world.raw(request.body(body.to_string().into()).unwrap()).await
+    };
+    let body = |name: &str, message: &str| json!({"name": name, "members": [ben.id], "message": message});
+    let made = ask(body("Trip", "Hello")).await.expect(201);
+    assert_eq!(made["last_message"]["body"], "Hello");
+    assert_eq!(ask(body("Trip", "Hello")).await.expect(200)["id"], made["id"]);
+    ask(body("Trap", "Hello")).await.refused(409, "id_conflict");
+    ask(body("Trip", "Goodbye")).await.refused(409, "id_conflict");
+    ask(json!({"name": "Trip", "members": [], "message": "Hello"})).await.refused(409, "id_conflict");
+    let list = world.get(&ana, "/api/v1/chats").await.expect(200);
+    assert_eq!((&list["results"].as_array().unwrap().len(), &list["results"][0]["messages_count"]), (&1, &json!(1)));
+}
+
+#[tokio::test]
+async fn a_read_mark_moves_forward_only_and_what_is_unread_follows() {
+    let world = World::new().await;
+    let (ana, ben, eve) = (world.person("ana").await, world.person("ben").await, world.person("eve").await);
+    let chat = world.group(&[&ana, &ben]).await;
+    for _ in 0..5 {
+        world.post(&ana, &format!("{chat}/messages"), json!({"body": "hi"})).await.expect(201);
+    }
+    let unread = async |who| {
+        let list = world.get(who, "/api/v1/chats").await.expect(200);
+        assert_eq!(list["results"][0]["unread_count"], list["unread_count"]);
+        list["unread_count"].as_u64().unwrap()
+    };
+    let path = format!("{chat}/read");
+    let read = async |number: u64| {
+        world.post(&ben, &path, json!({"number": number})).await.expect(200)["number"].as_u64().unwrap()
+    };
+    assert_eq!((unread(&ana).await, unread(&ben).await), (0, 5));
+    let answers = [read(2).await, read(4).await, read(3).await, read(1_000).await, read(u64::MAX).await];
+    assert_eq!(answers, [2, 4, 4, 5, 5]);
+    assert_eq!(unread(&ben).await, 0);
+    // The store is behind: the owner says how far the log is.
+    world.owner.drain(false).await;
+    for _ in 0..3 {
+        world.post(&ana, &format!("{chat}/messages"), json!({"body": "hi"})).await.expect(201);
+    }
+    assert_eq!([read(7).await, read(6).await, read(99).await], [7, 7, 8]);
+    world.owner.feel(Mood::Unknown);
+    assert_eq!(read(9).await, 8, "nobody knows of more");
+    world.owner.feel(Mood::Well);
+    world.owner.drain(true).await;
+    assert_eq!(unread(&ben).await, 0);
+    // Each mark that moved was told, once.
+    let told: Vec<u64> = world
+        .announced
+        .lock()
+        .iter()
+        .filter_map(|(_, live)| match live {
+            Live::Read { number, user, .. } if *user == ben.id => Some(*number),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(told.last(), Some(&8));
+    assert!(told.is_sorted_by(|one, next| one < next), "{told:?}");
+
+    for wrong in [json!({"number": 0}), json!({"number": -1}), json!({"number": "1"}), json!({})] {
+        world.post(&ben, &path, wrong).await.refused(400, "invalid");
+    }
+    world.post(&eve, &path, json!({"number": 1})).await.refused(404, "not_found");
+    world.post(&eve, &format!("/api/v1/chats/{}/read", UserId::random()), json!({"number": 1})).await.refused(404, "not_found");
+    // Who comes in late begins at zero.
+    world.put(&ana, &format!("{chat}/members/{}", eve.id), json!(null)).await.expect(204);
+    assert_eq!(unread(&eve).await, 0);
+    world.post(&ana, &format!("{chat}/messages"), json!({"body": "hi"})).await.expect(201);
+    assert_eq!((unread(&eve).await, unread(&ben).await), (1, 1));
+    let answer = world.post(&eve, &path, json!({"number": 3})).await.expect(200);
+    assert_eq!((&answer["number"], unread(&eve).await), (&json!(8), 1));
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use chat_node::ask::AskOwner;
 use common::{
     ids::{ChatId, ChatKey, ClientId, MessageId, UserId},
     model::{ChatKind, Head, Message, Role},
-    store::{PartitionBatch, Position, SharedStore, fingerprint},
+    store::{PartitionBatch, Position, SharedStore, fingerprint, group_fingerprint},
     term::TermState,
     time::Millis,
     wire::{
@@ -50,6 +50,7 @@ impl std::fmt::Debug for PaperOwner {
 #[derive(Default)]
 struct Book {
     chats: HashMap<ChatId, Chat>,
+    requests: HashMap<ChatId, u64>,
     undrained: Vec<Change>,
     position: Option<Position>,
     n: u64,
@@ -145,6 +146,17 @@ impl PaperOwner {
                 book.make(key, by, ChatKind::Direct, (None, None), members)
             }
             Ask::CreateGroup { name, description, members, first } => {
+                let text = first.as_ref().map(|first| first.body.as_str());
+                let print = group_fingerprint(name.as_deref(), description.as_deref(), &members, text);
+                match book.requests.get(&key.chat) {
+                    Some(made_by) if *made_by == print => {
+                        return Answer::Created { made: false, seq: book.chats[&key.chat].head.seq };
+                    }
+                    Some(_) => {
+                        return Answer::Refused(Refusal::new(ErrorCode::IdConflict, "another group"));
+                    }
+                    None => drop(book.requests.insert(key.chat, print)),
+                }
                 let members = members.into_iter().map(|member| (member, Role::Member));
                 let members = [(by, Role::Owner)].into_iter().chain(members).collect();
                 let answer = book.make(key, by, ChatKind::Group, (name, description), members);
@@ -165,7 +177,9 @@ impl PaperOwner {
                 let changes = of_chat.map(|change| Record::Change(change.clone()).encode()).collect();
                 Answer::Recent { head: book.chats[&key.chat].head, changes }
             }
-            Ask::Changes { .. } => unreachable!("REST does not ask this"),
+            Ask::Changes { .. } | Ask::ChangesFrom { .. } | Ask::Since { .. } => {
+                unreachable!("REST does not ask this")
+            }
         };
         if self.drains.load(Ordering::SeqCst) || book.undrained.iter().any(Change::of_membership) {
             self.flush(book).await;

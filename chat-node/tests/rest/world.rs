@@ -22,6 +22,7 @@ use chat_node::{
     control::Clock,
     identity::{Identity, IdentityConfig, IdentityParts},
     passwords::PasswordCost,
+    reads::{Reads, TellRead},
 };
 use common::{
     cache::{LimitPolicy, SharedCache, memory::MemoryCache},
@@ -38,7 +39,10 @@ use common::{
 use http::{HeaderMap, Method, StatusCode, header};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::{
+    sync::{CancellationToken, DropGuard},
+    task::TaskTracker,
+};
 use tower::ServiceExt;
 
 use crate::owner::PaperOwner;
@@ -132,9 +136,16 @@ impl World {
                 Arc::new(move |topics, live| announced.lock().push((topics, live)))
             },
         };
+        let tell_read: TellRead = {
+            let announced = Arc::clone(&announced);
+            Arc::new(move |topics, live| announced.lock().push((topics, live)))
+        };
+        let tasks = TaskTracker::new();
+        let reads =
+            Reads::start(Arc::clone(&store), Clock::default(), tell_read, &tasks, shutdown.child_token());
         let ready = Arc::new(AtomicBool::new(true));
         let router = router(Deps {
-            commands: Commands::new(owner.clone(), Arc::clone(&store)),
+            commands: Commands::new(owner.clone(), Arc::clone(&store), reads),
             identity: Identity::new(&config, parts).unwrap(),
             auth: Auth::new(tokens.clone(), revocations, Clock::default()),
             http_metrics: HttpMetrics::new(&registry).unwrap(),

@@ -15,6 +15,7 @@ use chat_node::{
     control::{Clock, Interest},
     deliver::{Deliver, DeliverDeps},
     hub::SESSIONS_PER_USER,
+    reads::{Reads, TellRead},
     session::Sends,
     socket::{SocketConfig, SocketDeps, SocketMetrics, router},
 };
@@ -160,11 +161,18 @@ impl Stage {
             revocations,
             metrics: metrics.clone(),
             sessions_per_user: SESSIONS_PER_USER,
+            clock: Clock::default(),
+            cache: Arc::clone(&cache),
+            partitions: chat_node::marks::Partitions::unowned(),
             tasks: tasks.clone(),
             shutdown: shutdown.clone(),
             #[cfg(feature = "planted")]
             planted: Default::default(),
         });
+        let telling = deliver.clone();
+        let tell_read: TellRead = Arc::new(move |_, live| telling.live(live));
+        let reads =
+            Reads::start(Arc::clone(&store), Clock::default(), tell_read, &tasks, shutdown.clone());
         let (node, incarnation) = (NodeId::new("node-1").unwrap(), Incarnation::random());
         let tickets = Tickets::new(&[7; 32]);
         let (lanes, sockets) = (Arc::new(PaperLanes::default()), Arc::new(AtomicU32::new(0)));
@@ -175,7 +183,7 @@ impl Stage {
             tickets: tickets.clone(),
             clock: Clock::default(),
             cache: Arc::clone(&cache),
-            commands: Commands::new(owner, Arc::clone(&store)),
+            commands: Commands::new(owner, Arc::clone(&store), reads),
             lanes: Arc::new(move |_| Box::new(Lane(Arc::clone(&open)))),
             deliver: deliver.clone(),
             metrics,
