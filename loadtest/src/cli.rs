@@ -13,6 +13,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
 
 use crate::{
+    bench::{self, Bench, Part},
     check::{Exercise, Journals, RULES, Violation, judge, read_stored},
     client::{Nobody, Options},
     clock::Clock,
@@ -48,6 +49,7 @@ Examples:
   durable ack at a rate       loadtest run --rate 200 --users 200 --chats 100 --kind direct
   as fast as it goes          loadtest run --rate 0 --window 32 --users 100 --chats 50 --kind direct
   location to ready session   loadtest run --scenario connect --concurrency 64
+  beside a bare loop          loadtest bench --server target/release/chat-cluster
   does it keep its word?      loadtest check --users 20 --chats 8 --duration 60
   judge an older run again    loadtest check --journal DIR --judge-only
   can the judge see?          cargo build -p standalone --features planted
@@ -62,6 +64,16 @@ pub struct Cli {
 enum Command {
     /// Measure: rates, latencies, what the server pays for them.
     Run(RunArgs),
+    /// Compare: speed and memory of a standalone cluster beside a bare loop of `send` calls.
+    Bench(BenchArgs),
+    /// The bare loop itself: a process that `bench` starts.
+    #[command(hide = true)]
+    Bare {
+        /// How many connections it takes.
+        sockets: usize,
+        /// Bytes of a message's body.
+        body_bytes: usize,
+    },
     /// Prove: run a mixed workload with journals, read every history, judge. Exits with 1 when an invariant does not hold.
     Check(CheckArgs),
 }
@@ -124,6 +136,34 @@ struct RunArgs {
     /// The server's process, for its CPU time and memory. Found by the URL's port when it is on this machine.
     #[arg(long, value_name = "PID")]
     server_pid: Option<u32>,
+}
+
+#[derive(Debug, Args)]
+struct BenchArgs {
+    /// The standalone program: a release build.
+    #[arg(long, value_name = "PROGRAM", default_value = "target/release/chat-cluster")]
+    server: PathBuf,
+    /// Sessions in the one chat.
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(100..=20_000))]
+    sessions: u32,
+    /// Idle sessions, each with a chat of its own.
+    #[arg(long, default_value_t = 5_000, value_parser = clap::value_parser!(u32).range(100..=20_000))]
+    idle: u32,
+    /// Bytes of a message's body.
+    #[arg(long, default_value_t = 150)]
+    body_bytes: u32,
+    /// Seconds of each slice; the cluster's and the loop's take turns.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..))]
+    seconds: u64,
+    /// Slices of each.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
+    /// Only these figures.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    only: Vec<Part>,
+    /// Where the report goes as JSON as well: a file, or - for standard output.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -208,12 +248,29 @@ pub async fn run(cli: Cli) -> ExitCode {
         .try_init();
     let done = match cli.command {
         Command::Run(args) => measure(args).await.map(|()| ExitCode::SUCCESS),
+        Command::Bench(args) => bench(args).await.map(|()| ExitCode::SUCCESS),
+        Command::Bare { sockets, body_bytes } => {
+            bench::serve_bare(sockets, body_bytes).map(|()| ExitCode::SUCCESS)
+        }
         Command::Check(args) => check(args).await,
     };
     done.unwrap_or_else(|error| {
         say(std::io::stderr(), &format!("loadtest: {error:#}\n"));
         ExitCode::from(2)
     })
+}
+
+async fn bench(args: BenchArgs) -> anyhow::Result<()> {
+    let bench = Bench {
+        server: args.server,
+        sessions: args.sessions as usize,
+        idle: args.idle as usize,
+        body_bytes: args.body_bytes as usize,
+        seconds: args.seconds,
+        rounds: args.rounds,
+        only: args.only,
+    };
+    publish(&bench::run(&bench, &Progress::to_stderr()).await?, args.json.as_deref())
 }
 
 async fn measure(args: RunArgs) -> anyhow::Result<()> {

@@ -38,6 +38,7 @@ use std::{io, path::PathBuf};
 
 use common::ids::UserId;
 
+pub(crate) use self::crowd::sign_in;
 pub use self::crowd::{Crowd, CrowdOptions, Person, SignedIn};
 use crate::{check::ReadError, client::http::HttpError};
 
