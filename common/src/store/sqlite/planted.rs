@@ -7,7 +7,7 @@ use sqlx::SqliteConnection;
 use super::{Sqlite, drain::advance, value::int, write::Stop};
 use crate::{
     planted::Bug,
-    store::PartitionBatch,
+    store::{PartitionBatch, ReadMark},
     wire::record::{Change, What},
 };
 
@@ -89,6 +89,26 @@ impl Sqlite {
                 .execute(&mut *connection)
                 .await?;
             }
+        }
+        Ok(())
+    }
+
+    /// Whatever was read before counts no more.
+    pub(super) async fn forget_the_marks(
+        &self,
+        connection: &mut SqliteConnection,
+        marks: &[ReadMark],
+    ) -> sqlx::Result<()> {
+        if !self.planted.is(Bug::ReadGoesBack) {
+            return Ok(());
+        }
+        for mark in marks {
+            sqlx::query("UPDATE memberships SET read_number = 0 WHERE app = ? AND user = ? AND chat = ?")
+                .bind(mark.chat.app)
+                .bind(mark.user)
+                .bind(mark.chat.chat)
+                .execute(&mut *connection)
+                .await?;
         }
         Ok(())
     }

@@ -18,6 +18,8 @@ impl Reads for Sqlite {
         }
         bounded(async {
             let mut write = self.begin().await?;
+            #[cfg(feature = "planted")]
+            self.forget_the_marks(&mut write, marks).await?;
             let rows = sqlx::query(
                 "SELECT k.key AS place, c.head_number, max(s.joined_number, s.read_number) AS at
                  FROM json_each(?) k
