@@ -3,7 +3,10 @@
 
 use std::fmt;
 
-use common::wire::owner::{Answer, OwnerRequest};
+use common::{
+    ids::Partition,
+    wire::owner::{Answer, OwnerRequest},
+};
 use futures_util::future::BoxFuture;
 
 use crate::forward::Forward;
@@ -12,10 +15,20 @@ use crate::forward::Forward;
 pub trait AskOwner: fmt::Debug + Send + Sync + 'static {
     /// Asks; resolves within about 5 s. Never [`Answer::NotOwner`]: finding the owner is the asked one's business.
     fn ask(&self, request: OwnerRequest) -> BoxFuture<'_, Answer>;
+
+    /// Asks a partition's owner about all of it; otherwise as [`Self::ask`]. Who cannot ask is told [`Answer::Unknown`].
+    fn ask_partition(&self, partition: Partition, request: OwnerRequest) -> BoxFuture<'_, Answer> {
+        let _ = (partition, request);
+        Box::pin(async { Answer::Unknown })
+    }
 }
 
 impl AskOwner for Forward {
     fn ask(&self, request: OwnerRequest) -> BoxFuture<'_, Answer> {
         Box::pin(Forward::ask(self, request))
+    }
+
+    fn ask_partition(&self, partition: Partition, request: OwnerRequest) -> BoxFuture<'_, Answer> {
+        Box::pin(Forward::ask_partition(self, partition, request))
     }
 }

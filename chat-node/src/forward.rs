@@ -77,9 +77,14 @@ impl Forward {
 
     /// Asks the chat's owner; asks again, flagged as a retry, after a break or a change of owner; at most 5 s. Never answers
     /// [`Answer::NotOwner`]. When the time is over: `retry_later` if the request is surely not stored, else [`Answer::Unknown`].
-    pub async fn ask(&self, mut request: OwnerRequest) -> Answer {
+    pub async fn ask(&self, request: OwnerRequest) -> Answer {
+        let partition = partition_of(request.key(), self.0.partitions);
+        self.ask_partition(partition, request).await
+    }
+
+    /// Likewise, about a whole partition.
+    pub async fn ask_partition(&self, partition: Partition, mut request: OwnerRequest) -> Answer {
         let inner = &self.0;
-        let partition = partition_of(request.key(), inner.partitions);
         let wait = if request.ask.reads() { READ_DEADLINE } else { DEADLINE };
         let end = Instant::now() + wait;
         let mut placement = inner.placement.clone();

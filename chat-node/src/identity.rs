@@ -265,9 +265,16 @@ impl Identity {
             let of_it = live.iter().filter(|socket| socket.session == session);
             of_it.map(|socket| socket.life.node.clone()).collect::<BTreeSet<_>>().into_iter().collect()
         };
+        let newest = |session: SessionId| {
+            live.iter().filter(|socket| socket.session == session).max_by_key(|socket| socket.since)
+        };
         let view = |row: SignIn| SessionView {
             id: row.id,
-            device: row.device,
+            // What the device calls itself in its `hello` is newer than what it said when it signed in.
+            device: newest(row.id)
+                .and_then(|socket| socket.device.as_deref())
+                .map_or(row.device, |device| Some(device.to_owned())),
+            node: newest(row.id).map(|socket| socket.life.node.clone()),
             nodes: nodes(row.id),
             since: row.created_at,
             expires_at: row.expires_at,

@@ -22,9 +22,11 @@ use crate::{
 
 /// Users whose chats are seen to at once: each asks the store for one row at a time.
 pub(crate) const TOGETHER: usize = 64;
-/// How long the store may take to come as far as a room is, or to answer at all. It lags by milliseconds; when it takes longer than this,
-/// the user's sessions are closed, to come back and read everything.
+/// How long the store may take to come as far as a room is before others have their turn, or to answer at all before the user's sessions are
+/// closed, to come back and read everything. It lags by milliseconds.
 const PATIENCE: Duration = Duration::from_secs(15);
+/// How long after that it is looked at again.
+const LATER: Duration = Duration::from_secs(2);
 /// How long one question may take.
 const ANSWER: Duration = Duration::from_secs(5);
 /// Before the store is asked again: at first, and at most.
@@ -144,13 +146,30 @@ impl Deliver {
                 Err(_) => tracing::warn!(%key, "a chat's view is not answered"),
             }
             if Instant::now() >= end {
-                tracing::warn!(%key, "the store stays behind a chat: its user's sessions are closed");
-                user.handles().iter().for_each(|handle| handle.outbox.close(CloseCode::ShuttingDown));
+                // The writers stand still. Other chats go on meanwhile, and others have their turn.
+                tracing::warn!(%key, "the store stays behind a chat: looked at again later");
+                self.later(user.key, Job::Settle { chat });
                 return;
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(PAUSES.1);
         }
+    }
+
+    /// Sees to it when some time has passed, if the user is still served here.
+    fn later(&self, user: UserKey, job: Job) {
+        let deliver = self.clone();
+        self.0.tasks.spawn(async move {
+            tokio::select! {
+                () = deliver.0.shutdown.cancelled() => return,
+                () = tokio::time::sleep(LATER) => {}
+            }
+            if let Some(user) = deliver.0.hub.user(user)
+                && user.push(job)
+            {
+                deliver.clone().work(user).await;
+            }
+        });
     }
 
     /// Compares the seats of a user's sessions with the store, which is newer than all of them: those that have started before it is read.

@@ -33,12 +33,17 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// How long a session whose user left waits to be told that the chat is gone, if nobody says that the store shows it.
 const GRACE: Duration = Duration::from_secs(3);
 
+/// How long sessions wait for what is missing before they hear that their view is not whole.
+const EARLY: Duration = Duration::from_millis(250);
+
 /// What waits to be repaired. A room stands here once at most, so this is bounded by the rooms, and they by the sessions' chats.
 #[derive(Debug, Default)]
 pub(crate) struct Repairs {
     queue: Mutex<VecDeque<Arc<Room>>>,
     /// In order of time: all wait equally long. Bounded like the rooms' seats, which stand here once each.
     reminders: Mutex<VecDeque<Reminder>>,
+    /// In order of time. A room stands here once at most.
+    timed: Mutex<VecDeque<(Instant, Arc<Room>)>>,
     wake: Notify,
 }
 
@@ -58,6 +63,18 @@ impl Repairs {
         self.wake.notify_one();
     }
 
+    /// It is to be looked at after a while whether a room still misses something.
+    pub(crate) fn time(&self, room: Arc<Room>) {
+        self.timed.lock().push_back((Instant::now() + EARLY, room));
+        self.wake.notify_one();
+    }
+
+    fn overdue(&self, now: Instant) -> Option<Arc<Room>> {
+        let mut timed = self.timed.lock();
+        let due = timed.front().is_some_and(|(at, _)| *at <= now);
+        if due { timed.pop_front().map(|(_, room)| room) } else { None }
+    }
+
     fn next(&self) -> Option<Arc<Room>> {
         self.queue.lock().pop_front()
     }
@@ -69,7 +86,9 @@ impl Repairs {
     }
 
     fn next_reminder(&self) -> Option<Instant> {
-        self.reminders.lock().front().map(|(at, ..)| *at)
+        let reminder = self.reminders.lock().front().map(|(at, ..)| *at);
+        let timed = self.timed.lock().front().map(|(at, _)| *at);
+        reminder.into_iter().chain(timed).min()
     }
 }
 
@@ -113,6 +132,10 @@ impl Deliver {
                     let now = Instant::now();
                     while later.front().is_some_and(|(at, _)| *at <= now) {
                         self.0.repairs.queue.lock().extend(later.pop_front().map(|(_, room)| room));
+                    }
+                    while let Some(room) = self.0.repairs.overdue(now) {
+                        let effects = room.overdue();
+                        self.apply(&room, effects);
                     }
                     while let Some((room, handle)) = self.0.repairs.due(now) {
                         let effects = room.stop_waiting(&handle);

@@ -29,8 +29,10 @@ use crate::{
     deliver::{Deliver, DeliverDeps},
     forward::{Forward, Lanes},
     identity::{Identity, IdentityConfig, IdentityParts},
+    marks::Partitions,
     owner::{Outlet, OwnerDeps, OwnerLimits, Owners},
     passwords::BadCost,
+    reads::{Reads, TellRead},
     socket::{self, SocketConfig, SocketDeps, SocketMetrics},
 };
 
@@ -99,10 +101,17 @@ pub enum RunError {
 struct Out {
     deliver: Deliver,
     control: Control,
+    #[cfg(feature = "planted")]
+    planted: common::planted::Planted,
 }
 
 impl Outlet for Out {
     fn publish(&self, topics: Vec<Topic>, live: Live) {
+        #[cfg(feature = "planted")]
+        if self.planted.with(common::planted::Circumstance::LostFrames) && rand::random_ratio(1, 4) {
+            self.control.lose();
+            return self.deliver.collect(live);
+        }
         self.control.publish(topics, &live);
         self.deliver.collect(live);
     }
@@ -166,18 +175,31 @@ pub async fn run(
         revocations: revocations.clone(),
         metrics: metrics.clone(),
         sessions_per_user: crate::hub::SESSIONS_PER_USER,
+        clock: control.clock(),
+        cache: engines.cache.clone(),
+        partitions: Partitions {
+            count: engines.log.partitions(),
+            log: engines.log.id(),
+            placement: control.placement(),
+        },
         tasks: tasks.clone(),
         shutdown: soft.clone(),
         #[cfg(feature = "planted")]
         planted: config.planted,
     });
-    let outlet = Arc::new(Out { deliver: deliver.clone(), control: control.clone() });
+    let outlet = Arc::new(Out {
+        deliver: deliver.clone(),
+        control: control.clone(),
+        #[cfg(feature = "planted")]
+        planted: config.planted,
+    });
     let owners = Owners::start(
         OwnerDeps {
             node: config.node.clone(),
             incarnation: config.incarnation,
             log: engines.log.clone(),
             store: engines.store.clone(),
+            cache: engines.cache.clone(),
             lease: control.lease(),
             clock: control.clock(),
             outlet: Arc::clone(&outlet) as Arc<dyn Outlet>,
@@ -193,7 +215,13 @@ pub async fn run(
     control.start(events, &owners, &receiver, &linking);
 
     // The doors.
-    let commands = Commands::new(asking, engines.store.clone());
+    let (telling, hinting) = (deliver.clone(), control.clone());
+    let tell_read: TellRead = Arc::new(move |topics, live| {
+        hinting.hint(topics, &live);
+        telling.live(live);
+    });
+    let reads = Reads::start(engines.store.clone(), control.clock(), tell_read, &tasks, soft.clone());
+    let commands = Commands::new(asking, engines.store.clone(), reads);
     let announce = outlet;
     let identity = Identity::new(
         &config.identity,

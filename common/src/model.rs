@@ -220,6 +220,8 @@ pub struct SessionView {
     pub id: SessionId,
     /// The device's name, as its client gave it.
     pub device: Option<String>,
+    /// The node that holds its newest open socket.
+    pub node: Option<NodeId>,
     /// The nodes that hold open sockets of it.
     pub nodes: Vec<NodeId>,
     /// Since when it is signed in.

@@ -1,5 +1,5 @@
 //! Drains the log into the store: reads each partition from the position that the store has, and writes rows and the new position in one
-//! transaction. [`consume`] hears the log and keeps the partitions, [`batch`] decides what counts (pure), [`write`] applies and tells what
+//! transaction. [`consume`] hears the log and keeps the partitions, [`batch`] decides what counts (pure), [`mod@write`] applies and tells what
 //! came of it.
 //!
 //! It may be killed at any moment and run any number of times beside itself: what it has not committed is read again, and whoever is not

@@ -1,6 +1,11 @@
 //! `/chats`: listing, opening, naming, deleting, and how far they are read (CH-1 to CH-4, CH-7, PR-4, PR-5).
 
-use axum::{Json as Answer, Router, extract::State, response::IntoResponse, routing::{get, post}};
+use axum::{
+    Json as Answer, Router,
+    extract::State,
+    response::IntoResponse,
+    routing::{get, post},
+};
 use common::{
     ids::{ChatId, Number, UserId},
     model::limits,

@@ -15,6 +15,7 @@ use common::{
     wire::{
         codec::{pack, unpack},
         codes::ErrorCode,
+        marks::Mark,
         owner::{Answer, OwnerRequest, Refusal},
         peer::{DispatcherToNode, NodeToDispatcher, Placement},
     },
@@ -150,8 +151,12 @@ impl LinkTask {
             line.behind.store(true, Ordering::Release);
             return;
         }
-        if lost && line.send(&NodeToDispatcher::Lost).is_err() {
-            line.behind.store(true, Ordering::Release);
+        if lost {
+            // Not only now: whoever registers later than this is told by the next marks.
+            shared.lossy.store(true, Ordering::Release);
+            if line.send(&NodeToDispatcher::Lost).is_err() {
+                line.behind.store(true, Ordering::Release);
+            }
         }
         self.again = true;
         self.refused = None;
@@ -257,6 +262,13 @@ impl LinkTask {
                 }
             },
             DispatcherToNode::Gap => self.gap(),
+            DispatcherToNode::Marks { from, body } => match unpack::<Vec<Mark>>("marks", &body) {
+                Ok(marks) => self.receiver.marks(&from, &marks),
+                Err(error) => {
+                    tracing::error!(%error, "marks cannot be read");
+                    self.receiver.lost();
+                }
+            },
         }
     }
 

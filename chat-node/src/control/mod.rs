@@ -1,7 +1,8 @@
 //! The node's links to the dispatchers: registration and its lease, the placement, interest in topics, requests to other owners and
 //! from other nodes, live events both ways.
 //!
-//! [`Control`] is what the rest of the node holds; [`link`] is the task that keeps one dispatcher's link.
+//! [`Control`] is what the rest of the node holds; [`link`] is the task that keeps one dispatcher's link, [`marks`] the one that says each
+//! second how far this node's partitions are.
 //!
 //! Absent on purpose: deciding anything. A frame is handed to whom it concerns: requests to the owners, events to delivery, answers to
 //! who waits for them.
@@ -9,23 +10,25 @@
 pub mod interest;
 pub mod lease;
 mod link;
+mod marks;
 mod remote;
 
 use std::{
     fmt,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
 };
 
 use bytes::Bytes;
 use common::{
     ids::{Incarnation, NodeId},
-    link::{Events, Link, SendError},
+    link::{Events, FrameNo, Link, SendError},
     shutdown::Shutdown,
     wire::{
         codec::pack,
+        marks::Mark,
         peer::{Live, NodeToDispatcher, Placement, Topic},
     },
 };
@@ -59,6 +62,9 @@ pub trait Receiver: Send + Sync + 'static {
     fn live(&self, live: Live);
     /// Live events may have been lost: everything that is served must be looked at.
     fn lost(&self);
+    /// How far the partitions are that `from` owns. Everything that it published before is here, if the marks say that it was handed over. Must
+    /// not block.
+    fn marks(&self, from: &NodeId, marks: &[Mark]);
 }
 
 /// A dispatcher's link as the rest of the node uses it.
@@ -68,6 +74,8 @@ pub(crate) struct Line {
     registered: AtomicBool,
     /// Live events or changes of interest could not be sent: to be made good when there is room.
     behind: AtomicBool,
+    /// The number of the last live event that was put on it.
+    published: AtomicU64,
 }
 
 impl Line {
@@ -97,6 +105,8 @@ struct Shared {
     clock: Clock,
     placement: watch::Sender<Arc<Placement>>,
     sockets: Arc<AtomicU32>,
+    /// Live events were lost on the way out since the last marks.
+    lossy: AtomicBool,
 }
 
 impl fmt::Debug for Control {
@@ -110,7 +120,12 @@ impl Control {
     pub fn new(presentation: Presentation, links: Vec<Link>, sockets: Arc<AtomicU32>) -> Self {
         let lines: Arc<[Line]> = links
             .into_iter()
-            .map(|link| Line { link, registered: AtomicBool::new(false), behind: AtomicBool::new(false) })
+            .map(|link| Line {
+                link,
+                registered: AtomicBool::new(false),
+                behind: AtomicBool::new(false),
+                published: AtomicU64::new(0),
+            })
             .collect();
         Self(Arc::new(Shared {
             interest: Interest::over(Arc::clone(&lines)),
@@ -121,6 +136,7 @@ impl Control {
             clock: Clock::default(),
             placement: watch::Sender::new(Arc::default()),
             sockets,
+            lossy: AtomicBool::new(false),
         }))
     }
 
@@ -142,6 +158,8 @@ impl Control {
             );
             shutdown.spawn("a dispatcher's link", task.run(events));
         }
+        let saying = marks::run(self.clone(), owners.clone(), Arc::clone(receiver), shutdown.soft());
+        shutdown.spawn("marks", saying);
     }
 
     /// The topics that dispatchers send here.
@@ -174,16 +192,36 @@ impl Control {
         self.0.lines.iter().any(Line::ready)
     }
 
+    /// Sends a live event that may be lost to the nodes that have sessions for one of `topics`. What cannot be sent is forgotten.
+    pub fn hint(&self, topics: Vec<Topic>, live: &Live) {
+        if let Some(line) = self.0.lines.iter().find(|line| line.ready()) {
+            let _ = line.send(&NodeToDispatcher::Publish { topics, body: pack(live) });
+        }
+    }
+
     /// Sends a live event to the nodes that have sessions for one of `topics`. What cannot be sent is marked as lost.
     pub fn publish(&self, topics: Vec<Topic>, live: &Live) {
         let lines = &self.0.lines;
         let Some(line) = lines.iter().find(|line| line.ready()) else {
             // Nobody hears of it; when a dispatcher is there again, the others must look.
+            self.0.lossy.store(true, Ordering::Release);
             lines.iter().for_each(|line| line.behind.store(true, Ordering::Release));
             return;
         };
-        if line.send(&NodeToDispatcher::Publish { topics, body: pack(live) }).is_err() {
-            line.behind.store(true, Ordering::Release);
+        match line.link.send(pack(&NodeToDispatcher::Publish { topics, body: pack(live) })) {
+            Ok(FrameNo(no)) => {
+                line.published.fetch_max(no, Ordering::AcqRel);
+            }
+            Err(_) => {
+                self.0.lossy.store(true, Ordering::Release);
+                line.behind.store(true, Ordering::Release);
+            }
         }
+    }
+
+    /// A live event was lost on the way out.
+    #[cfg(feature = "planted")]
+    pub(crate) fn lose(&self) {
+        self.0.lossy.store(true, Ordering::Release);
     }
 }

@@ -6,13 +6,14 @@
 
 mod event;
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use common::{
-    ids::{AppId, ChatKey, UserKey},
+    cache::SharedCache,
+    ids::{AppId, ChatKey, NodeId, Number, UserKey},
     revocations::Revocations,
     store::{Chats, Revocation},
-    wire::{codes::CloseCode, peer::Live, record::Record},
+    wire::{codes::CloseCode, marks::Mark, peer::Live, record::Record},
 };
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, broadcast::error::RecvError};
@@ -22,11 +23,16 @@ pub(crate) use self::event::Event;
 pub use self::event::event;
 use crate::{
     ask::AskOwner,
-    control::{Interest, Receiver},
-    hub::{Effects, Fanout, Hub, Job, Room},
+    control::{Clock, Interest, Receiver},
+    hub::{Effects, Fanout, Hub, Job, Mending, Room},
+    marks::{Marks, Partitions},
     repair::Repairs,
     socket::SocketMetrics,
 };
+
+/// How old a read mark may be that is told: one that a link has held up longer may come after a newer one was told, to a session that has
+/// moved here since.
+const READ_AGE: Duration = Duration::from_secs(1);
 
 /// Writes to sockets in one go: at 4 µs each, half a millisecond.
 const AT_ONCE: usize = 128;
@@ -45,6 +51,12 @@ pub struct DeliverDeps {
     pub metrics: SocketMetrics,
     /// Sessions that one user may have here: [`crate::hub::SESSIONS_PER_USER`].
     pub sessions_per_user: usize,
+    /// What time it is for the whole cluster.
+    pub clock: Clock,
+    /// Where the tails of chats are.
+    pub cache: SharedCache,
+    /// Whose marks are heard.
+    pub partitions: Partitions,
     /// Where tasks run.
     pub tasks: TaskTracker,
     /// Ends them, and closes every session.
@@ -71,6 +83,11 @@ pub(crate) struct Inner {
     pub(crate) revocations: Revocations,
     pub(crate) metrics: SocketMetrics,
     pub(crate) repairs: Repairs,
+    pub(crate) clock: Clock,
+    pub(crate) cache: SharedCache,
+    pub(crate) marks: Marks,
+    /// Rooms that miss something.
+    pub(crate) mending: Arc<Mending>,
     /// Rooms that have something to say and wait for [`Deliver::flush`]; bounded by the rooms and what one batch of an owner changes.
     unflushed: Mutex<Vec<Arc<Room>>>,
     /// Users whose chats are being seen to at once.
@@ -97,11 +114,15 @@ impl Deliver {
             revocations,
             metrics,
             sessions_per_user,
+            clock,
+            cache,
+            partitions,
             tasks,
             shutdown,
             ..
         } = deps;
-        let hub = Hub::new(interest, sessions_per_user);
+        let mending = Arc::new(Mending::new(partitions.count));
+        let hub = Hub::new(interest, Arc::clone(&mending), sessions_per_user);
         #[cfg(feature = "planted")]
         hub.plant(planted);
         let deliver = Self(Arc::new(Inner {
@@ -111,6 +132,10 @@ impl Deliver {
             revocations,
             metrics,
             repairs: Repairs::default(),
+            clock,
+            cache,
+            marks: Marks::new(partitions),
+            mending,
             unflushed: Mutex::default(),
             joining: Semaphore::new(crate::joins::TOGETHER),
             tasks,
@@ -118,6 +143,7 @@ impl Deliver {
         }));
         deliver.0.tasks.spawn(deliver.clone().repair());
         deliver.0.tasks.spawn(deliver.clone().revoke());
+        deliver.0.tasks.spawn(deliver.clone().listen_for_marks());
         deliver
     }
 
@@ -155,6 +181,13 @@ impl Deliver {
                     self.job(UserKey { app, user }, Job::Removed { chat, seq });
                 }
             }
+            Live::Read { app, chat, user, number, socket, at } => {
+                let held_up = self.0.clock.now().since(at) > READ_AGE;
+                if let Some(room) = self.0.hub.room(ChatKey { app, chat }).filter(|_| !held_up) {
+                    room.read(user, number, socket);
+                    self.say(&room);
+                }
+            }
             Live::Revoked { .. } => self.0.revocations.hint(),
         }
     }
@@ -165,6 +198,11 @@ impl Deliver {
         for room in unflushed {
             self.say(&room);
         }
+    }
+
+    /// The newest message of a chat that sessions here were shown; 0 when there was none. The log has it.
+    pub(crate) fn newest_shown(&self, chat: ChatKey) -> Number {
+        self.0.hub.room(chat).map_or(0, |room| room.number())
     }
 
     /// Live events may have been lost: every room asks its owner what came after what it has, and every user's chats are compared with the
@@ -192,9 +230,12 @@ impl Deliver {
     }
 
     fn see_to_effects(&self, room: &Arc<Room>, effects: Effects) {
-        let Effects { gone, repair, leaving, mut settle } = effects;
+        let Effects { gone, repair, time, leaving, mut settle } = effects;
         if repair {
             self.0.repairs.queue(Arc::clone(room));
+        }
+        if time {
+            self.0.repairs.time(Arc::clone(room));
         }
         for handle in leaving {
             self.0.repairs.remind(Arc::clone(room), handle);
@@ -277,6 +318,10 @@ impl Receiver for Deliver {
 
     fn lost(&self) {
         Self::lost(self);
+    }
+
+    fn marks(&self, from: &NodeId, marks: &[Mark]) {
+        Self::marks(self, from, marks);
     }
 }
 

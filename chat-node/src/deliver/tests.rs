@@ -10,8 +10,8 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use common::{
-    ids::{AppId, ChatId, ChatKey, MessageId, Number, Seq, SessionId, SocketId, UserId, UserKey},
-    model::{ChatKind, ChatView, Head, MemberView, MessageKind, Page, PageRequest, Role},
+    ids::{AppId, ChatId, ChatKey, MessageId, Number, Offset, Seq, SessionId, SocketId, UserId, UserKey},
+    model::{ChatKind, ChatView, ChatsPage, Head, MemberView, MessageKind, Page, PageRequest, Role},
     revocations::Revocations,
     store::{self, Chats, Membership, Range, SharedStore, Slice, StoreError, sqlite::Sqlite},
     time::Millis,
@@ -165,7 +165,13 @@ impl Chats for World {
             let truth = self.0.lock();
             let head = Head { number: 0, seq: truth.drained as Seq };
             let is_in = truth.members(truth.drained).contains(&user);
-            is_in.then_some(Membership { chat: CHAT.chat, head })
+            is_in.then_some(Membership {
+                chat: CHAT.chat,
+                head,
+                head_upto: Offset::MAX,
+                joined_seq: 1,
+                joined_upto: 0,
+            })
         };
         self.pause().await;
         Ok(found.into_iter().collect())
@@ -195,7 +201,7 @@ impl Chats for World {
         }))
     }
 
-    async fn chats_of(&self, _: AppId, _: UserId, _: PageRequest) -> store::Result<Page<ChatView>> {
+    async fn chats_of(&self, _: AppId, _: UserId, _: PageRequest) -> store::Result<ChatsPage> {
         not_here()
     }
 
@@ -277,6 +283,9 @@ impl Stage {
             revocations: no_revocations(),
             metrics: SocketMetrics::new(&prometheus::Registry::new()).unwrap(),
             sessions_per_user: 100,
+            clock: crate::control::Clock::default(),
+            cache: Arc::new(common::cache::memory::MemoryCache::default()),
+            partitions: crate::marks::Partitions::unowned(),
             tasks: TaskTracker::new(),
             shutdown: shutdown.clone(),
             #[cfg(feature = "planted")]

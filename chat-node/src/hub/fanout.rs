@@ -355,7 +355,10 @@ mod tests {
         let mut fanout = say.begin().unwrap();
         assert!(say.begin().is_none(), "one at a time");
         assert_eq!(fanout.writes(), 4);
-        let room = Room::new(common::ids::ChatKey { app: AppId::DEFAULT, chat: ChatId::random() });
+        let room = Room::new(
+            common::ids::ChatKey { app: AppId::DEFAULT, chat: ChatId::random() },
+            Arc::new(crate::hub::Mending::new(16)),
+        );
         while fanout.step(&room, 1).0 {}
         assert_eq!(fanout.said(), 8);
         let seqs = |listener| shown(listener).into_iter().map(|(seq, _)| seq).collect::<Vec<_>>();

@@ -16,17 +16,22 @@ use std::{
 };
 
 use common::{
-    ids::{ChatKey, Seq, UserId},
+    ids::{ChatKey, Number, Seq, SocketId, UserId},
     wire::{client::ServerFrame, record::What},
 };
 use parking_lot::Mutex;
 
 use super::{
-    Handle, Hold,
+    Handle, Hold, Mending,
     fanout::{Fanout, Listener, Say, Saying},
+    mending::Counted,
+    marks_told::MarksTold,
     seat::{Pending, Seat, SeatState, Settled, Why},
 };
-use crate::deliver::Event;
+use crate::{
+    deliver::Event,
+    socket::frame::{Frames, framed},
+};
 
 /// Changes that may wait for an earlier one: five seconds of a chat that speaks 200 times a second. Later ones are dropped, and fetched
 /// when the hole is mended.
@@ -45,7 +50,7 @@ pub(crate) struct Room {
     state: Mutex<State>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     /// Everything up to here was shown. None: nobody has said where the chat is.
     have: Option<Seq>,
@@ -56,8 +61,14 @@ struct State {
     /// The newest change by which somebody left, or may have: a membership read before it proves nothing.
     last_left: Seq,
     repair: Repair,
+    /// Whether it is looked at soon how long something has been missing.
+    timed: bool,
+    counted: Counted,
     /// The chat was deleted.
     over: bool,
+    /// The newest message that was shown since the room was opened.
+    number: Number,
+    marks_told: MarksTold,
     seats: Vec<Seat>,
     say: Say,
     #[cfg(feature = "planted")]
@@ -84,6 +95,8 @@ pub(crate) struct Effects {
     pub(crate) gone: Vec<Seat>,
     /// Ask the owner for what is missing.
     pub(crate) repair: bool,
+    /// Look after a while whether it is still missing.
+    pub(crate) time: bool,
     /// Sessions that are told of their user's removal when the store shows it, or after a while.
     pub(crate) leaving: Vec<Arc<Handle>>,
     /// Users with pending seats.
@@ -91,12 +104,29 @@ pub(crate) struct Effects {
 }
 
 impl Room {
-    pub(super) fn new(key: ChatKey) -> Self {
+    pub(super) fn new(key: ChatKey, mending: Arc<Mending>) -> Self {
+        let state = State {
+            have: None,
+            known: 0,
+            early: BTreeMap::new(),
+            early_bytes: 0,
+            last_left: 0,
+            repair: Repair::Idle,
+            timed: false,
+            counted: Counted::new(mending, key),
+            over: false,
+            number: 0,
+            marks_told: MarksTold::default(),
+            seats: Vec::new(),
+            say: Say::default(),
+            #[cfg(feature = "planted")]
+            planted: Default::default(),
+        };
         Self {
             key,
             wanted: AtomicBool::new(false),
             registered: AtomicBool::new(false),
-            state: Mutex::default(),
+            state: Mutex::new(state),
         }
     }
 
@@ -131,6 +161,30 @@ impl Room {
         }
         drop(state);
         effects
+    }
+
+    /// The newest message that was shown since the room was opened; 0 when there was none. The log has it.
+    pub(crate) fn number(&self) -> Number {
+        self.state.lock().number
+    }
+
+    /// A member has read the chat up to a message: told to everybody's sessions but the one that did it.
+    ///
+    /// An event without a number, which may be left out: who is not certain to be a member is not told, nor who reads slowly.
+    pub(crate) fn read(&self, user: UserId, number: Number, socket: Option<SocketId>) {
+        let mut state = self.state.lock();
+        if state.over || !state.marks_told.is_news(user, number) {
+            return;
+        }
+        let frame = ServerFrame::MessageRead { chat: self.key.chat, user, number };
+        let mut frames = Frames::default();
+        let state = &mut *state;
+        for seat in &state.seats {
+            if matches!(seat.state, SeatState::Live) && Some(seat.handle.socket) != socket {
+                let format = seat.handle.outbox.format();
+                state.say.offer(&seat.handle, frames.get(format, || framed(&frame, format)));
+            }
+        }
     }
 
     /// A session whose user the store showed as a member when the chat was at `head`.
@@ -292,12 +346,12 @@ impl Room {
         let mut state = self.state.lock();
         match state.repair {
             Repair::Idle if state.have.is_some() && !state.over => {
-                state.repair = Repair::Queued;
+                state.set_repair(Repair::Queued);
                 true
             }
             Repair::Idle | Repair::Queued => false,
             Repair::Running { .. } => {
-                state.repair = Repair::Running { again: true };
+                state.set_repair(Repair::Running { again: true });
                 false
             }
         }
@@ -307,7 +361,7 @@ impl Room {
     pub(crate) fn begin_repair(&self) -> Option<Seq> {
         let mut state = self.state.lock();
         let have = state.have.filter(|_| !state.seats.is_empty() && !state.over);
-        state.repair = if have.is_some() { Repair::Running { again: false } } else { Repair::Idle };
+        state.set_repair(if have.is_some() { Repair::Running { again: false } } else { Repair::Idle });
         have
     }
 
@@ -316,8 +370,37 @@ impl Room {
         let mut state = self.state.lock();
         let again = retry || matches!(state.repair, Repair::Running { again: true }) || state.missing();
         let again = again && !state.seats.is_empty() && !state.over;
-        state.repair = if again { Repair::Queued } else { Repair::Idle };
+        state.set_repair(if again { Repair::Queued } else { Repair::Idle });
         again
+    }
+
+    /// The chat is as far as this: what is missing up to there is to be fetched.
+    pub(crate) fn told(&self, seq: Seq) -> Effects {
+        let mut effects = Effects::default();
+        let mut state = self.state.lock();
+        if !state.over {
+            state.known = state.known.max(seq);
+            state.mind_the_gap(&mut effects);
+        }
+        drop(state);
+        effects
+    }
+
+    /// Something has been missing for a while: sessions hear that their view is not whole, so that they need not wait for an owner that is
+    /// away. What is missing is shown all the same when it is there, and nothing after it before that.
+    pub(crate) fn overdue(&self) -> Effects {
+        let mut effects = Effects::default();
+        let mut state = self.state.lock();
+        state.timed = false;
+        if state.missing() && !state.over {
+            let frame = ServerFrame::ChatReload { chat: self.key.chat };
+            let state = &mut *state;
+            for seat in state.seats.iter().filter(|seat| matches!(seat.state, SeatState::Live)) {
+                seat.tell(&frame, &mut state.say);
+            }
+        }
+        drop(state);
+        effects
     }
 
     /// The chat's owner says how far it is; gives how far the room is, and the newest change that it has heard of.
@@ -374,6 +457,11 @@ impl State {
         self.seats.iter().position(|seat| Arc::ptr_eq(&seat.handle, handle))
     }
 
+    fn set_repair(&mut self, repair: Repair) {
+        self.counted.set(repair != Repair::Idle);
+        self.repair = repair;
+    }
+
     fn missing(&self) -> bool {
         self.have.is_some_and(|have| have < self.known)
     }
@@ -419,8 +507,9 @@ impl State {
         // What waits only until others are written is not missing.
         let missing = self.missing() && !self.say.is_full();
         if missing && self.repair == Repair::Idle && !self.seats.is_empty() && !self.over {
-            self.repair = Repair::Queued;
+            self.set_repair(Repair::Queued);
             effects.repair = true;
+            effects.time = !std::mem::replace(&mut self.timed, true);
         }
     }
 
@@ -428,6 +517,9 @@ impl State {
     fn show(&mut self, mut event: Event, effects: &mut Effects) {
         let seq = event.seq();
         self.have = Some(seq);
+        if let What::Sent { number, .. } = event.what() {
+            self.number = *number;
+        }
         if let What::Left { user, .. } = *event.what() {
             self.last_left = seq;
             for seat in self.seats.iter_mut().filter(|seat| seat.handle.user.user == user) {

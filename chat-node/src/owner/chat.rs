@@ -12,6 +12,7 @@ use std::{
 
 use bytes::Bytes;
 use common::{
+    cache::TailEntry,
     ids::{ClientId, MessageId, Number, Offset, Seq, UserId},
     model::{ChatKind, Head, Message, Role},
     store::{ChatRow, Fingerprint, Found, fingerprint},
@@ -34,6 +35,13 @@ pub(super) struct Kept {
     pub(super) change: Arc<Change>,
     /// The record as it stands in the log.
     pub(super) payload: Bytes,
+}
+
+impl Kept {
+    /// As the cache keeps it.
+    pub(super) fn tail_entry(&self) -> TailEntry {
+        TailEntry { seq: self.change.seq, offset: self.offset, bytes: self.payload.clone() }
+    }
 }
 
 /// A member, as deciding needs one.
@@ -314,6 +322,16 @@ impl Chat {
         let confirmed = self.confirmed.seq;
         (after + 1 >= first).then(|| {
             self.kept.iter().filter(move |kept| kept.change.seq > after && kept.change.seq <= confirmed)
+        })
+    }
+
+    /// The confirmed changes that stand at `offset` or after it, oldest first; none when memory does not reach back that far.
+    pub(super) fn changes_from(&self, offset: Offset, drained: Offset) -> Option<impl Iterator<Item = &Kept>> {
+        let first = self.kept.front();
+        let whole = offset >= drained || first.is_some_and(|kept| kept.offset <= offset || kept.change.seq == 1);
+        let confirmed = self.confirmed.seq;
+        whole.then(|| {
+            self.kept.iter().filter(move |kept| kept.offset >= offset && kept.change.seq <= confirmed)
         })
     }
 

@@ -15,12 +15,15 @@ mod planted;
 mod policy;
 mod publish;
 mod queue;
+mod since;
 mod stored;
+mod tails;
 mod takeover;
 
 use std::{fmt, sync::Arc, time::Duration};
 
 use common::{
+    cache::SharedCache,
     ids::{Incarnation, NodeId, Partition},
     log::SharedLog,
     shutdown::Shutdown,
@@ -28,6 +31,7 @@ use common::{
     time::Millis,
     wire::{
         codes::ErrorCode,
+        marks::Place,
         owner::{Answer, OwnerRequest, Refusal},
         peer::{Live, Placement, Topic},
     },
@@ -35,7 +39,7 @@ use common::{
 use prometheus::{IntCounter, IntCounterVec, Opts, Registry};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use self::{lookup::Lookup, queue::Job, stored::Stored};
+use self::{lookup::Lookup, queue::Job, since::Whereabouts, stored::Stored, tails::Tails};
 use crate::control::{Clock, Lease};
 
 /// Requests that wait for one partition's task. At 5,000/s on one partition this is 0.4 s of work; when it is full, a request is
@@ -78,6 +82,8 @@ pub struct OwnerDeps {
     pub log: SharedLog,
     /// The store.
     pub store: SharedStore,
+    /// Where the tails of chats are kept.
+    pub cache: SharedCache,
     /// Whether the dispatchers still count on this node.
     pub lease: Lease,
     /// The dispatchers' clock.
@@ -102,6 +108,7 @@ struct Context {
     limits: OwnerLimits,
     stored: Stored,
     lookup: Lookup,
+    tails: Tails,
     metrics: Metrics,
     #[cfg(feature = "planted")]
     planted: common::planted::Planted,
@@ -150,6 +157,7 @@ struct Handle {
     jobs: mpsc::Sender<Job>,
     named: watch::Sender<bool>,
     serving: watch::Receiver<bool>,
+    place: Whereabouts,
 }
 
 impl Owners {
@@ -167,6 +175,7 @@ impl Owners {
         let context = Arc::new(Context {
             stored: Stored::start(deps.store.clone(), shutdown),
             lookup: Lookup::start(deps.store.clone(), shutdown),
+            tails: Tails::start(deps.cache, shutdown),
             metrics: Metrics::new(registry)?,
             node: deps.node,
             incarnation: deps.incarnation,
@@ -183,11 +192,13 @@ impl Owners {
             let (jobs, intake) = mpsc::channel(INTAKE);
             let (named, is_named) = watch::channel(false);
             let (serves, serving) = watch::channel(false);
+            let place = Whereabouts::default();
             #[cfg(feature = "planted")]
             shutdown.spawn("a second owner", planted::second_owner(Arc::clone(&context), number, shutdown.soft()));
-            let task = partition::run(Arc::clone(&context), number, intake, is_named, serves, shutdown.soft());
+            let owning = partition::Owning { context: Arc::clone(&context), partition: number, place: Arc::clone(&place) };
+            let task = partition::run(owning, intake, is_named, serves, shutdown.soft());
             shutdown.spawn("a partition's owner", task);
-            Handle { jobs, named, serving }
+            Handle { jobs, named, serving, place }
         });
         Ok(Self(Arc::new(handles.collect())))
     }
@@ -212,6 +223,12 @@ impl Owners {
             }
         };
         tokio::time::timeout(wait, all).await.is_ok()
+    }
+
+    /// Where the partitions are that this node owns now.
+    pub fn places(&self) -> Vec<(Partition, Place)> {
+        let places = (0..).zip(self.0.iter());
+        places.filter_map(|(number, handle)| Some((number, (*handle.place.lock())?))).collect()
     }
 
     /// Asks this node as the owner of `partition`. Answers [`Answer::NotOwner`] when it is not; past `deadline` it stores nothing more, and what it

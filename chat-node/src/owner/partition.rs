@@ -8,11 +8,13 @@ use std::{
 };
 
 use common::{
+    cache::TailEntry,
     ids::{ChatKey, MessageId, Offset, Partition, Seq, UserId},
     model::Message,
     store::{ChatRow, Found, StoreError},
     wire::{
         codes::ErrorCode,
+        marks::{Place, Told},
         owner::{Answer, Ask, Draft, OwnerRequest, Refusal, Sent},
         peer::Live,
         record::{Change, Record, What},
@@ -33,6 +35,7 @@ use super::{
     publish::{Confirmed, Lost, Tail, announcement, refused},
     queue::{CHAT_QUEUE, Job, Open, Slot},
     retry_later,
+    since::{self, Undrained, Whereabouts},
     stored::Positions,
     takeover::{self, Failure, Taken},
 };
@@ -52,18 +55,27 @@ const LEASE_PAUSE: Duration = Duration::from_millis(20);
 const LOST_PAUSE: Duration = Duration::from_millis(50);
 /// A term that lasted this long was no part of such a duel.
 const SETTLED: Duration = Duration::from_secs(5);
+/// Answers read from the log at once; more are put off.
+const READS: usize = 8;
 /// Bytes of records in one answer: a link's frame is bounded at a few MiB.
 const ANSWER_BYTES: usize = 1024 * 1024;
 
+/// What a partition's task stands on.
+pub(super) struct Owning {
+    pub(super) context: Arc<Context>,
+    pub(super) partition: Partition,
+    pub(super) place: Whereabouts,
+}
+
 /// Serves the partition whenever this node is named for it, until `shutdown`.
 pub(super) async fn run(
-    context: Arc<Context>,
-    partition: Partition,
+    owning: Owning,
     mut jobs: mpsc::Receiver<Job>,
     mut named: watch::Receiver<bool>,
     serves: watch::Sender<bool>,
     shutdown: CancellationToken,
 ) {
+    let Owning { context, partition, place } = owning;
     let mut lost_in_a_row = 0;
     while !shutdown.is_cancelled() {
         if !*named.borrow_and_update() {
@@ -84,7 +96,7 @@ pub(super) async fn run(
             taken = take_over(&context, partition, &mut jobs) => taken,
         };
         tracing::info!(partition, term = taken.term, undrained = taken.bytes, "owns the partition");
-        let mut owned = Owned::new(Arc::clone(&context), partition, taken);
+        let mut owned = Owned::new(Arc::clone(&context), partition, Arc::clone(&place), taken);
         let mut pause = Duration::ZERO;
         serves.send_replace(true);
         match owned.serve(&mut jobs, &mut named, &shutdown).await {
@@ -166,6 +178,8 @@ struct Owned {
     slots: HashMap<ChatKey, Slot>,
     /// Everything before is in the store.
     drained: Offset,
+    undrained: Undrained,
+    place: Whereabouts,
     /// Bytes of undrained changes, roughly: counted up by appends, counted anew when memory is tidied.
     bytes: usize,
     /// Confirmed requests that wait for the store.
@@ -173,26 +187,33 @@ struct Owned {
     /// What is said once it is stored.
     announcements: BTreeMap<Offset, Arc<Change>>,
     fetches: JoinSet<(ChatKey, Fetched)>,
+    /// Answers that are being read from the log.
+    reads: JoinSet<()>,
 }
 
 impl Owned {
-    fn new(context: Arc<Context>, partition: Partition, taken: Taken) -> Self {
-        let Taken { term, drained, slots, bytes } = taken;
+    fn new(context: Arc<Context>, partition: Partition, place: Whereabouts, taken: Taken) -> Self {
+        let Taken { term, drained: told, slots, bytes } = taken;
+        let drained = told.offset;
         let tail = Tail::new(term);
         #[cfg(feature = "planted")]
         let tail = tail.with_planted(context.planted);
         let mut announcements = BTreeMap::new();
+        let mut undrained = Vec::new();
         for slot in slots.values() {
             // The owner before may have died between the log's confirmation and telling anybody; receivers drop what they have.
             let kept = slot.chat().into_iter().flat_map(|chat| chat.undrained(drained)).chain(&slot.replay);
             for kept in kept {
                 context.outlet.publish(vec![kept.change.key().into()], Live::Change(kept.payload.clone()));
+                context.tails.push(kept.change.key(), kept.tail_entry());
+                undrained.push((kept.offset, kept.change.key(), kept.change.seq));
             }
             announcements
                 .extend(slot.chat().map(|chat| chat.undrained_memberships(drained)).unwrap_or_default());
             let replayed = slot.replay.iter().filter(|kept| kept.change.of_membership());
             announcements.extend(replayed.map(|kept| (kept.offset, Arc::clone(&kept.change))));
         }
+        *place.lock() = Some(Place { term, to: tail.offset_of(1), told });
         context.outlet.flush();
         Self {
             context,
@@ -201,10 +222,13 @@ impl Owned {
             tail,
             slots,
             drained,
+            undrained: Undrained::from_log(undrained),
+            place,
             bytes,
             unstored: BTreeMap::new(),
             announcements,
             fetches: JoinSet::new(),
+            reads: JoinSet::new(),
         }
     }
 
@@ -238,6 +262,7 @@ impl Owned {
                     // The chat would wait for ever.
                     Err(error) => return Err(Lost::Fetch(error.to_string())),
                 },
+                Some(_) = self.reads.join_next() => {}
                 Ok(()) = positions.changed() => {
                     let read = positions.borrow_and_update().clone();
                     self.stored(&read);
@@ -267,12 +292,17 @@ impl Owned {
 
     /// The term is over: what was never appended is surely not stored, and the rest is not known.
     fn abandon(&mut self) {
+        *self.place.lock() = None;
+        self.reads.abort_all();
         for job in self.slots.values_mut().flat_map(|slot| slot.jobs.drain(..)) {
             job.answer(Answer::NotOwner);
         }
     }
 
     async fn take(&mut self, job: Job) {
+        if let Ask::Since { from } = job.request.ask {
+            return self.since(job, from);
+        }
         let key = job.request.key();
         let crowded = self.slots.len() >= self.context.limits.chats && !self.slots.contains_key(&key);
         if crowded {
@@ -411,9 +441,18 @@ impl Owned {
                 job.answer(answer);
             }
             Ask::Changes { after } => {
-                let answer = self.changes(key, after);
+                let changes = self.chat(key).and_then(|chat| chat.changes_after(after));
+                let answer = self.changes(key, changes);
                 job.answer(answer);
             }
+            Ask::ChangesFrom { offset } => {
+                let drained = self.drained;
+                let changes = self.chat(key).and_then(|chat| chat.changes_from(offset, drained));
+                let answer = self.changes(key, changes);
+                job.answer(answer);
+            }
+            // It is about no chat, and does not get into a chat's queue.
+            Ask::Since { .. } => job.answer(Answer::NotOwner),
             Ask::OpenDirect { peer } => {
                 let decision = policy::open_direct(self.chat(key), by, peer);
                 self.decided(key, job, by, decision).await;
@@ -670,7 +709,14 @@ impl Owned {
         if let Some(chat) = self.slots.get_mut(&key).and_then(Slot::chat_mut) {
             chat.confirm(&change);
         }
+        let (offset, seq) = (self.tail.offset_of(change.n), change.seq);
+        self.context.tails.push(key, TailEntry { seq, offset, bytes: payload.clone() });
         self.context.outlet.publish(vec![key.into()], Live::Change(payload));
+        // Behind the publishing: a mark speaks of what is on its way already.
+        self.undrained.push(offset, key, seq);
+        if let Some(place) = self.place.lock().as_mut() {
+            place.to = offset + 1;
+        }
         for open in finished {
             self.await_store(open);
         }
@@ -688,6 +734,10 @@ impl Owned {
             if let Some((topics, live)) = announcement(&change) {
                 self.context.outlet.publish(topics, live);
             }
+        }
+        self.undrained.drained(self.drained);
+        if let Some(place) = self.place.lock().as_mut() {
+            place.told = Told { offset: position.offset, state: position.state };
         }
         self.context.outlet.flush();
         let later = self.unstored.split_off(&self.drained);
@@ -710,6 +760,8 @@ impl Owned {
         self.tail.forget_abandoned();
         let mut bytes = 0;
         self.slots.retain(|_, slot| {
+            // Of a chat that nobody has asked for since the take-over: what was drained meanwhile the store has.
+            slot.replay.retain(|kept| kept.offset >= drained);
             bytes += slot.replay.iter().map(|kept| kept.payload.len()).sum::<usize>();
             let waits = slot.fetching || !slot.jobs.is_empty() || !slot.replay.is_empty();
             let idle = match &mut slot.chat {
@@ -745,29 +797,48 @@ impl Owned {
         self.read(Answer::Recent { head: chat.confirmed, changes })
     }
 
-    /// What a node missed.
-    fn changes(&self, key: ChatKey, after: Seq) -> Answer {
-        let Some(chat) = self.chat(key) else {
-            return self.read(Answer::Changes {
-                changes: Vec::new(),
-                head: common::model::Head::default(),
-                complete: false,
-            });
+    /// What a node missed of a chat; none when memory does not reach back that far.
+    fn changes<'a>(&self, key: ChatKey, changes: Option<impl Iterator<Item = &'a Kept>>) -> Answer {
+        let head = self.chat(key).map(|chat| chat.confirmed).unwrap_or_default();
+        let Some(kept) = changes else {
+            return self.read(Answer::Changes { changes: Vec::new(), head, complete: false });
         };
-        let mut bytes = 0;
-        let mut fits = |kept: &&Kept| {
+        let (mut changes, mut bytes, mut complete) = (Vec::new(), 0, true);
+        for kept in kept {
             bytes += kept.payload.len();
-            bytes <= ANSWER_BYTES
-        };
-        let changes: Option<Vec<_>> = chat
-            .changes_after(after)
-            .map(|changes| changes.take_while(&mut fits).map(|kept| kept.payload.clone()).collect());
-        let reached = changes.as_ref().map(|changes| after + changes.len() as u64);
-        self.read(Answer::Changes {
-            head: chat.confirmed,
-            complete: reached.is_some_and(|reached| reached >= chat.confirmed.seq),
-            changes: changes.unwrap_or_default(),
-        })
+            if bytes > ANSWER_BYTES {
+                complete = false;
+                break;
+            }
+            changes.push(kept.payload.clone());
+        }
+        self.read(Answer::Changes { changes, head, complete })
+    }
+
+    /// What changed in the partition. From memory, or, further back, from the log: meanwhile others are served.
+    fn since(&mut self, job: Job, from: Option<Told>) {
+        let Some(place) = *self.place.lock() else { return job.answer(Answer::NotOwner) };
+        match from {
+            Some(told) if told.offset > place.to.max(self.drained) => {
+                // Of another log.
+                job.answer(self.read(Answer::Since(since::everything(place))));
+            }
+            Some(told) if told.offset < self.drained => {
+                if self.reads.len() >= READS {
+                    return job.answer(retry_later("the partition's owner reads for others at the moment"));
+                }
+                let (context, partition) = (Arc::clone(&self.context), self.partition);
+                self.reads.spawn(async move {
+                    let answer = since::read(&context, partition, told, place).await;
+                    // Whatever is confirmed stays so; but who is owner by now may have confirmed more.
+                    job.answer(if context.lease.holds() { Answer::Since(answer) } else { Answer::NotOwner });
+                });
+            }
+            from => {
+                let offset = from.map_or(0, |told| told.offset);
+                job.answer(self.read(Answer::Since(self.undrained.since(offset, place))));
+            }
+        }
     }
 
     /// What the log does not check (a read, a refusal) counts only if nobody else can own the partition by now: asked afterwards.

@@ -7,8 +7,11 @@ use common::{
     ids::{ChatKey, Offset, Partition},
     log::{AppendError, ReadError, ReadLimit, Unconfirmed},
     store::StoreError,
-    term::{TermState, Verdict},
-    wire::record::{BadRecord, Claim, Record, What},
+    term::Verdict,
+    wire::{
+        marks::Told,
+        record::{BadRecord, Claim, Record, What},
+    },
 };
 use tokio::time::Instant;
 
@@ -25,8 +28,8 @@ const CLAIM_WAIT: Duration = Duration::from_secs(10);
 pub(super) struct Taken {
     /// The offset of the claim.
     pub(super) term: Offset,
-    /// Everything before is in the store.
-    pub(super) drained: Offset,
+    /// Everything before is in the store, and where the rule stands there.
+    pub(super) drained: Told,
     /// The chats with undrained changes.
     pub(super) slots: HashMap<ChatKey, Slot>,
     /// Bytes of undrained changes.
@@ -80,21 +83,19 @@ pub(super) async fn prepare(context: &Context, partition: Partition, term: Offse
     if position.is_some_and(|position| position.log != context.log.id()) {
         return Err(Failure::ForeignLog);
     }
-    let (drained, state) =
-        position.map_or((0, TermState::default()), |position| (position.offset, position.state));
-    read(context, partition, term, drained, state).await
+    let drained = position.map_or(Told::default(), |position| Told { offset: position.offset, state: position.state });
+    read(context, partition, term, drained).await
 }
 
 async fn read(
     context: &Context,
     partition: Partition,
     term: Offset,
-    drained: Offset,
-    mut state: TermState,
+    drained: Told,
 ) -> Result<Taken, Failure> {
     let now = Instant::now();
     let mut taken = Taken { term, drained, slots: HashMap::new(), bytes: 0 };
-    let mut next = drained;
+    let (mut next, mut state) = (drained.offset, drained.state);
     // The writer may be past the claim already: then there is nothing undrained.
     while next < term {
         let entries = context.log.read(partition, next, ReadLimit::default()).await?;

@@ -16,6 +16,8 @@ pub struct SocketMetrics {
     pub repairs: IntCounter,
     /// Times that missed changes could not be had, and clients were told to read the chat again.
     pub reloads: IntCounter,
+    /// Times that a partition's owner was asked what changed since its last mark.
+    pub caught_up: IntCounter,
     /// Sessions that were slower than their chats.
     pub slow_consumers: IntCounter,
     closes: IntCounterVec,
@@ -39,6 +41,10 @@ impl SocketMetrics {
                 "chat_reloads_total",
                 "Times that missed changes could not be had any more",
             )?,
+            caught_up: IntCounter::new(
+                "chat_marks_missed_total",
+                "Times that an owner was asked what changed since its last mark",
+            )?,
             slow_consumers: IntCounter::new("chat_slow_consumers_total", "Sessions slower than their chats")?,
             closes: IntCounterVec::new(
                 Opts::new("chat_socket_closes_total", "Sockets that were closed, by reason"),
@@ -51,6 +57,7 @@ impl SocketMetrics {
             &metrics.delivered,
             &metrics.repairs,
             &metrics.reloads,
+            &metrics.caught_up,
             &metrics.slow_consumers,
         ] {
             registry.register(Box::new(counter.clone()))?;

@@ -116,6 +116,7 @@ impl Stage {
             incarnation: Incarnation::random(),
             log: self.log.clone(),
             store: self.store.clone(),
+            cache: Arc::new(common::cache::memory::MemoryCache::default()),
             lease: lease.clone(),
             clock: Clock::default(),
             outlet: Arc::clone(&outlet) as Arc<dyn Outlet>,

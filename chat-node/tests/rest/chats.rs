@@ -81,7 +81,10 @@ async fn another_group_under_the_same_idempotency_key_is_a_conflict() {
     ask(body("Trip", "Goodbye")).await.refused(409, "id_conflict");
     ask(json!({"name": "Trip", "members": [], "message": "Hello"})).await.refused(409, "id_conflict");
     let list = world.get(&ana, "/api/v1/chats").await.expect(200);
-    assert_eq!((&list["results"].as_array().unwrap().len(), &list["results"][0]["messages_count"]), (&1, &json!(1)));
+    assert_eq!(
+        (&list["results"].as_array().unwrap().len(), &list["results"][0]["messages_count"]),
+        (&1, &json!(1))
+    );
 }
 
 #[tokio::test]
@@ -133,7 +136,10 @@ async fn a_read_mark_moves_forward_only_and_what_is_unread_follows() {
         world.post(&ben, &path, wrong).await.refused(400, "invalid");
     }
     world.post(&eve, &path, json!({"number": 1})).await.refused(404, "not_found");
-    world.post(&eve, &format!("/api/v1/chats/{}/read", UserId::random()), json!({"number": 1})).await.refused(404, "not_found");
+    world
+        .post(&eve, &format!("/api/v1/chats/{}/read", UserId::random()), json!({"number": 1}))
+        .await
+        .refused(404, "not_found");
     // Who comes in late begins at zero.
     world.put(&ana, &format!("{chat}/members/{}", eve.id), json!(null)).await.expect(204);
     assert_eq!(unread(&eve).await, 0);

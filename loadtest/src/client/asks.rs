@@ -3,7 +3,7 @@
 
 use common::{
     ids::{ChatId, Number, Seq, UserId},
-    model::{ChatView, Page},
+    model::{ChatView, ChatsPage},
     wire::client::HistoryPage,
 };
 
@@ -30,6 +30,25 @@ impl Client {
     /// [`Undone`].
     pub async fn delete(&self, chat: ChatId, number: Number) -> Result<Option<Seq>, Undone> {
         self.change(Ask::Delete { chat, number }, Request::Delete { chat, number }).await
+    }
+
+    /// Says that messages were read, up to `number`; gives where the read mark stands now.
+    ///
+    /// # Errors
+    /// [`Undone`].
+    pub async fn read(&self, chat: ChatId, number: Number) -> Result<Number, Undone> {
+        let mark = self.journal().map(|journal| journal.asked(Ask::Read { chat, number }));
+        let answer = match self.request(Request::Read { chat, number }).await {
+            Ok(Done::Read(number)) => Ok(number),
+            Ok(Done::Ack(_) | Done::Page(_)) => Err(Undone::Unknown),
+            Err(undone) => Err(undone),
+        };
+        self.note(mark, || match answer {
+            Ok(number) => Answer::Read { number },
+            Err(Undone::Refused(code)) if definite(code) => Answer::Refused { code },
+            Err(_) => Answer::Unknown,
+        });
+        answer
     }
 
     /// Opens the direct chat with `user`.
@@ -79,7 +98,7 @@ impl Client {
         let mark = self.journal().map(|journal| journal.asked(ask));
         let answer = match self.request(Request::Newest { chat, before, limit }).await {
             Ok(Done::Page(page)) => Ok(page),
-            Ok(Done::Ack(_)) => Err(Undone::Unknown),
+            Ok(Done::Ack(_) | Done::Read(_)) => Err(Undone::Unknown),
             Err(undone) => Err(undone),
         };
         self.note(mark, || match &answer {
@@ -98,7 +117,7 @@ impl Client {
     ///
     /// # Errors
     /// [`HttpError`].
-    pub async fn chats(&self, page: u32) -> Result<Page<ChatView>, HttpError> {
+    pub async fn chats(&self, page: u32) -> Result<ChatsPage, HttpError> {
         let mark = self.journal().map(|journal| journal.asked(Ask::Chats));
         let answer = self.session().chats(page).await;
         self.note(mark, || match &answer {
@@ -120,7 +139,7 @@ impl Client {
         let mark = self.journal().map(|journal| journal.asked(ask));
         let answer = match self.request(request).await {
             Ok(Done::Ack(seq)) => Ok(seq),
-            Ok(Done::Page(_)) => Err(Undone::Unknown),
+            Ok(Done::Page(_) | Done::Read(_)) => Err(Undone::Unknown),
             Err(undone) => Err(undone),
         };
         self.note(mark, || match answer {

@@ -41,6 +41,15 @@ pub enum Incoming {
     ChatRemoved(ChatId),
     /// The view of this chat is not whole.
     ChatReload(ChatId),
+    /// Somebody has read a chat up to here.
+    MessageRead {
+        /// Where.
+        chat: ChatId,
+        /// Who.
+        user: UserId,
+        /// The newest message they have read.
+        number: Number,
+    },
     /// The user's place is another node: ask for a new location.
     Moved,
     /// Something this client does not use.
@@ -148,6 +157,16 @@ pub fn decode(text: &str) -> Result<Incoming, BadFrame> {
         }
         "chat_removed" => Incoming::ChatRemoved(read::<Chat>(text)?.chat),
         "chat_reload" => Incoming::ChatReload(read::<Chat>(text)?.chat),
+        "message_read" => {
+            #[derive(Deserialize)]
+            struct MessageRead {
+                chat: ChatId,
+                user: UserId,
+                number: Number,
+            }
+            let MessageRead { chat, user, number } = read(text)?;
+            Incoming::MessageRead { chat, user, number }
+        }
         "moved" => Incoming::Moved,
         // A numbered event of a later version still takes its place in the order.
         _ if outline.seq.is_some() => match read::<EventFrame>(text) {

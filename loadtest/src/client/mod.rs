@@ -185,6 +185,7 @@ type Reply = oneshot::Sender<Result<Done, Undone>>;
 #[derive(Debug)]
 enum Done {
     Ack(Option<Seq>),
+    Read(Number),
     Page(HistoryPage),
 }
 
@@ -192,6 +193,7 @@ enum Done {
 enum Request {
     Edit { chat: ChatId, number: Number, body: String },
     Delete { chat: ChatId, number: Number },
+    Read { chat: ChatId, number: Number },
     Newest { chat: ChatId, before: Option<Number>, limit: u32 },
 }
 
@@ -326,6 +328,11 @@ impl Client {
     /// How far the chat was seen.
     pub fn head(&self, chat: ChatId) -> Option<Head> {
         self.shared.views.lock().head(chat)
+    }
+
+    /// How far `user` has read the chat, as this device was told last.
+    pub fn read_mark(&self, chat: ChatId, user: UserId) -> Option<Number> {
+        self.shared.views.lock().read_mark(chat, user)
     }
 
     /// Waits until the chat was seen as far as `far` says; `false` when `within` is over before.

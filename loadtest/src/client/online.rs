@@ -6,7 +6,7 @@ use common::{
     ids::ClientId,
     model::Head,
     wire::{
-        client::{Ack, ClientFrame, Delete, Edit, ErrorFrame, History, HistoryPage, Ping, Ref, Send},
+        client::{Ack, ClientFrame, Delete, Edit, ErrorFrame, History, HistoryPage, Ping, Read, Ref, Send},
         codes::ErrorCode,
     },
 };
@@ -207,6 +207,7 @@ impl Device {
                         ClientFrame::Edit(Edit { ref_, chat, number, body })
                     }
                     Request::Delete { chat, number } => ClientFrame::Delete(Delete { ref_, chat, number }),
+                    Request::Read { chat, number } => ClientFrame::Read(Read { ref_, chat, number }),
                     Request::Newest { chat, before, limit } => {
                         ClientFrame::History(History { ref_, chat, before, after: None, limit: Some(limit) })
                     }
@@ -242,6 +243,11 @@ impl Device {
                 let known = self.shared.views.lock().head(chat).unwrap_or_default().number;
                 self.read_soon(Reread::new(chat, Restart::Told, known));
             }
+            Incoming::MessageRead { chat, user, number } => {
+                self.note(|| Entry::ReadMark { chat, user, number });
+                self.shared.views.lock().read_up_to(chat, user, number);
+                self.shared.moved.notify_waiters();
+            }
             Incoming::Moved => return Some(Over::Broken(None)),
             Incoming::Ready(_) | Incoming::Other => {}
         }
@@ -274,7 +280,12 @@ impl Device {
 
     fn acked(&mut self, ack: Ack) {
         if let Some((_, Waiting::Caller(reply))) = self.waiting.remove(&ack.ref_) {
-            drop(reply.send(Ok(Done::Ack(ack.seq))));
+            // Only the answer to `read` has a number and no seq.
+            let done = match (ack.seq, ack.number) {
+                (None, Some(number)) => Done::Read(number),
+                (seq, _) => Done::Ack(seq),
+            };
+            drop(reply.send(Ok(done)));
             return;
         }
         let Some((chat, item)) = self.outbox.done(ack.ref_) else { return };

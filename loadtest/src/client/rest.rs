@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use common::{
     ids::{ChatId, NodeId, Number, UserId},
-    model::{ChatView, Head, Message, Page, limits},
+    model::{ChatView, ChatsPage, Head, Message, Page, limits},
     time::Millis,
 };
 use http::Method;
@@ -204,7 +204,7 @@ impl Session {
     ///
     /// # Errors
     /// [`HttpError`]; nothing is asked again.
-    pub async fn chats(&self, page: u32) -> Result<Page<ChatView>, HttpError> {
+    pub async fn chats(&self, page: u32) -> Result<ChatsPage, HttpError> {
         let per_page = limits::PER_PAGE;
         self.ask(Method::GET, &format!("/api/v1/chats?page={page}&perPage={per_page}"), None).await
     }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use common::{
-    ids::{ChatId, Number, Seq},
+    ids::{ChatId, Number, Seq, UserId},
     model::Head,
 };
 
@@ -29,6 +29,8 @@ struct View {
 #[derive(Debug, Default)]
 pub(crate) struct Views {
     chats: HashMap<ChatId, View>,
+    /// How far others have read, as told last.
+    marks: HashMap<(ChatId, UserId), Number>,
 }
 
 impl Views {
@@ -68,6 +70,16 @@ impl Views {
     pub(crate) fn restart(&mut self) -> Vec<(ChatId, Head)> {
         self.chats.values_mut().for_each(|view| view.fresh = true);
         self.chats.iter().map(|(chat, view)| (*chat, view.head)).collect()
+    }
+
+    /// Takes in how far somebody has read.
+    pub(crate) fn read_up_to(&mut self, chat: ChatId, user: UserId, number: Number) {
+        self.marks.insert((chat, user), number);
+    }
+
+    /// How far somebody has read, as told last.
+    pub(crate) fn read_mark(&self, chat: ChatId, user: UserId) -> Option<Number> {
+        self.marks.get(&(chat, user)).copied()
     }
 
     /// How far the chat was seen.

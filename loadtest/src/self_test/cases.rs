@@ -19,6 +19,8 @@ pub struct Case {
     pub kills: u32,
     /// Of 1,000 things that a user does, how many are the loss of a connection.
     pub breaks: u32,
+    /// Likewise, how many are saying that messages were read.
+    pub reads: u32,
 }
 
 impl Case {
@@ -31,6 +33,7 @@ impl Case {
             work: Duration::from_secs(3),
             kills: 0,
             breaks: 5,
+            reads: 30,
         }
     }
 
@@ -57,21 +60,23 @@ pub fn bugs() -> Vec<Case> {
         Case::new("deliver_a_repeat", "deliver_a_repeat", &[4]),
         Case::new("skip_a_seq", "skip_a_seq", &[4]),
         Case::new("reorder_two_sends", "reorder_two_sends", &[5]),
+        Case::new("drop_a_mark", "drop_a_mark+lost_frames", &[6]).work(4),
         Case::new("double_a_row", "double_a_row", &[1, 12]),
         Case::new("position_before_rows", "position_before_rows", &[1, 12]).work(6).kills(4),
         Case::new("no_compare_and_set", "no_compare_and_set+stale_writer", &[12]).work(4),
         Case::new("deliver_to_removed", "deliver_to_removed", &[9]).work(4),
-        Case::new("read_goes_back", "read_goes_back", &[11]).work(4),
+        Case { reads: 300, ..Case::new("read_goes_back", "read_goes_back", &[11]).work(4) },
     ]
 }
 
 /// The `n`-th of the clean runs: nothing is planted, or only a misfortune.
 pub fn clean(n: usize) -> Case {
     let name = format!("clean {}", n + 1);
-    match n % 4 {
+    match n % 5 {
         0 => Case::new(&name, "+second_owner", &[]).work(6),
         1 => Case { breaks: 30, ..Case::new(&name, "", &[]).work(6).kills(3) },
         2 => Case { writers: 2, ..Case::new(&name, "+stale_writer", &[]).kills(1) },
+        3 => Case::new(&name, "+lost_frames", &[]).work(5),
         _ => Case { breaks: 50, ..Case::new(&name, "", &[]) },
     }
 }

@@ -161,7 +161,7 @@ async fn one(program: PathBuf, folder: PathBuf, case: Case) -> anyhow::Result<Ou
     };
     let quiet = Progress::quiet();
     let crowd = Arc::new(Crowd::gather(&server.url(), options, clock, Arc::new(Nobody), &quiet).await?);
-    let mixed = MixedOptions { breaks: case.breaks, ..MixedOptions::default() };
+    let mixed = MixedOptions { breaks: case.breaks, reads: case.reads, ..MixedOptions::default() };
     let mixed = Mixed::start(&crowd, &mixed, &quiet).await?;
     befall(&mut server, &case, &Journal::of_faults(&journals.join("faults.jsonl"), clock)?).await?;
     mixed.stop().await;

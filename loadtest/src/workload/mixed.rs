@@ -30,6 +30,8 @@ pub struct MixedOptions {
     pub breaks: u32,
     /// Likewise, how many are signing out: the device signs in again by itself.
     pub sign_outs: u32,
+    /// Likewise, how many are saying that messages were read.
+    pub reads: u32,
     /// What chance begins from: the same seed, the same choices (though not the same timing).
     pub seed: u64,
 }
@@ -42,6 +44,7 @@ impl Default for MixedOptions {
             pause: Duration::from_millis(40),
             breaks: 10,
             sign_outs: 1,
+            reads: 30,
             seed: rand::random(),
         }
     }
@@ -177,12 +180,14 @@ impl One {
         if self.stranger {
             return self.intrude(device).await;
         }
+        let MixedOptions { breaks, sign_outs, reads, .. } = self.options;
         match self.random.random_range(0..1_000) {
-            what if what < self.options.breaks => device.break_connection().await,
-            what if what < self.options.breaks + self.options.sign_outs => {
+            what if what < breaks => device.break_connection().await,
+            what if what < breaks + sign_outs => {
                 // Refused or unanswered: the journal has it.
                 let _ = device.sign_out().await;
             }
+            what if what < breaks + sign_outs + reads => self.mark_read(device).await,
             what if what < 700 => self.write(device).await,
             what if what < 830 => self.write_and_wait(device).await,
             what if what < 850 => self.read_back(device).await,
@@ -236,6 +241,18 @@ impl One {
         } else if let Some(chat) = self.some_chat() {
             let _ = device.newest(chat, None, PAGE).await;
         }
+    }
+
+    /// Says that a chat was read up to somewhere: what the device has seen, less, or more than there is.
+    async fn mark_read(&mut self, device: &Client) {
+        let Some(chat) = self.some_chat() else { return };
+        let seen = device.head(chat).unwrap_or_default().number;
+        let number = match self.random.random_range(0..10) {
+            0 => seen + self.random.random_range(1..20),
+            1..=3 => self.random.random_range(0..=seen),
+            _ => seen,
+        };
+        let _ = device.read(chat, number.max(1)).await;
     }
 
     async fn edit(&mut self, device: &Client) {

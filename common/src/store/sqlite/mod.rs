@@ -4,7 +4,7 @@
 //! a time, so revocations become visible in the order of their numbers by themselves.
 //!
 //! [`open`](Sqlite::open) makes the tables; [`accounts`], [`chats`], [`reads`], [`owned`] and [`drain`] are the parts of the contract, and
-//! [`write`] turns the writer's plan into rows. What a change does to rows is decided in [`super::plan`], not here.
+//! [`mod@write`] turns the writer's plan into rows. What a change does to rows is decided in [`super::plan`], not here.
 
 mod accounts;
 mod chats;

@@ -6,7 +6,7 @@ use common::{
     ids::{AppId, ChatId, ClientId, MessageId, UserId},
     model::{Head, Message, MessageKind},
     time::Millis,
-    wire::client::{ClientFrame, Send},
+    wire::client::{ClientFrame, Read, Send},
 };
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
@@ -85,6 +85,7 @@ pub(crate) struct World {
     pub(crate) tickets: HashMap<String, UserId>,
     pub(crate) sockets: BTreeMap<u64, (UserId, mpsc::Sender<Out>)>,
     next_socket: u64,
+    marks: HashMap<(ChatId, UserId), u64>,
     chats: HashMap<ChatId, Chat>,
     /// Sends that a device must not be told of in order: held until the next one is stored.
     held: Option<(u64, UserId, Send)>,
@@ -101,6 +102,7 @@ impl World {
             tickets: HashMap::new(),
             sockets: BTreeMap::new(),
             next_socket: 0,
+            marks: HashMap::new(),
             chats: HashMap::new(),
             held: None,
         }
@@ -277,9 +279,31 @@ impl World {
                 let page = json!({ "type": "page", "ref": ask.ref_, "chat": ask.chat, "messages": messages, "head": head, "complete": true });
                 self.answer(socket, &page);
             }
+            ClientFrame::Read(read) => self.read(socket, user, read),
             ClientFrame::Ping(ping) => self.answer(socket, &json!({ "type": "pong", "ref": ping.ref_ })),
             ClientFrame::Changes(ask) => self.refuse(socket, ask.ref_, "unknown_type", false),
             ClientFrame::Hello(_) => panic!("hello twice"),
+        }
+    }
+
+    fn read(&mut self, socket: u64, user: UserId, read: Read) {
+        let Read { ref_, chat, number } = read;
+        if !self.is_member(chat, user) {
+            return self.refuse(socket, ref_, "not_found", false);
+        }
+        let head = self.chats.get(&chat).map_or(0, |chat| chat.messages.len() as u64);
+        let mark = self.marks.entry((chat, user)).or_default();
+        let moved = number.min(head) > *mark;
+        *mark = (*mark).max(number.min(head));
+        let number = *mark;
+        self.answer(socket, &json!({ "type": "ack", "ref": ref_, "chat": chat, "number": number }));
+        if moved {
+            let told = json!({ "type": "message_read", "chat": chat, "user": user, "number": number });
+            let others = self
+                .sockets
+                .iter()
+                .filter(|(other, (member, _))| **other != socket && self.is_member(chat, *member));
+            others.for_each(|(other, _)| self.answer(*other, &told));
         }
     }
 

@@ -1,0 +1,418 @@
+//! What owners' marks tell a node, and what it does when one is missing: it asks the owner what changed since, and mends what it serves.
+//!
+//! Here, too, is how far everything was shown ([`Shown`]): what cursors are made of. A partition is shown up to where its coming and
+//! going was told, once no room of it misses anything.
+//!
+//! [`Row`] is pure; [`Deliver`]'s part asks and mends.
+
+use std::{
+    collections::VecDeque,
+    sync::Arc,
+    time::Duration,
+};
+
+use common::{
+    ids::{AppId, ChatId, NodeId, Offset, Partition, UserId},
+    wire::{
+        marks::{Mark, Place, Since},
+        owner::{Answer, Ask, OwnerRequest},
+        peer::Placement,
+    },
+};
+use parking_lot::Mutex;
+use tokio::{
+    sync::watch,
+    time::{Instant, MissedTickBehavior},
+};
+use uuid::Uuid;
+
+use crate::{
+    deliver::Deliver,
+    hub::{Job, Mending},
+};
+
+/// Without a mark for this long the owner is asked: two of its seconds, and some.
+const SILENCE: Duration = Duration::from_millis(2_500);
+/// Between two looks who is silent, and who has not answered yet.
+const LOOK: Duration = Duration::from_millis(500);
+/// How long an owner may take: what a read has, and some.
+const PATIENCE: Duration = Duration::from_secs(4);
+/// Marks that are kept while the owner is asked: it answers within as many seconds, or the next mark leads to another question.
+const KEPT: usize = 4;
+
+/// The partitions of the log, and who owns them.
+#[derive(Clone, Debug)]
+pub struct Partitions {
+    /// How many there are.
+    pub count: Partition,
+    /// The log's id.
+    pub log: Uuid,
+    /// Who owns which.
+    pub placement: watch::Receiver<Arc<Placement>>,
+}
+
+impl Partitions {
+    /// Those of a log that nobody owns, for tests without marks.
+    pub fn unowned() -> Self {
+        Self { count: 16, log: Uuid::nil(), placement: watch::Sender::new(Arc::default()).subscribe() }
+    }
+}
+
+/// What marks have told of each partition.
+#[derive(Debug)]
+pub(crate) struct Marks {
+    pub(crate) partitions: Partitions,
+    rows: Mutex<Vec<Row>>,
+    shown: Mutex<Arc<Vec<Offset>>>,
+}
+
+/// What a mark means.
+#[derive(Debug, PartialEq, Eq)]
+enum Verdict {
+    /// Nothing was missed.
+    Whole,
+    /// It is the first: what came before is not known.
+    First,
+    /// Something may have been missed.
+    Ask,
+}
+
+/// One partition as its marks tell.
+#[derive(Debug)]
+struct Row {
+    /// Up to here everything was heard.
+    place: Option<Place>,
+    /// When the named owner was last heard.
+    heard: Instant,
+    /// Something may have been missed, and the owner has not said what.
+    broken: bool,
+    asking: bool,
+    /// What came since it was asked, oldest first.
+    kept: VecDeque<Mark>,
+}
+
+impl Row {
+    fn new(now: Instant) -> Self {
+        Self { place: None, heard: now, broken: false, asking: false, kept: VecDeque::new() }
+    }
+
+    fn hear(&mut self, mark: &Mark) -> Verdict {
+        let Some(place) = &mut self.place else {
+            self.place = Some(mark.place);
+            // Until everything was looked at.
+            self.broken = true;
+            return Verdict::First;
+        };
+        if mark.place.term < place.term {
+            // Of an owner that has been replaced, and does not know it yet.
+            return Verdict::Whole;
+        }
+        if follows(place, mark) {
+            *place = further(*place, mark.place);
+            self.broken = false;
+            return Verdict::Whole;
+        }
+        self.broken = true;
+        self.kept.push_back(mark.clone());
+        if self.kept.len() > KEPT {
+            self.kept.pop_front();
+        }
+        Verdict::Ask
+    }
+
+    /// The owner has said what was missed up to `answer`. False when something was missed since.
+    fn answered(&mut self, answer: Place) -> bool {
+        let mut place = match self.place {
+            Some(place) if place.term > answer.term => place,
+            Some(place) if place.term == answer.term => further(place, answer),
+            _ => answer,
+        };
+        self.broken = false;
+        for mark in self.kept.drain(..) {
+            let known = mark.place.term < place.term || further(place, mark.place) == place;
+            if follows(&place, &mark) {
+                place = further(place, mark.place);
+            } else if !known {
+                self.broken = true;
+            }
+        }
+        self.place = Some(place);
+        !self.broken
+    }
+}
+
+/// Whether nothing lies between what was heard and what the mark speaks of.
+fn follows(place: &Place, mark: &Mark) -> bool {
+    mark.whole
+        && mark.place.term == place.term
+        && mark.from <= place.to
+        && mark.told_from <= place.told.offset
+}
+
+/// The further one of two places in one term.
+fn further(one: Place, other: Place) -> Place {
+    Place {
+        term: one.term,
+        to: one.to.max(other.to),
+        told: if one.told.offset >= other.told.offset { one.told } else { other.told },
+    }
+}
+
+impl Marks {
+    pub(crate) fn new(partitions: Partitions) -> Self {
+        let now = Instant::now();
+        let count = usize::from(partitions.count);
+        Self {
+            rows: Mutex::new((0..count).map(|_| Row::new(now)).collect()),
+            shown: Mutex::new(Arc::new(vec![0; count])),
+            partitions,
+        }
+    }
+
+    /// Up to where everything was shown, by partition, to whoever has been here long enough.
+    pub(crate) fn shown(&self) -> Arc<Vec<Offset>> {
+        Arc::clone(&self.shown.lock())
+    }
+
+    /// Moves what was shown to where the marks are, in partitions where nothing is missing.
+    fn show(&self, mending: &Mending) {
+        let rows = self.rows.lock();
+        let mut shown = self.shown.lock();
+        let mut moved: Option<Vec<Offset>> = None;
+        for (number, row) in (0..).zip(rows.iter()) {
+            let Some(place) = row.place.filter(|_| !row.broken && mending.none(number)) else { continue };
+            let at = usize::from(number);
+            if shown.get(at).is_some_and(|offset| *offset < place.told.offset)
+                && let Some(offset) = moved.get_or_insert_with(|| shown.to_vec()).get_mut(at)
+            {
+                *offset = place.told.offset;
+            }
+        }
+        if let Some(moved) = moved {
+            *shown = Arc::new(moved);
+        }
+    }
+}
+
+impl Deliver {
+    /// How far the partitions are that `from` owns. Never blocks.
+    pub fn marks(&self, from: &NodeId, marks: &[Mark]) {
+        let now = Instant::now();
+        let placement = self.0.marks.partitions.placement.borrow().clone();
+        let (mut first, mut ask) = (Vec::new(), Vec::new());
+        {
+            let mut rows = self.0.marks.rows.lock();
+            for mark in marks {
+                let at = usize::from(mark.partition);
+                let Some(row) = rows.get_mut(at) else { continue };
+                #[cfg(feature = "planted")]
+                let believed = self.0.hub.planted().is(common::planted::Bug::DropAMark);
+                #[cfg(feature = "planted")]
+                let mark = &Mark { whole: mark.whole || believed, ..mark.clone() };
+                if placement.owners.get(at).and_then(Option::as_ref) == Some(from) {
+                    row.heard = now;
+                }
+                match row.hear(mark) {
+                    Verdict::Whole => {}
+                    Verdict::First => first.push(mark.partition),
+                    Verdict::Ask if !row.asking => {
+                        row.asking = true;
+                        ask.push(mark.partition);
+                    }
+                    Verdict::Ask => {}
+                }
+            }
+        }
+        if !first.is_empty() {
+            self.lost_in(&first);
+            let mut rows = self.0.marks.rows.lock();
+            for partition in first {
+                if let Some(row) = rows.get_mut(usize::from(partition)) {
+                    row.broken = !row.kept.is_empty();
+                }
+            }
+        }
+        for partition in ask {
+            self.0.tasks.spawn(self.clone().catch_up(partition));
+        }
+        self.0.marks.show(&self.0.mending);
+    }
+
+    /// Asks the owners that are silent, and those that have not answered yet, until the shutdown.
+    pub(crate) async fn listen_for_marks(self) {
+        let mut look = tokio::time::interval(LOOK);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = self.0.shutdown.cancelled() => return,
+                _ = look.tick() => {}
+            }
+            let now = Instant::now();
+            let placement = self.0.marks.partitions.placement.borrow().clone();
+            let mut ask = Vec::new();
+            for (number, row) in (0..).zip(self.0.marks.rows.lock().iter_mut()) {
+                let named = placement.owners.get(usize::from(number)).is_some_and(Option::is_some);
+                if !named {
+                    // Whoever is named next has as long.
+                    row.heard = now;
+                }
+                let silent = now.saturating_duration_since(row.heard) > SILENCE;
+                if named && (silent || row.broken) && !row.asking {
+                    row.asking = true;
+                    ask.push(number);
+                }
+            }
+            for partition in ask {
+                self.0.tasks.spawn(self.clone().catch_up(partition));
+            }
+            // What was being mended may be whole by now.
+            self.0.marks.show(&self.0.mending);
+        }
+    }
+
+    /// Asks a partition's owner what changed since its last mark, and mends it.
+    async fn catch_up(self, partition: Partition) {
+        let at = usize::from(partition);
+        let from = self.0.marks.rows.lock().get(at).and_then(|row| row.place);
+        let told = from.map(|place| place.told);
+        let since = tokio::select! {
+            () = self.0.shutdown.cancelled() => return,
+            since = self.since(partition, told) => since,
+        };
+        if let Some(since) = &since {
+            self.0.metrics.caught_up.inc();
+            if since.complete && from.is_some() {
+                self.mend(since);
+            } else {
+                self.lost_in(&[partition]);
+            }
+        }
+        let mut rows = self.0.marks.rows.lock();
+        let Some(row) = rows.get_mut(at) else { return };
+        row.asking = false;
+        if let Some(since) = since {
+            row.answered(since.place);
+            row.heard = Instant::now();
+        } else {
+            // The owner did not answer: it is asked again at the next look.
+            row.broken |= row.place.is_some();
+        }
+        drop(rows);
+        self.0.marks.show(&self.0.mending);
+    }
+
+    /// What changed in a partition; none when its owner does not say.
+    pub(crate) async fn since(
+        &self,
+        partition: Partition,
+        from: Option<common::wire::marks::Told>,
+    ) -> Option<Since> {
+        // The node asks for itself, about no chat.
+        let request = OwnerRequest {
+            app: AppId::DEFAULT,
+            chat: ChatId(Uuid::nil()),
+            by: UserId(Uuid::nil()),
+            retry: false,
+            ask: Ask::Since { from },
+        };
+        match tokio::time::timeout(PATIENCE, self.0.owners.ask_partition(partition, request)).await {
+            Ok(Answer::Since(since)) => Some(since),
+            Ok(_) | Err(_) => None,
+        }
+    }
+
+    /// Tells the rooms how far their chats are, and has the users compared who came or went.
+    pub(crate) fn mend(&self, since: &Since) {
+        for (chat, seq) in &since.chats {
+            if let Some(room) = self.0.hub.room(*chat) {
+                let effects = room.told(*seq);
+                self.apply(&room, effects);
+            }
+        }
+        for user in &since.users {
+            self.job(*user, Job::Compare);
+        }
+    }
+
+    /// Live events of these partitions may have been lost.
+    fn lost_in(&self, partitions: &[Partition]) {
+        let count = self.0.marks.partitions.count;
+        for room in self.0.hub.all_rooms() {
+            if partitions.contains(&common::partition::partition_of(room.key, count)) {
+                self.suspect(&room);
+            }
+        }
+        for user in self.0.hub.all_users() {
+            self.job(user.key, Job::Compare);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use common::{term::TermState, wire::marks::Told};
+
+    use super::*;
+
+    fn place(term: Offset, to: Offset, told: Offset) -> Place {
+        Place { term, to, told: Told { offset: told, state: TermState::default() } }
+    }
+
+    fn mark(from: Offset, told_from: Offset, place: Place) -> Mark {
+        Mark { partition: 0, from, told_from, place, whole: true }
+    }
+
+    fn row(at: Place) -> Row {
+        Row { place: Some(at), ..Row::new(Instant::now()) }
+    }
+
+    #[test]
+    fn an_unbroken_row_of_whole_marks_is_believed() {
+        let mut row = Row::new(Instant::now());
+        assert_eq!(row.hear(&mark(5, 3, place(4, 6, 3))), Verdict::First);
+        assert_eq!(row.hear(&mark(6, 3, place(4, 6, 3))), Verdict::Whole, "nothing happened");
+        assert_eq!(row.hear(&mark(6, 3, place(4, 9, 8))), Verdict::Whole);
+        assert_eq!(row.place, Some(place(4, 9, 8)));
+    }
+
+    #[test]
+    fn a_missing_mark_a_lossy_one_and_a_new_term_are_asked_about() {
+        let at = place(4, 9, 8);
+        for broken in [
+            mark(10, 8, place(4, 11, 8)),
+            mark(9, 9, place(4, 9, 10)),
+            Mark { whole: false, ..mark(9, 8, place(4, 9, 8)) },
+            mark(12, 9, place(11, 12, 9)),
+        ] {
+            let mut row = row(at);
+            assert_eq!(row.hear(&broken), Verdict::Ask, "{broken:?}");
+            assert_eq!((row.place, row.broken), (Some(at), true));
+        }
+        let mut row = row(at);
+        assert_eq!(row.hear(&mark(3, 2, place(2, 4, 3))), Verdict::Whole, "of an owner that was replaced");
+        assert_eq!(row.place, Some(at));
+    }
+
+    #[test]
+    fn marks_that_come_while_the_owner_is_asked_count_when_it_has_answered() {
+        let mut row = row(place(4, 9, 8));
+        assert_eq!(row.hear(&mark(10, 8, place(4, 11, 9))), Verdict::Ask);
+        assert_eq!(row.hear(&mark(11, 9, place(4, 13, 12))), Verdict::Ask);
+        assert!(row.answered(place(4, 11, 9)));
+        assert_eq!((row.place, row.broken), (Some(place(4, 13, 12)), false));
+
+        assert_eq!(row.hear(&mark(14, 12, place(4, 15, 12))), Verdict::Ask);
+        assert_eq!(row.hear(&mark(17, 12, place(4, 18, 12))), Verdict::Ask);
+        assert!(!row.answered(place(4, 16, 12)), "16 is missing again");
+        assert_eq!((row.place, row.broken), (Some(place(4, 16, 12)), true));
+        assert!(row.answered(place(20, 22, 19)));
+        assert_eq!(row.place, Some(place(20, 22, 19)));
+    }
+
+    #[test]
+    fn an_owner_that_was_replaced_takes_nothing_back() {
+        let mut row = row(place(20, 22, 19));
+        assert!(row.answered(place(4, 30, 29)));
+        assert_eq!(row.place, Some(place(20, 22, 19)));
+    }
+}
