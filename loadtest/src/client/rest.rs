@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use common::{
     ids::{ChatId, NodeId, Number, UserId},
-    model::{ChatView, ChatsPage, Head, Message, Page, limits},
+    model::{ChatView, ChatsPage, Head, Message, limits},
     time::Millis,
 };
 use http::Method;
