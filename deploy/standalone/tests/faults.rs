@@ -1,4 +1,5 @@
 //! Nodes and writers killed, links cut, the dispatcher replaced, all of it under load: the judge finds nothing.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test may fall")]
 
 mod stage;
 
@@ -27,13 +28,17 @@ async fn pause(millis: u64) {
 async fn owners_die_in_the_middle_of_everything() {
     let mut stage = Stage::new(3).await;
     let crowd = stage.crowd(7, 1).await;
+    let faults = stage.faults(&crowd);
     let load = mixed(&crowd, 11).await;
     for node in ["node-1", "node-2", "node-3"] {
         pause(1_500).await;
+        faults.fault_begins("a node is killed");
         stage.cluster.kill_node(node);
+        faults.fault_ends("a node is killed");
         pause(5_000).await;
         stage.cluster.restart_node(node).unwrap();
     }
+    drop(faults);
     pause(5_000).await;
     load.stop().await;
     stage.judge(crowd).await;
@@ -93,10 +98,12 @@ async fn links_between_nodes_and_dispatcher_are_cut_and_lose_frames() {
     )
     .await;
     let crowd = stage.crowd(7, 1).await;
+    let faults = stage.faults(&crowd);
     let load = mixed(&crowd, 14).await;
     for round in 0..2 {
         for path in paths.values() {
             pause(700).await;
+            faults.fault_begins("a link is cut");
             // Shorter than a lease: the node stays named. Longer: it does not.
             path.cut();
             pause(if round == 0 { 1_500 } else { 4_500 }).await;
@@ -109,8 +116,10 @@ async fn links_between_nodes_and_dispatcher_are_cut_and_lose_frames() {
             pause(800).await;
             path.heal();
             path.forget();
+            faults.fault_ends("a link is cut");
         }
     }
+    drop(faults);
     pause(4_000).await;
     load.stop().await;
     stage.judge(crowd).await;
@@ -120,12 +129,16 @@ async fn links_between_nodes_and_dispatcher_are_cut_and_lose_frames() {
 async fn the_dispatcher_dies_and_another_takes_its_place() {
     let mut stage = Stage::new(3).await;
     let crowd = stage.crowd(7, 1).await;
+    let faults = stage.faults(&crowd);
     let load = mixed(&crowd, 15).await;
     for _ in 0..2 {
         pause(1_500).await;
+        faults.fault_begins("the dispatcher dies");
         stage.cluster.restart_dispatcher().await.unwrap();
+        faults.fault_ends("the dispatcher dies");
         pause(7_000).await;
     }
+    drop(faults);
     load.stop().await;
     stage.judge(crowd).await;
 }

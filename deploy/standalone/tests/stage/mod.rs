@@ -8,6 +8,7 @@ use loadtest::{
     check,
     client::{Nobody, Options},
     clock::Clock,
+    journal::Journal,
     progress::Progress,
     workload::{Crowd, CrowdOptions},
 };
@@ -51,10 +52,17 @@ impl Stage {
         crowd(&self.cluster.url(), &self.folder, users, devices).await
     }
 
-    /// Waits until everything is said and seen, reads the histories, stops, and has the judge look.
+    /// Where a test writes down what it does to the cluster: 10 s from its end every view must be whole. To be dropped before the verdict.
+    pub fn faults(&self, crowd: &Crowd) -> Journal {
+        Journal::of_faults(&self.folder.path().join("journal/faults.jsonl"), crowd.clock()).unwrap()
+    }
+
+    /// Waits until everything is said and seen, reads the histories, stops, reads log and store, and has the judge look.
     pub async fn judge(self, crowd: Arc<Crowd>) {
-        judge(&self.folder, crowd).await;
+        rest(&self.folder, crowd).await;
         self.cluster.stop().await.unwrap();
+        at_rest(&self.folder).await;
+        verdict(&self.folder);
     }
 }
 
@@ -67,12 +75,30 @@ pub async fn crowd(url: &str, folder: &TempDir, users: usize, devices: usize) ->
     Arc::new(gathering.await.unwrap())
 }
 
+/// Waits until everything is said and seen, reads the histories, and has the judge look.
 pub async fn judge(folder: &TempDir, crowd: Arc<Crowd>) {
-    let journal = folder.path().join("journal");
+    rest(folder, crowd).await;
+    verdict(folder);
+}
+
+async fn rest(folder: &TempDir, crowd: Arc<Crowd>) {
     assert_eq!(crowd.drained(MEND).await, 0, "devices have messages without an answer");
     assert_eq!(crowd.settled(MEND).await.unwrap(), Vec::<String>::new());
-    crowd.read_histories(&journal, &Progress::quiet()).await.unwrap();
+    crowd.read_histories(&folder.path().join("journal"), &Progress::quiet()).await.unwrap();
     Arc::try_unwrap(crowd).expect("somebody still uses the crowd").stop().await.unwrap();
+}
+
+/// Reads log and store of a cluster that has stopped. What was killed before may hold them for a moment.
+async fn at_rest(folder: &TempDir) {
+    let end = tokio::time::Instant::now() + MEND;
+    let (data, journal) = (folder.path().join("data"), folder.path().join("journal"));
+    while let Err(error) = check::read_stored(&data, &journal).await {
+        assert!(error.in_use() && tokio::time::Instant::now() < end, "{error}");
+    }
+}
+
+fn verdict(folder: &TempDir) {
+    let journal = folder.path().join("journal");
     let violations = check::judge(&check::Journals::read(&journal).unwrap());
     if !violations.is_empty() {
         // What a person needs to look into it.
