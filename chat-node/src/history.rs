@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use common::{
-    ids::{ChatId, ChatKey, Number},
+    ids::{ChatId, ChatKey, Number, Seq},
     model::{Head, Message, PageRequest, limits},
     problem::Problem,
     store::{Range, Slice},
@@ -20,6 +20,9 @@ use common::{
 };
 
 use crate::commands::{Commands, hide_client_id, undone};
+
+/// Answers of about 1 MiB that an owner is asked for: all that it holds of a partition.
+const ANSWERS: usize = 64;
 
 /// Messages of a chat.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -130,7 +133,11 @@ impl Commands {
             .history(key, range, limit)
             .await?
             .unwrap_or(Slice { messages: Vec::new(), head: Head::default() });
-        let mut history = match recent {
+        let filled = match recent {
+            Some(recent) => self.filled(caller, chat, recent, stored.head.seq).await,
+            None => None,
+        };
+        let mut history = match filled.as_ref().or(recent) {
             Some(recent) => join(stored, recent, range, limit),
             None => History { messages: stored.messages, head: stored.head, complete: false },
         };
@@ -138,6 +145,33 @@ impl Commands {
             hide_client_id(caller, Some(message));
         }
         Ok(history)
+    }
+
+    /// An owner tells its newest changes, as far as they fit one answer. When the writers are far behind, those between what is stored and
+    /// them are asked for as well; none when there is nothing between, or it cannot be had.
+    async fn filled(&self, caller: &Caller, chat: ChatId, recent: &Recent, drained: Seq) -> Option<Recent> {
+        let first = recent.changes.iter().find(|change| change.seq > drained)?.seq;
+        let mut changes: Vec<Change> = Vec::new();
+        let mut reached = drained;
+        for _ in 0..ANSWERS {
+            if reached + 1 >= first {
+                break;
+            }
+            match self.ask(caller, chat, false, Ask::Changes { after: reached }).await {
+                Answer::Changes { changes: more, .. } => changes.extend(decode(&more)?),
+                _ => return None,
+            }
+            let before = std::mem::replace(&mut reached, changes.last()?.seq);
+            if reached <= before {
+                return None;
+            }
+        }
+        if changes.is_empty() {
+            return None;
+        }
+        changes.retain(|change| change.seq < first);
+        changes.extend(recent.changes.iter().cloned());
+        Some(Recent { head: recent.head, changes })
     }
 }
 

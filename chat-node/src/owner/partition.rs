@@ -541,6 +541,8 @@ impl Owned {
             Ask::OpenDirect { .. } | Ask::CreateGroup { .. } => Answer::Created { made, seq },
             _ => Answer::Done { seq },
         };
+        // What is appended the log decides on; what was so already, whoever holds the lease.
+        let answer = if made { answer } else { self.read(answer) };
         self.open(n, job.open(answer, stored));
     }
 
