@@ -8,6 +8,7 @@ use std::{
     collections::BTreeMap,
     fmt,
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener},
+    time::Duration,
 };
 
 use anyhow::Context as _;
@@ -19,6 +20,7 @@ use common::{
     shutdown::Shutdown,
 };
 use dispatcher::DispatcherConfig;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 pub use self::{
     service::{Runtimes, Service},
@@ -27,6 +29,9 @@ pub use self::{
 
 /// The way from a node to the dispatcher: the address itself, or, in tests, something in between that fails on request.
 pub type Way = dyn Fn(&str, SocketAddr) -> SocketAddr + Send + Sync;
+
+/// How long everything may take to come up: an owner's log to be read, nodes to register.
+const READY: Duration = Duration::from_secs(30);
 
 /// A running cluster.
 pub struct Cluster {
@@ -110,7 +115,22 @@ impl Cluster {
         for _ in 0..cluster.settings.nodes {
             cluster.add_node()?;
         }
+        cluster.ready().await?;
         Ok(cluster)
+    }
+
+    /// Waits until clients are served: the nodes have registered, and the first placement is made.
+    async fn ready(&self) -> anyhow::Result<()> {
+        let stopping = self.shutdown.soft();
+        let asked = async {
+            while !is_ready(self.http).await {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::select! {
+            () = stopping.cancelled() => anyhow::bail!("a service ended while the cluster was starting; the log says why"),
+            ready = tokio::time::timeout(READY, asked) => ready.context("the cluster is not ready after 30 s; the log says what it waits for"),
+        }
     }
 
     async fn start_dispatcher(&mut self, listener: TcpListener) -> anyhow::Result<()> {
@@ -255,7 +275,7 @@ impl Cluster {
                 Err(error) => return Err(error),
             }
             // The killed one's sockets close a moment after it.
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
         };
         self.start_dispatcher(listener).await
     }
@@ -278,6 +298,18 @@ impl Cluster {
         }
         outcome.and(self.engines.log.close().await.context("the log did not close"))
     }
+}
+
+/// Whether the dispatcher at this address says that it is ready.
+async fn is_ready(http: SocketAddr) -> bool {
+    let answer = async {
+        let mut stream = tokio::net::TcpStream::connect(settings::reachable(http)).await?;
+        stream.write_all(b"GET /readyz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").await?;
+        let mut status = [0; 12];
+        stream.read_exact(&mut status).await?;
+        Ok::<_, std::io::Error>(status.ends_with(b" 200"))
+    };
+    matches!(tokio::time::timeout(Duration::from_secs(1), answer).await, Ok(Ok(true)))
 }
 
 fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {

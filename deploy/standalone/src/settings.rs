@@ -1,7 +1,7 @@
 //! What an operator may choose: by flag, by environment, by file; each with a default that works.
 
 use std::{
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::PathBuf,
     time::Duration,
 };
@@ -144,9 +144,9 @@ impl Settings {
             node: name,
             socket_url: format!("ws://{host}:{port}"),
             // The gateway is in this process.
-            http_url: format!("http://{}", SocketAddr::new(reachable(http.ip()), port)),
+            http_url: format!("http://{}", reachable(http)),
             identity: self.identity(),
-            gateways: vec![IpAddr::V4(Ipv4Addr::LOCALHOST), reachable(http.ip())],
+            gateways: vec![IpAddr::V4(Ipv4Addr::LOCALHOST), reachable(http).ip()],
             owner: OwnerLimits::default(),
             socket: SocketConfig {
                 origins: self.allowed_origins.clone(),
@@ -160,6 +160,11 @@ impl Settings {
     }
 }
 
-fn reachable(ip: IpAddr) -> IpAddr {
-    if ip.is_unspecified() { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { ip }
+/// Where this process itself reaches what listens there.
+pub(crate) fn reachable(address: SocketAddr) -> SocketAddr {
+    match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => SocketAddr::new(Ipv4Addr::LOCALHOST.into(), address.port()),
+        IpAddr::V6(ip) if ip.is_unspecified() => SocketAddr::new(Ipv6Addr::LOCALHOST.into(), address.port()),
+        _ => address,
+    }
 }
