@@ -201,8 +201,9 @@ impl Commands {
         // Named after the chat, so that a try that goes on where another broke off knows whether it is there; and not after the
         // key, which the caller may use in the chat as well.
         let named = ClientId::new(&format!("first-{chat}")).ok();
-        let first =
-            first.map(|body| self.draft(body, MessageKind::Text, named, None, Vec::new(), true)).transpose()?;
+        let first = first
+            .map(|body| self.draft(body, MessageKind::Text, named, None, Vec::new(), true))
+            .transpose()?;
         let ask = Ask::CreateGroup { name, description, members, first };
         let answer = self.ask(caller, chat, key.is_some(), ask).await;
         let opened = self.opened(caller, chat, answer).await?;

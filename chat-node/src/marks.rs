@@ -5,11 +5,7 @@
 //!
 //! [`Row`] is pure; [`Deliver`]'s part asks and mends.
 
-use std::{
-    collections::VecDeque,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use common::{
     ids::{AppId, ChatId, NodeId, Offset, Partition, UserId},

@@ -1,6 +1,12 @@
 //! Owners through their public door, on the embedded log and store: what is decided, numbered, confirmed and repeated; and what
 //! happens when a partition has two owners, or loses its one.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test may fall")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test may fall"
+)]
 
 #[path = "owner/stage.rs"]
 mod stage;
@@ -100,7 +106,10 @@ async fn of_two_owners_at_once_the_log_voids_one_before_anything_is_acknowledged
         let (node, by) = if n % 2 == 0 { (&one, ana) } else { (&two, ben) };
         async move {
             for _ in 0..50 {
-                match node.ask(by, chat, Ask::Send(vec![retried(&format!("m{n}"), &format!("text {n}"))])).await {
+                match node
+                    .ask(by, chat, Ask::Send(vec![retried(&format!("m{n}"), &format!("text {n}"))]))
+                    .await
+                {
                     Answer::Sent(outcomes) => {
                         if let Some(Ok(sent)) = outcomes.into_iter().next() {
                             return (sent.number, sent.id);
@@ -238,13 +247,16 @@ async fn a_message_is_edited_by_its_sender_and_deleted_once() {
         assert_eq!(refusal(&edit(ben, "mine").await).code, ErrorCode::Forbidden);
         assert!(matches!(edit(ana, "changed").await, Answer::Done { .. }));
         assert_eq!(refusal(&node.ask(ben, chat, Ask::Erase { number }).await).code, ErrorCode::Forbidden);
-        let Answer::Done { seq } = node.ask(ana, chat, Ask::Erase { number }).await else { panic!("not deleted") };
+        let Answer::Done { seq } = node.ask(ana, chat, Ask::Erase { number }).await else {
+            panic!("not deleted")
+        };
         assert_eq!(node.ask(ana, chat, Ask::Erase { number }).await, Answer::Done { seq }, "deleted already");
         assert_eq!(refusal(&edit(ana, "again").await).code, ErrorCode::NotFound);
         stage.drain().await;
     }
     assert_eq!(refusal(&node.ask(ana, chat, Ask::Erase { number: 3 }).await).code, ErrorCode::NotFound);
-    let slice = common::store::Chats::history(&*stage.store, stage::key(chat), Range::After(0), 10).await.unwrap();
+    let slice =
+        common::store::Chats::history(&*stage.store, stage::key(chat), Range::After(0), 10).await.unwrap();
     assert!(slice.unwrap().messages.iter().all(|message| message.deleted && message.body.is_empty()));
 }
 
@@ -290,7 +302,9 @@ async fn what_was_confirmed_is_published_once_in_order_with_the_logs_own_bytes()
     let seqs: Vec<_> = changes.iter().map(|change| change.seq).collect();
     assert_eq!(seqs, (1..=11).collect::<Vec<_>>());
     assert!(matches!(changes[0].what, What::Created { .. }));
-    let Answer::Changes { changes, complete: true, .. } = node.ask(ana, chat, Ask::Changes { after: 4 }).await else {
+    let Answer::Changes { changes, complete: true, .. } =
+        node.ask(ana, chat, Ask::Changes { after: 4 }).await
+    else {
         panic!("no changes")
     };
     let again: Vec<_> = changes
@@ -374,7 +388,8 @@ async fn a_group_whose_making_broke_off_is_completed_whatever_happened_in_it_mea
 
         // An owner that died after the first record; then somebody wrote, one of the first left, and a later one was let in by hand.
         let request = Some(group_fingerprint(Some("a group"), None, &members, Some("hello")));
-        let first = std::iter::once((ana, Role::Owner)).chain(sorted.iter().map(|user| (*user, Role::Member)));
+        let first =
+            std::iter::once((ana, Role::Owner)).chain(sorted.iter().map(|user| (*user, Role::Member)));
         let first = first.take(limits::MEMBERS_PER_RECORD).collect();
         let (wrote, left, late) = (sorted[0], sorted[1], sorted[2_000]);
         let (name, kind) = (Some("a group".to_owned()), ChatKind::Group);

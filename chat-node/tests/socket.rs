@@ -581,14 +581,7 @@ async fn a_read_mark_is_acknowledged_to_its_session_and_told_to_the_others_of_th
         }
     }
     // What was held up on the way comes too late, and what is older than what was told as well.
-    let late = |number, at| Live::Read {
-        app: APP,
-        chat,
-        user: ben.user,
-        number,
-        socket: None,
-        at,
-    };
+    let late = |number, at| Live::Read { app: APP, chat, user: ben.user, number, socket: None, at };
     stage.deliver.live(late(4, Millis::now()));
     stage.deliver.live(late(9, Millis(Millis::now().0 - 5_000)));
     stage.deliver.live(late(6, Millis::now()));

@@ -38,7 +38,8 @@ where
         let source = Config::builder().add_source(File::from_str(&text, FileFormat::Toml)).build();
         builder = builder.add_source(source.map_err(|error| named(error.to_string()))?);
     }
-    let environment = Environment::with_prefix("CHAT").prefix_separator("_").separator("__").try_parsing(true);
+    let environment =
+        Environment::with_prefix("CHAT").prefix_separator("_").separator("__").try_parsing(true);
     let config = builder.add_source(environment).build().map_err(setting)?;
     config.try_deserialize().map_err(setting)
 }

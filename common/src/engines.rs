@@ -103,7 +103,8 @@ impl Engines {
     pub async fn open(urls: &EngineUrls, partitions: Partition) -> Result<Self, EngineError> {
         let unknown = |seam, url: &str, known| EngineError::Url { seam, url: url.to_owned(), known };
         let log = urls.log.strip_prefix("file:").ok_or_else(|| unknown("log", &urls.log, "file:PATH"))?;
-        let store = urls.store.strip_prefix("sqlite:").ok_or_else(|| unknown("store", &urls.store, "sqlite:PATH"))?;
+        let store =
+            urls.store.strip_prefix("sqlite:").ok_or_else(|| unknown("store", &urls.store, "sqlite:PATH"))?;
         if urls.cache != "memory:" {
             return Err(unknown("cache", &urls.cache, "memory:"));
         }

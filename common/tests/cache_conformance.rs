@@ -1,5 +1,11 @@
 //! The cache's suite on the embedded engine. What is true of that one alone stands beside its parts.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test may fall")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test may fall"
+)]
 
 use std::sync::Arc;
 

@@ -2,7 +2,13 @@
 //!
 //! `wire/golden.hex` holds a line for each value below. Bytes that change there change what older programs read: a record's need a new
 //! version, a link's need every node and dispatcher to be upgraded together.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test may fall")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test may fall"
+)]
 
 mod wire;
 

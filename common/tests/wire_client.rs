@@ -1,5 +1,11 @@
 //! The socket's frames: the literal JSON of every one, and what a client's text turns out to be.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test may fall")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test may fall"
+)]
 
 #[path = "wire/packed.rs"]
 mod packed;

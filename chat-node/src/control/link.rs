@@ -328,7 +328,7 @@ impl LinkTask {
                 Ok(request) => {
                     let wait = asked.deadline.since(control.clock().now());
                     owners.handle(asked.partition, request, asked.deadline, wait).await
-                },
+                }
                 Err(error) => {
                     tracing::error!(%error, from = %asked.from, "a node asks what cannot be read");
                     Answer::Refused(Refusal::new(ErrorCode::Internal, "the request cannot be read"))

@@ -109,13 +109,7 @@ fn row(before: &Places, now: &Places, whole: bool) -> Vec<Mark> {
     let mark = |(partition, place): (&Partition, &Place)| {
         // The first of a term says nothing of the time before: whoever hears it asks.
         let before = before.get(partition).filter(|before| before.term == place.term).unwrap_or(place);
-        Mark {
-            partition: *partition,
-            from: before.to,
-            told_from: before.told.offset,
-            place: *place,
-            whole,
-        }
+        Mark { partition: *partition, from: before.to, told_from: before.told.offset, place: *place, whole }
     };
     now.iter().map(mark).collect()
 }

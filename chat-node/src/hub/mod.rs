@@ -220,10 +220,10 @@ impl Hub {
 
     /// Holds a chat's room.
     pub(crate) fn hold(self: &Arc<Self>, key: ChatKey) -> Hold {
-        let mut held = self.rooms.entry(key).or_insert_with(|| Held {
-            room: Arc::new(Room::new(key, Arc::clone(&self.mending))),
-            holds: 0,
-        });
+        let mut held = self
+            .rooms
+            .entry(key)
+            .or_insert_with(|| Held { room: Arc::new(Room::new(key, Arc::clone(&self.mending))), holds: 0 });
         held.holds += 1;
         #[cfg(feature = "planted")]
         held.room.plant(self.planted());

@@ -24,8 +24,8 @@ use parking_lot::Mutex;
 use super::{
     Handle, Hold, Mending,
     fanout::{Fanout, Listener, Say, Saying},
-    mending::Counted,
     marks_told::MarksTold,
+    mending::Counted,
     seat::{Pending, Seat, SeatState, Settled, Why},
 };
 use crate::{

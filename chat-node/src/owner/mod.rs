@@ -194,8 +194,15 @@ impl Owners {
             let (serves, serving) = watch::channel(false);
             let place = Whereabouts::default();
             #[cfg(feature = "planted")]
-            shutdown.spawn("a second owner", planted::second_owner(Arc::clone(&context), number, shutdown.soft()));
-            let owning = partition::Owning { context: Arc::clone(&context), partition: number, place: Arc::clone(&place) };
+            shutdown.spawn(
+                "a second owner",
+                planted::second_owner(Arc::clone(&context), number, shutdown.soft()),
+            );
+            let owning = partition::Owning {
+                context: Arc::clone(&context),
+                partition: number,
+                place: Arc::clone(&place),
+            };
             let task = partition::run(owning, intake, is_named, serves, shutdown.soft());
             shutdown.spawn("a partition's owner", task);
             Handle { jobs, named, serving, place }

@@ -268,7 +268,8 @@ pub(super) fn create_group(
     }
     // Somebody who was let in by hand meanwhile does not come in twice; a record counts even when it brings nobody.
     let missing = |(user, _): &&(UserId, Role)| chat.is_none_or(|chat| !chat.members.contains_key(user));
-    changes.extend(parts.map(|part| What::Members { members: part.iter().filter(missing).copied().collect() }));
+    changes
+        .extend(parts.map(|part| What::Members { members: part.iter().filter(missing).copied().collect() }));
     if let Some(draft) = group.first
         && !chat.is_some_and(|chat| first_is_there(chat, by, draft))
     {

@@ -158,8 +158,7 @@ mod tests {
     #[test]
     fn what_is_undrained_is_named_once_with_its_newest_change_and_forgotten_when_it_is_stored() {
         let place = Place { term: 3, to: 9, told: Told::default() };
-        let mut undrained =
-            Undrained::from_log(vec![(5, chat(1), 2), (4, chat(1), 1), (6, chat(2), 1)]);
+        let mut undrained = Undrained::from_log(vec![(5, chat(1), 2), (4, chat(1), 1), (6, chat(2), 1)]);
         undrained.push(8, chat(1), 3);
         let named = |undrained: &Undrained, offset| {
             let mut chats = undrained.since(offset, place).chats;

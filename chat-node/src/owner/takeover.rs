@@ -79,11 +79,13 @@ pub(super) async fn claim(context: &Context, partition: Partition) -> Result<Off
 /// Reads what the store does not have yet of a partition that was claimed at `term`. May be tried again.
 pub(super) async fn prepare(context: &Context, partition: Partition, term: Offset) -> Result<Taken, Failure> {
     let positions = context.store.positions().await?;
-    let position = positions.into_iter().find_map(|(number, position)| (number == partition).then_some(position));
+    let position =
+        positions.into_iter().find_map(|(number, position)| (number == partition).then_some(position));
     if position.is_some_and(|position| position.log != context.log.id()) {
         return Err(Failure::ForeignLog);
     }
-    let drained = position.map_or(Told::default(), |position| Told { offset: position.offset, state: position.state });
+    let drained =
+        position.map_or(Told::default(), |position| Told { offset: position.offset, state: position.state });
     read(context, partition, term, drained).await
 }
 

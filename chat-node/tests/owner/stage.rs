@@ -1,9 +1,6 @@
 //! A log, a store, a writer that drains when told to, and nodes that own everything.
 
-use std::{
-    sync::Arc,
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use chat_node::{
@@ -54,7 +51,9 @@ pub fn retried(client_id: &str, body: &str) -> Draft {
 
 pub fn sent(answer: &Answer) -> &Sent {
     match answer {
-        Answer::Sent(outcomes) => outcomes[0].as_ref().unwrap_or_else(|refusal| panic!("refused: {refusal:?}")),
+        Answer::Sent(outcomes) => {
+            outcomes[0].as_ref().unwrap_or_else(|refusal| panic!("refused: {refusal:?}"))
+        }
         other => panic!("not sent: {other:?}"),
     }
 }
@@ -179,8 +178,9 @@ impl Stage {
             let mut logged = 0;
             for partition in 0..PARTITIONS {
                 let entries = self.log.read(partition, 0, ReadLimit::default()).await.unwrap();
-                let changed =
-                    entries.iter().filter(|entry| matches!(Record::decode(&entry.payload), Ok(Record::Change(_))));
+                let changed = entries
+                    .iter()
+                    .filter(|entry| matches!(Record::decode(&entry.payload), Ok(Record::Change(_))));
                 logged += changed.count();
             }
             if logged >= changes {
@@ -230,7 +230,8 @@ impl Stage {
             what: What::Deleted,
         };
         let partition = partition_of(key(chat), PARTITIONS);
-        let receipt = self.log.append(partition, Bytes::new(), Record::Change(change).encode()).await.unwrap();
+        let receipt =
+            self.log.append(partition, Bytes::new(), Record::Change(change).encode()).await.unwrap();
         receipt.await.unwrap();
     }
 }
@@ -239,7 +240,8 @@ async fn drain(log: &SqliteLog, store: &Sqlite, draining: &tokio::sync::Mutex<()
     let _one_at_a_time = draining.lock().await;
     let positions = store.positions().await.unwrap();
     for partition in 0..PARTITIONS {
-        let expected = positions.iter().find_map(|(number, position)| (*number == partition).then_some(*position));
+        let expected =
+            positions.iter().find_map(|(number, position)| (*number == partition).then_some(*position));
         let (mut from, mut state) =
             expected.map_or((0, TermState::default()), |position| (position.offset, position.state));
         let mut changes = Vec::new();

@@ -171,8 +171,7 @@ impl Stage {
         });
         let telling = deliver.clone();
         let tell_read: TellRead = Arc::new(move |_, live| telling.live(live));
-        let reads =
-            Reads::start(Arc::clone(&store), Clock::default(), tell_read, &tasks, shutdown.clone());
+        let reads = Reads::start(Arc::clone(&store), Clock::default(), tell_read, &tasks, shutdown.clone());
         let (node, incarnation) = (NodeId::new("node-1").unwrap(), Incarnation::random());
         let tickets = Tickets::new(&[7; 32]);
         let (lanes, sockets) = (Arc::new(PaperLanes::default()), Arc::new(AtomicU32::new(0)));
@@ -248,8 +247,13 @@ impl Stage {
         let chat = ChatId::random();
         let members: Vec<_> = members.iter().map(|person| (person.user, Role::Member)).collect();
         let by = members[0].0;
-        let what =
-            What::Created { kind: ChatKind::Group, name: Some("group".into()), description: None, members, request: None };
+        let what = What::Created {
+            kind: ChatKind::Group,
+            name: Some("group".into()),
+            description: None,
+            members,
+            request: None,
+        };
         self.store(vec![change(chat, 1, by, what)]).await;
         chat
     }

@@ -497,7 +497,8 @@ mod tests {
 
     #[test]
     fn two_requests_for_a_group_are_told_apart_by_whatever_differs_but_the_order_of_members() {
-        let (ana, ben, cleo) = (UserId(Uuid::from_u128(1)), UserId(Uuid::from_u128(2)), UserId(Uuid::from_u128(3)));
+        let (ana, ben, cleo) =
+            (UserId(Uuid::from_u128(1)), UserId(Uuid::from_u128(2)), UserId(Uuid::from_u128(3)));
         let one = group_fingerprint(Some("ab"), Some("c"), &[ana, ben], Some("d"));
         assert_eq!(one, group_fingerprint(Some("ab"), Some("c"), &[ben, ana], Some("d")));
         // Kept in the log and in the store: the same in every version.

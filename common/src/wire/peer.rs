@@ -7,7 +7,10 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ids::{AppId, ChatId, ChatKey, Incarnation, NodeId, Number, Partition, Seq, SessionId, SocketId, UserId, UserKey},
+    ids::{
+        AppId, ChatId, ChatKey, Incarnation, NodeId, Number, Partition, Seq, SessionId, SocketId, UserId,
+        UserKey,
+    },
     time::Millis,
 };
 

@@ -175,7 +175,11 @@ impl Change {
     pub fn of_membership(&self) -> bool {
         matches!(
             self.what,
-            What::Created { .. } | What::Members { .. } | What::Joined { .. } | What::Left { .. } | What::Deleted
+            What::Created { .. }
+                | What::Members { .. }
+                | What::Joined { .. }
+                | What::Left { .. }
+                | What::Deleted
         )
     }
 }

@@ -1,6 +1,10 @@
 //! What the tests of the wire share: ids that are the same in every run, and one value of everything.
 
-#![allow(dead_code, clippy::unwrap_used, reason = "each test takes what it needs; a value that is not good fails it")]
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    reason = "each test takes what it needs; a value that is not good fails it"
+)]
 
 use common::{
     ids::{AppId, ChatId, ClientId, MessageId, NodeId, SessionId, UserId},

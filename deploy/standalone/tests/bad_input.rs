@@ -1,5 +1,11 @@
 //! Bad input through the public doors, in two tables: what REST answers, and what a socket answers, and whether the session goes on.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test may fall")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test may fall"
+)]
 
 mod stage;
 
@@ -78,7 +84,14 @@ async fn rest_answers_bad_input_with_the_error_of_the_specification() {
         (&*ana, &post, messages.clone(), text(json!({"body": ""})), 400, "invalid"),
         (&*ana, &post, messages.clone(), text(json!({"body": "a\u{0}b"})), 400, "invalid"),
         (&*ana, &post, messages.clone(), text(json!({"body": "a", "type": "smell"})), 400, "invalid"),
-        (&*ana, &post, messages.clone(), text(json!({"body": "a", "client_id": "c".repeat(65)})), 400, "invalid"),
+        (
+            &*ana,
+            &post,
+            messages.clone(),
+            text(json!({"body": "a", "client_id": "c".repeat(65)})),
+            400,
+            "invalid",
+        ),
         (&*ana, &post, messages.clone(), text(json!({"body": "a", "reply_to": 999})), 400, "invalid"),
         (&*ana, &post, messages.clone(), text(json!({"body": long})), 413, "too_large"),
         (&*ana, &post, messages.clone(), text(json!({"body": "x".repeat(200_000)})), 413, "too_large"),
@@ -98,8 +111,22 @@ async fn rest_answers_bad_input_with_the_error_of_the_specification() {
         (&*ana, &post, "/api/v1/chats".into(), text(json!({"host_id": "x"})), 400, "invalid"),
         (&*ana, &post, "/api/v1/chats".into(), text(json!({"host_id": scene.ana.user()})), 400, "invalid"),
         ("", &post, "/api/v1/users".into(), text(json!({"username": "a"})), 400, "invalid"),
-        ("", &post, "/api/v1/users".into(), text(json!({"username":"ana","password":"correct horse","name":"A"})), 409, "conflict"),
-        ("", &post, "/api/v1/sessions".into(), text(json!({"username":"ana","password":"wrong"})), 401, "unauthenticated"),
+        (
+            "",
+            &post,
+            "/api/v1/users".into(),
+            text(json!({"username":"ana","password":"correct horse","name":"A"})),
+            409,
+            "conflict",
+        ),
+        (
+            "",
+            &post,
+            "/api/v1/sessions".into(),
+            text(json!({"username":"ana","password":"wrong"})),
+            401,
+            "unauthenticated",
+        ),
     ];
     let client = Client::new();
     for (who, how, path, what, status, code) in table {
@@ -122,7 +149,10 @@ async fn rest_answers_bad_input_with_the_error_of_the_specification() {
         }
         if status == 400 {
             let errors = problem["errors"].as_array().unwrap();
-            assert!(errors.iter().all(|error| error["location"].is_string() && error["msg"].is_string()), "{case}");
+            assert!(
+                errors.iter().all(|error| error["location"].is_string() && error["msg"].is_string()),
+                "{case}"
+            );
             assert!(!errors.is_empty(), "{case}");
         }
     }
@@ -160,7 +190,8 @@ async fn answer(socket: &mut Socket) -> Value {
 /// The code that the socket is closed with.
 async fn closed(socket: &mut Socket) -> u16 {
     loop {
-        let next = tokio::time::timeout(Duration::from_secs(15), socket.next()).await.expect("a close in time");
+        let next =
+            tokio::time::timeout(Duration::from_secs(15), socket.next()).await.expect("a close in time");
         match next {
             Some(Ok(Message::Close(Some(frame)))) => return frame.code.into(),
             Some(Ok(_)) => {}
@@ -204,7 +235,11 @@ async fn a_socket_answers_bad_input_and_goes_on_or_closes_as_specified() {
         (send(json!({"chat": "x"})), json!(7), "invalid"),
         (send(json!({"chat": ChatId::random()})), json!(7), "not_found"),
         (send(json!({"kind": "smell"})), json!(7), "invalid"),
-        (json!({"type":"edit","ref":7,"chat":chat,"number":99,"body":"x"}).to_string(), json!(7), "not_found"),
+        (
+            json!({"type":"edit","ref":7,"chat":chat,"number":99,"body":"x"}).to_string(),
+            json!(7),
+            "not_found",
+        ),
         (json!({"type":"delete","ref":7,"chat":chat,"number":99}).to_string(), json!(7), "not_found"),
         (json!({"type":"history","ref":7,"chat":chat,"limit":0}).to_string(), json!(7), "invalid"),
         (json!({"type":"history","ref":7,"chat":chat,"limit":101}).to_string(), json!(7), "invalid"),
@@ -222,7 +257,11 @@ async fn a_socket_answers_bad_input_and_goes_on_or_closes_as_specified() {
         assert_eq!((&error["code"], &error["ref"]), (&json!(code), &ref_), "{case}: {error}");
         assert!(error["temporary"].is_boolean() && error["detail"].is_string(), "{case}: {error}");
         say(&mut socket, r#"{"type":"ping","ref":8}"#).await;
-        assert_eq!(answer(&mut socket).await, json!({"type": "pong", "ref": 8}), "{case}: the session is gone");
+        assert_eq!(
+            answer(&mut socket).await,
+            json!({"type": "pong", "ref": 8}),
+            "{case}: the session is gone"
+        );
     }
     say(&mut socket, send(json!({}))).await;
     assert_eq!(answer(&mut socket).await["type"], "ack");
@@ -253,7 +292,10 @@ async fn a_socket_answers_bad_input_and_goes_on_or_closes_as_specified() {
     let mut socket = open(&scene.ana).await;
     say(&mut socket, r#"{"type":"hello","ref":1}"#).await;
     answer(&mut socket).await;
-    socket.close(Some(tungstenite::protocol::CloseFrame { code: CloseCode::Normal, reason: "".into() })).await.unwrap();
+    socket
+        .close(Some(tungstenite::protocol::CloseFrame { code: CloseCode::Normal, reason: "".into() }))
+        .await
+        .unwrap();
     stage.cluster.stop().await.unwrap();
 }
 
@@ -296,7 +338,8 @@ async fn a_session_that_was_ended_is_closed_within_two_seconds_and_refused_every
     assert_eq!(answer(&mut socket).await["type"], "ready");
     let listed: Value = get("/api/v1/sessions").await.unwrap().json().await.unwrap();
     assert!(listed.to_string().contains(location["node"].as_str().unwrap()), "{listed}");
-    let ended = client.delete(format!("{url}/api/v1/sessions/current")).bearer_auth(&token).send().await.unwrap();
+    let ended =
+        client.delete(format!("{url}/api/v1/sessions/current")).bearer_auth(&token).send().await.unwrap();
     assert_eq!(ended.status(), StatusCode::NO_CONTENT);
     let closing = tokio::time::timeout(Duration::from_secs(2), closed(&mut socket));
     assert_eq!(closing.await.expect("within two seconds"), 4003);

@@ -1,5 +1,11 @@
 //! Nodes and writers killed, links cut, the dispatcher replaced, all of it under load: the judge finds nothing.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test may fall")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test may fall"
+)]
 
 mod stage;
 

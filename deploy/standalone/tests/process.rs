@@ -1,5 +1,11 @@
 //! The program as it is run: what it prints, what it refuses, and that `kill -9` under load loses nothing.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test may fall")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test may fall"
+)]
 
 mod stage;
 

@@ -1,5 +1,11 @@
 //! Read marks and unread counts across nodes and devices: never back, never past the head, exact when all is at rest.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test may fall")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test may fall"
+)]
 
 mod stage;
 

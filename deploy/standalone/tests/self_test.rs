@@ -1,7 +1,13 @@
 //! Whether the judge can see, on the program itself: built only with the feature `planted`.
 //!
 //! `loadtest check --self-test` does the same with more clean runs.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test may fall")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test may fall"
+)]
 
 use std::path::PathBuf;
 

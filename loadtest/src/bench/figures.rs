@@ -196,7 +196,8 @@ impl Room {
                 stage.step();
             }
             drop(stage);
-            let row = Row::absolute("CPU per delivery, 100 senders with 16 in flight", many.each(), "µs", 1.5);
+            let row =
+                Row::absolute("CPU per delivery, 100 senders with 16 in flight", many.each(), "µs", 1.5);
             rows.push(row.beside("bare, 16 at once", loops.each()));
         }
         let refused = readers.tally.errors.load(Relaxed);
@@ -337,12 +338,7 @@ async fn in_flight(
 }
 
 /// Sends at a fixed rate, timed.
-async fn at_a_rate(
-    readers: &Readers,
-    sockets: &[Reader],
-    chat: ChatId,
-    seconds: u64,
-) -> anyhow::Result<()> {
+async fn at_a_rate(readers: &Readers, sockets: &[Reader], chat: ChatId, seconds: u64) -> anyhow::Result<()> {
     let sender = sockets.first().context("no sessions")?;
     let mut messages = Messages::new(chat, STALL_BODY);
     let mut ticks = tokio::time::interval(Duration::from_micros(1_000_000 / STALL_RATE));
@@ -410,7 +406,6 @@ async fn idle(bench: &Bench, folder: &Path, progress: &Progress) -> anyhow::Resu
 
 /// Where these open their sockets.
 async fn locations(sessions: &[Session]) -> anyhow::Result<Vec<String>> {
-    let asking =
-        sessions.iter().map(|session| async move { anyhow::Ok(session.location().await?.url) });
+    let asking = sessions.iter().map(|session| async move { anyhow::Ok(session.location().await?.url) });
     stream::iter(asking).buffered(AT_ONCE).try_collect().await
 }

@@ -96,7 +96,11 @@ impl fmt::Display for BenchReport {
             };
             let ratio = row.ratio.map(|ratio| format!("{ratio:.2} ×")).unwrap_or_default();
             let verdict = if row.reached { "" } else { "  NOT REACHED" };
-            writeln!(f, "{:<58} {ours:>14} {against:>26} {ratio:>8}   {:<12}{verdict}", row.figure, row.target)?;
+            writeln!(
+                f,
+                "{:<58} {ours:>14} {against:>26} {ratio:>8}   {:<12}{verdict}",
+                row.figure, row.target
+            )?;
         }
         Ok(())
     }

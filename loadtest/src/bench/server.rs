@@ -65,7 +65,10 @@ impl Server {
         });
         match tokio::time::timeout(STARTS_WITHIN, told).await {
             Ok(Ok(Some(Ok(_)))) => Ok(()),
-            _ => bail!("the program ended before it said where it is: see {}/server.log", self.folder.display()),
+            _ => bail!(
+                "the program ended before it said where it is: see {}/server.log",
+                self.folder.display()
+            ),
         }
     }
 

@@ -215,7 +215,8 @@ impl Owner {
 
     pub(crate) async fn create(&mut self, chat: ChatId) {
         let members = vec![(self.user, Role::Owner)];
-        let what = What::Created { kind: ChatKind::Group, name: None, description: None, members, request: None };
+        let what =
+            What::Created { kind: ChatKind::Group, name: None, description: None, members, request: None };
         let change = self.change(chat, what);
         self.append(change).await;
     }

@@ -373,13 +373,18 @@ pub async fn chats_are_loaded_many_at_a_time(fixture: &dyn Fixture) {
     assert_eq!(loaded[1].head, Head { number: 1, seq: 2 });
     assert_eq!(loaded[1].members.iter().map(|member| member.user).collect::<Vec<_>>(), users);
     assert_eq!(loaded[1].members[0].role, Role::Owner);
-    assert_eq!((loaded[0].request, loaded[0].makings, loaded[1].request, loaded[1].makings), (None, 1, None, 1));
+    assert_eq!(
+        (loaded[0].request, loaded[0].makings, loaded[1].request, loaded[1].makings),
+        (None, 1, None, 1)
+    );
     let late = loaded[0].members[2];
     assert_eq!((late.user, late.role, late.joined_seq), (users[2], Role::Admin, joined));
     assert!(scribe.store.load(&[]).await.unwrap().is_empty());
 }
 
-pub async fn a_group_knows_the_request_that_made_it_and_how_much_of_its_making_is_there(fixture: &dyn Fixture) {
+pub async fn a_group_knows_the_request_that_made_it_and_how_much_of_its_making_is_there(
+    fixture: &dyn Fixture,
+) {
     let mut scribe = Scribe::new(fixture.open().await);
     let users: Vec<UserId> = (0..4).map(|_| UserId::random()).collect();
     let chat = ChatId::random();

@@ -10,7 +10,9 @@ use super::{
 };
 use crate::{
     ids::{AppId, ChatKey, MessageId, Number, UserId, UserKey},
-    model::{ChatKind, ChatView, ChatsPage, Head, MemberView, Message, Page, PageRequest, limits::MEMBERS_SHOWN},
+    model::{
+        ChatKind, ChatView, ChatsPage, Head, MemberView, Message, Page, PageRequest, limits::MEMBERS_SHOWN,
+    },
     store::{Chats, Departure, Membership, Range, Result, Slice, title},
 };
 
