@@ -139,7 +139,7 @@ mod tests {
         assert_eq!(Cursor::read(GOLDEN, LOG, 5), Some(cursor));
     }
 
-    const GOLDEN: &str = "AQ";
+    const GOLDEN: &str = "ARlHnYD_QqgkAH-AAawC____________AQ";
 
     #[test]
     fn a_cursor_of_another_log_or_another_number_of_partitions_is_none() {

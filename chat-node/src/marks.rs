@@ -1,16 +1,21 @@
 //! What owners' marks tell a node, and what it does when one is missing: it asks the owner what changed since, and mends what it serves.
 //!
-//! Here, too, is how far everything was shown ([`Shown`]): what cursors are made of. A partition is shown up to where its coming and
+//! Here, too, is how far everything was shown ([`Marks::shown`]): what cursors are made of. A partition is shown up to where its coming and
 //! going was told, once no room of it misses anything.
 //!
 //! [`Row`] is pure; [`Deliver`]'s part asks and mends.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{
+    collections::{HashSet, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
 
 use common::{
-    ids::{AppId, ChatId, NodeId, Offset, Partition, UserId},
+    ids::{AppId, ChatId, NodeId, Offset, Partition, Seq, UserId},
+    partition::partition_of,
     wire::{
-        marks::{Mark, Place, Since},
+        marks::{Mark, Place, Since, Told},
         owner::{Answer, Ask, OwnerRequest},
         peer::Placement,
     },
@@ -24,7 +29,7 @@ use uuid::Uuid;
 
 use crate::{
     deliver::Deliver,
-    hub::{Job, Mending},
+    hub::{Job, Room},
 };
 
 /// Without a mark for this long the owner is asked: two of its seconds, and some.
@@ -170,24 +175,51 @@ impl Marks {
         Arc::clone(&self.shown.lock())
     }
 
-    /// Moves what was shown to where the marks are, in partitions where nothing is missing.
-    fn show(&self, mending: &Mending) {
+    /// What may be shown next, in partitions where nothing is waited for: everything before was heard.
+    fn targets(&self, showing: &mut Showing) -> bool {
         let rows = self.rows.lock();
+        let shown = self.shown.lock();
+        let mut any = false;
+        for ((row, shown), target) in rows.iter().zip(shown.iter()).zip(&mut showing.targets) {
+            let place = row.place.filter(|place| !row.broken && place.told.offset > *shown);
+            if target.is_none()
+                && let Some(place) = place
+            {
+                *target = Some((place.told.offset, true));
+                any = true;
+            }
+        }
+        any
+    }
+
+    /// Everybody was shown what these targets say, but for partitions whose rooms are `waited` for.
+    fn reached(&self, showing: &mut Showing) {
+        let waited: HashSet<Partition> = showing.behind.iter().map(|(partition, ..)| *partition).collect();
         let mut shown = self.shown.lock();
         let mut moved: Option<Vec<Offset>> = None;
-        for (number, row) in (0..).zip(rows.iter()) {
-            let Some(place) = row.place.filter(|_| !row.broken && mending.none(number)) else { continue };
-            let at = usize::from(number);
-            if shown.get(at).is_some_and(|offset| *offset < place.told.offset)
-                && let Some(offset) = moved.get_or_insert_with(|| shown.to_vec()).get_mut(at)
+        for (number, target) in (0..).zip(&mut showing.targets) {
+            if waited.contains(&number) {
+                continue;
+            }
+            if let Some((offset, _)) = target.take()
+                && let Some(place) = moved.get_or_insert_with(|| shown.to_vec()).get_mut(usize::from(number))
             {
-                *offset = place.told.offset;
+                *place = offset;
             }
         }
         if let Some(moved) = moved {
             *shown = Arc::new(moved);
         }
     }
+}
+
+/// What is to be shown before it counts as shown.
+#[derive(Debug)]
+struct Showing {
+    /// By partition: up to where, and whether its rooms have not been looked at.
+    targets: Vec<Option<(Offset, bool)>>,
+    /// Rooms that are not as far as they knew they should be.
+    behind: Vec<(Partition, Arc<Room>, Seq)>,
 }
 
 impl Deliver {
@@ -201,10 +233,6 @@ impl Deliver {
             for mark in marks {
                 let at = usize::from(mark.partition);
                 let Some(row) = rows.get_mut(at) else { continue };
-                #[cfg(feature = "planted")]
-                let believed = self.0.hub.planted().is(common::planted::Bug::DropAMark);
-                #[cfg(feature = "planted")]
-                let mark = &Mark { whole: mark.whole || believed, ..mark.clone() };
                 if placement.owners.get(at).and_then(Option::as_ref) == Some(from) {
                     row.heard = now;
                 }
@@ -231,13 +259,14 @@ impl Deliver {
         for partition in ask {
             self.0.tasks.spawn(self.clone().catch_up(partition));
         }
-        self.0.marks.show(&self.0.mending);
     }
 
     /// Asks the owners that are silent, and those that have not answered yet, until the shutdown.
     pub(crate) async fn listen_for_marks(self) {
         let mut look = tokio::time::interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let targets = vec![None; usize::from(self.0.marks.partitions.count)];
+        let mut showing = Showing { targets, behind: Vec::new() };
         loop {
             tokio::select! {
                 () = self.0.shutdown.cancelled() => return,
@@ -261,8 +290,7 @@ impl Deliver {
             for partition in ask {
                 self.0.tasks.spawn(self.clone().catch_up(partition));
             }
-            // What was being mended may be whole by now.
-            self.0.marks.show(&self.0.mending);
+            self.show(&mut showing);
         }
     }
 
@@ -293,16 +321,32 @@ impl Deliver {
             // The owner did not answer: it is asked again at the next look.
             row.broken |= row.place.is_some();
         }
-        drop(rows);
-        self.0.marks.show(&self.0.mending);
+    }
+
+    /// Moves what was shown on to where the marks are: once every room has shown what it knew of then.
+    fn show(&self, showing: &mut Showing) {
+        if self.0.marks.targets(showing) {
+            let count = self.0.marks.partitions.count;
+            for room in self.0.hub.all_rooms() {
+                let partition = partition_of(room.key, count);
+                let fresh = showing
+                    .targets
+                    .get(usize::from(partition))
+                    .is_some_and(|target| target.is_some_and(|(_, fresh)| fresh));
+                if fresh && let Some(seq) = room.behind() {
+                    showing.behind.push((partition, room, seq));
+                }
+            }
+            for (_, fresh) in showing.targets.iter_mut().flatten() {
+                *fresh = false;
+            }
+        }
+        showing.behind.retain(|(_, room, seq)| !room.shown(*seq));
+        self.0.marks.reached(showing);
     }
 
     /// What changed in a partition; none when its owner does not say.
-    pub(crate) async fn since(
-        &self,
-        partition: Partition,
-        from: Option<common::wire::marks::Told>,
-    ) -> Option<Since> {
+    pub(crate) async fn since(&self, partition: Partition, from: Option<Told>) -> Option<Since> {
         // The node asks for itself, about no chat.
         let request = OwnerRequest {
             app: AppId::DEFAULT,
@@ -334,7 +378,7 @@ impl Deliver {
     fn lost_in(&self, partitions: &[Partition]) {
         let count = self.0.marks.partitions.count;
         for room in self.0.hub.all_rooms() {
-            if partitions.contains(&common::partition::partition_of(room.key, count)) {
+            if partitions.contains(&partition_of(room.key, count)) {
                 self.suspect(&room);
             }
         }
@@ -346,7 +390,7 @@ impl Deliver {
 
 #[cfg(test)]
 mod tests {
-    use common::{term::TermState, wire::marks::Told};
+    use common::term::TermState;
 
     use super::*;
 

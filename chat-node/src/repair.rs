@@ -134,8 +134,8 @@ impl Deliver {
                         self.0.repairs.queue.lock().extend(later.pop_front().map(|(_, room)| room));
                     }
                     while let Some(room) = self.0.repairs.overdue(now) {
-                        let effects = room.overdue();
-                        self.apply(&room, effects);
+                        room.overdue();
+                        self.say(&room);
                     }
                     while let Some((room, handle)) = self.0.repairs.due(now) {
                         let effects = room.stop_waiting(&handle);

@@ -24,7 +24,7 @@ pub use self::event::event;
 use crate::{
     ask::AskOwner,
     control::{Clock, Interest, Receiver},
-    hub::{Effects, Fanout, Hub, Job, Mending, Room},
+    hub::{Effects, Fanout, Hub, Job, Room},
     marks::{Marks, Partitions},
     repair::Repairs,
     socket::SocketMetrics,
@@ -86,8 +86,6 @@ pub(crate) struct Inner {
     pub(crate) clock: Clock,
     pub(crate) cache: SharedCache,
     pub(crate) marks: Marks,
-    /// Rooms that miss something.
-    pub(crate) mending: Arc<Mending>,
     /// Rooms that have something to say and wait for [`Deliver::flush`]; bounded by the rooms and what one batch of an owner changes.
     unflushed: Mutex<Vec<Arc<Room>>>,
     /// Users whose chats are being seen to at once.
@@ -121,8 +119,7 @@ impl Deliver {
             shutdown,
             ..
         } = deps;
-        let mending = Arc::new(Mending::new(partitions.count));
-        let hub = Hub::new(interest, Arc::clone(&mending), sessions_per_user);
+        let hub = Hub::new(interest, sessions_per_user);
         #[cfg(feature = "planted")]
         hub.plant(planted);
         let deliver = Self(Arc::new(Inner {
@@ -135,7 +132,6 @@ impl Deliver {
             clock,
             cache,
             marks: Marks::new(partitions),
-            mending,
             unflushed: Mutex::default(),
             joining: Semaphore::new(crate::joins::TOGETHER),
             tasks,
@@ -250,7 +246,7 @@ impl Deliver {
     }
 
     /// Writes what a room has to say to its sessions: at once when they are few, else in a task of its own, which lets others run in between.
-    fn say(&self, room: &Arc<Room>) {
+    pub(crate) fn say(&self, room: &Arc<Room>) {
         let Some(mut fanout) = room.begin_fanout() else { return };
         if fanout.writes() <= AT_ONCE {
             while self.say_some(room, &mut fanout) {}

@@ -10,21 +10,28 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use common::{
-    ids::{AppId, ChatId, ChatKey, MessageId, Number, Offset, Seq, SessionId, SocketId, UserId, UserKey},
+    ids::{
+        AppId, ChatId, ChatKey, MessageId, NodeId, Number, Offset, Partition, Seq, SessionId, SocketId,
+        UserId, UserKey,
+    },
     model::{ChatKind, ChatView, ChatsPage, Head, MemberView, MessageKind, Page, PageRequest, Role},
+    partition::partition_of,
     revocations::Revocations,
     store::{self, Chats, Membership, Range, SharedStore, Slice, StoreError, sqlite::Sqlite},
+    term::TermState,
     time::Millis,
     wire::{
         codes::ErrorCode,
+        marks::{Mark, Place, Since, Told},
         owner::{Answer, Ask, OwnerRequest, Refusal},
-        peer::Live,
+        peer::{Live, Placement},
         record::{Change, Record, What},
     },
 };
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use proptest::prelude::*;
+use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
 
@@ -33,6 +40,7 @@ use crate::{
     ask::AskOwner,
     control::Interest,
     hub::{Admitted, Handle},
+    marks::Partitions,
     outbox::Outbox,
     socket::SocketMetrics,
 };
@@ -87,6 +95,12 @@ impl Truth {
     fn roll(&mut self) -> u64 {
         self.dice = self.dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         self.dice >> 33
+    }
+
+    /// The first change stands behind the claim, at 1.
+    fn place(&self) -> Place {
+        let told = Told { offset: self.drained as u64 + 1, state: TermState::default() };
+        Place { term: 0, to: self.confirmed as u64 + 1, told }
     }
 
     /// What is told to users when the store has the changes from `from` on.
@@ -149,6 +163,28 @@ impl AskOwner for World {
             };
             self.pause().await;
             answer
+        })
+    }
+
+    fn ask_partition(&self, _: Partition, request: OwnerRequest) -> BoxFuture<'_, Answer> {
+        Box::pin(async move {
+            self.pause().await;
+            let truth = self.0.lock();
+            let Ask::Since { from } = request.ask else { panic!("{:?} was not expected", request.ask) };
+            let first = from.map_or(truth.drained, |told| told.offset as usize - 1);
+            let came_or_went = |live: Live| match live {
+                Live::Added { users, .. } | Live::Removed { users, .. } => users,
+                _ => Vec::new(),
+            };
+            let users = truth.announcements(first).into_iter().flat_map(came_or_went);
+            let chats =
+                if first < truth.confirmed { vec![(CHAT, truth.confirmed as Seq)] } else { Vec::new() };
+            Answer::Since(Since {
+                place: truth.place(),
+                chats,
+                users: users.map(|user| UserKey { app: APP, user }).collect(),
+                complete: true,
+            })
         })
     }
 }
@@ -263,6 +299,9 @@ struct Stage {
     world: Arc<World>,
     deliver: Deliver,
     clients: Vec<Client>,
+    placement: watch::Sender<Arc<Placement>>,
+    /// What the owner's newest mark said.
+    said: Option<Place>,
     shutdown: CancellationToken,
 }
 
@@ -276,22 +315,23 @@ impl Stage {
     fn new(changes: Vec<Change>, dice: u64) -> Self {
         let world = Arc::new(World(Mutex::new(Truth { changes, dice, ..Truth::default() })));
         let shutdown = CancellationToken::new();
+        let placement = watch::Sender::new(Arc::default());
         let deliver = Deliver::start(DeliverDeps {
             chats: Arc::clone(&world) as Arc<dyn Chats>,
             owners: Arc::clone(&world) as Arc<dyn AskOwner>,
             interest: Interest::detached(),
             revocations: no_revocations(),
             metrics: SocketMetrics::new(&prometheus::Registry::new()).unwrap(),
-            sessions_per_user: 100,
             clock: crate::control::Clock::default(),
+            sessions_per_user: 100,
             cache: Arc::new(common::cache::memory::MemoryCache::default()),
-            partitions: crate::marks::Partitions::unowned(),
+            partitions: Partitions { count: 16, log: Uuid::nil(), placement: placement.subscribe() },
             tasks: TaskTracker::new(),
             shutdown: shutdown.clone(),
             #[cfg(feature = "planted")]
             planted: Default::default(),
         });
-        Self { world, deliver, clients: Vec::new(), shutdown }
+        Self { world, deliver, clients: Vec::new(), placement, said: None, shutdown }
     }
 
     /// Opens a session; it starts in the background.
@@ -335,6 +375,22 @@ impl Stage {
         let from = truth.drained;
         truth.drained = truth.confirmed.min(from + some);
         truth.announcements(from)
+    }
+
+    /// The owner says how far it is.
+    fn mark(&mut self, whole: bool) {
+        let before = self.said;
+        self.mark_to_nobody();
+        let place = self.said.unwrap();
+        let before = before.unwrap_or(place);
+        let partition = partition_of(CHAT, 16);
+        let mark = Mark { partition, from: before.to, told_from: before.told.offset, place, whole };
+        self.deliver.marks(&NodeId::new("owner").unwrap(), &[mark]);
+    }
+
+    /// The owner says how far it is, and the mark is lost.
+    fn mark_to_nobody(&mut self) {
+        self.said = Some(self.world.0.lock().place());
     }
 
     /// Clients read.
@@ -608,7 +664,7 @@ async fn a_session_is_shown_what_comes_after_its_start() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_early_change_waits_for_the_missing_one_which_is_asked_for() {
+async fn an_early_change_waits_for_the_missing_one_and_the_client_hears_that_its_view_is_not_whole() {
     let mut stage = pair(3);
     let ana = stage.open(ANA);
     stage.settle().await;
@@ -619,11 +675,84 @@ async fn an_early_change_waits_for_the_missing_one_which_is_asked_for() {
     tokio::time::sleep(Duration::from_millis(100)).await;
     stage.look();
     assert!(stage.types(ana).is_empty(), "the owner is away");
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    stage.look();
+    assert_eq!(stage.types(ana), ["chat_reload"]);
     stage.settle().await;
-    assert_eq!(stage.types(ana), ["new_message 2", "new_message 3"]);
+    assert_eq!(stage.types(ana), ["chat_reload", "new_message 2", "new_message 3"]);
     stage.deliver.live(Live::Change(missing));
     stage.look();
-    assert_eq!(stage.types(ana).len(), 2, "what comes late is dropped");
+    assert_eq!(stage.types(ana).len(), 3, "what comes late is dropped");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_change_of_a_chat_that_falls_silent_is_mended_by_the_next_mark() {
+    let mut stage = pair(3);
+    let ana = stage.open(ANA);
+    stage.settle().await;
+    stage.mark(true);
+    for whole in [false, true] {
+        // Its frame is lost: the owner's link knows, or else the mark is lost as well.
+        stage.confirm().unwrap();
+        stage.drain(10);
+        if whole {
+            stage.mark_to_nobody();
+        }
+        stage.mark(whole);
+        stage.settle().await;
+    }
+    assert_eq!(stage.types(ana), ["new_message 2", "new_message 3"]);
+    let next = stage.confirm().unwrap();
+    stage.deliver.live(Live::Change(next));
+    stage.mark(true);
+    stage.settle().await;
+    assert_eq!(stage.types(ana), ["new_message 2", "new_message 3", "new_message 4"]);
+    assert_eq!(stage.deliver.0.metrics.caught_up.get(), 2, "nothing was missed this time");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_came_in_and_who_went_unannounced_is_mended_by_the_next_mark() {
+    let mut stage = Stage::new(
+        vec![
+            change(1, created(&[ANA])),
+            change(2, What::Joined { user: BEN, role: Role::Member }),
+            change(3, sent(1)),
+            change(4, What::Left { user: BEN, heir: None }),
+            change(5, sent(2)),
+        ],
+        0,
+    );
+    stage.world.0.lock().confirmed = 1;
+    stage.world.0.lock().drained = 1;
+    let ben = stage.open(BEN);
+    stage.settle().await;
+    stage.mark(true);
+    for _ in 0..2 {
+        stage.confirm();
+        stage.drain(10);
+        stage.confirm();
+        stage.mark(false);
+        stage.settle().await;
+    }
+    assert_eq!(stage.types(ben), ["new_chat 2", "new_message 3", "chat_removed"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_owner_that_falls_silent_is_asked() {
+    let mut stage = pair(2);
+    let ana = stage.open(ANA);
+    stage.settle().await;
+    let owners = vec![Some(NodeId::new("owner").unwrap()); 16];
+    stage.placement.send_replace(Arc::new(Placement { epoch: 1, owners }));
+    stage.mark(true);
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    stage.confirm().unwrap();
+    tokio::time::sleep(Duration::from_millis(2_000)).await;
+    stage.look();
+    assert!(stage.types(ana).is_empty());
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    stage.look();
+    assert_eq!(stage.types(ana), ["new_message 2"]);
 }
 
 #[tokio::test(start_paused = true)]

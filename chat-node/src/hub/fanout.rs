@@ -61,6 +61,11 @@ impl Say {
         self.events >= EVENTS || self.bytes >= BYTES
     }
 
+    /// Whether nothing is to be said.
+    pub(super) fn is_idle(&self) -> bool {
+        !self.busy && self.queue.is_empty()
+    }
+
     /// Seats have changed: who is shown the next event is looked up.
     pub(super) fn seats_changed(&mut self) {
         self.audience = None;
@@ -355,10 +360,7 @@ mod tests {
         let mut fanout = say.begin().unwrap();
         assert!(say.begin().is_none(), "one at a time");
         assert_eq!(fanout.writes(), 4);
-        let room = Room::new(
-            common::ids::ChatKey { app: AppId::DEFAULT, chat: ChatId::random() },
-            Arc::new(crate::hub::Mending::new(16)),
-        );
+        let room = Room::new(common::ids::ChatKey { app: AppId::DEFAULT, chat: ChatId::random() });
         while fanout.step(&room, 1).0 {}
         assert_eq!(fanout.said(), 8);
         let seqs = |listener| shown(listener).into_iter().map(|(seq, _)| seq).collect::<Vec<_>>();

@@ -10,7 +10,6 @@
 mod fanout;
 mod handle;
 mod marks_told;
-mod mending;
 mod room;
 mod seat;
 mod user;
@@ -32,7 +31,6 @@ use dashmap::DashMap;
 pub use self::handle::Handle;
 pub(crate) use self::{
     fanout::Fanout,
-    mending::Mending,
     room::{Effects, Room},
     user::{Job, User},
 };
@@ -46,7 +44,6 @@ pub(crate) struct Hub {
     rooms: DashMap<ChatKey, Held>,
     users: DashMap<UserKey, Arc<User>>,
     interest: Interest,
-    mending: Arc<Mending>,
     sessions_per_user: usize,
     closed: AtomicBool,
     #[cfg(feature = "planted")]
@@ -136,12 +133,11 @@ impl Drop for Admitted {
 }
 
 impl Hub {
-    pub(crate) fn new(interest: Interest, mending: Arc<Mending>, sessions_per_user: usize) -> Arc<Self> {
+    pub(crate) fn new(interest: Interest, sessions_per_user: usize) -> Arc<Self> {
         Arc::new(Self {
             rooms: DashMap::new(),
             users: DashMap::new(),
             interest,
-            mending,
             sessions_per_user,
             closed: AtomicBool::new(false),
             #[cfg(feature = "planted")]
@@ -220,10 +216,8 @@ impl Hub {
 
     /// Holds a chat's room.
     pub(crate) fn hold(self: &Arc<Self>, key: ChatKey) -> Hold {
-        let mut held = self
-            .rooms
-            .entry(key)
-            .or_insert_with(|| Held { room: Arc::new(Room::new(key, Arc::clone(&self.mending))), holds: 0 });
+        let mut held =
+            self.rooms.entry(key).or_insert_with(|| Held { room: Arc::new(Room::new(key)), holds: 0 });
         held.holds += 1;
         #[cfg(feature = "planted")]
         held.room.plant(self.planted());
@@ -315,7 +309,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_last_one_out_gives_the_topic_back() {
-        let hub = Hub::new(Interest::detached(), Arc::new(Mending::new(16)), 2);
+        let hub = Hub::new(Interest::detached(), 2);
         let (one, other) = (hub.admit(&handle(user())).unwrap(), hub.admit(&handle(user())).unwrap());
         let key = chat();
         for admitted in [&one, &other] {
@@ -336,7 +330,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_room_that_is_entered_anew_is_another_one_and_registered_anew() {
-        let hub = Hub::new(Interest::detached(), Arc::new(Mending::new(16)), 2);
+        let hub = Hub::new(Interest::detached(), 2);
         let key = chat();
         let first = hub.hold(key);
         hub.register_rooms(std::slice::from_ref(&first)).await.unwrap();
@@ -350,7 +344,7 @@ mod tests {
 
     #[test]
     fn a_user_has_so_many_sessions_and_no_more_until_one_ends() {
-        let hub = Hub::new(Interest::detached(), Arc::new(Mending::new(16)), 2);
+        let hub = Hub::new(Interest::detached(), 2);
         let key = user();
         let one = hub.admit(&handle(key)).unwrap();
         let _two = hub.admit(&handle(key)).unwrap();
@@ -361,7 +355,7 @@ mod tests {
 
     #[test]
     fn a_hub_that_closes_lets_nobody_in() {
-        let hub = Hub::new(Interest::detached(), Arc::new(Mending::new(16)), 2);
+        let hub = Hub::new(Interest::detached(), 2);
         let open = hub.admit(&handle(user())).unwrap();
         hub.close(CloseCode::ShuttingDown);
         assert_eq!(open.handle().outbox.closing(), Some(CloseCode::ShuttingDown));
@@ -370,7 +364,7 @@ mod tests {
 
     #[test]
     fn a_session_that_has_ended_is_seated_nowhere() {
-        let hub = Hub::new(Interest::detached(), Arc::new(Mending::new(16)), 2);
+        let hub = Hub::new(Interest::detached(), 2);
         let admitted = hub.admit(&handle(user())).unwrap();
         let handle = Arc::clone(admitted.handle());
         drop(admitted);
@@ -381,7 +375,7 @@ mod tests {
 
     #[test]
     fn entering_and_leaving_at_once_never_loses_a_room_or_leaves_one() {
-        let hub = Hub::new(Interest::detached(), Arc::new(Mending::new(16)), 1_000);
+        let hub = Hub::new(Interest::detached(), 1_000);
         let keys: Vec<_> = (0..3).map(|_| chat()).collect();
         std::thread::scope(|scope| {
             for _ in 0..4 {

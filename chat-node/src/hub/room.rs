@@ -22,7 +22,7 @@ use common::{
 use parking_lot::Mutex;
 
 use super::{
-    Handle, Hold, Mending,
+    Handle, Hold,
     fanout::{Fanout, Listener, Say, Saying},
     marks_told::MarksTold,
     mending::Counted,
@@ -50,7 +50,7 @@ pub(crate) struct Room {
     state: Mutex<State>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct State {
     /// Everything up to here was shown. None: nobody has said where the chat is.
     have: Option<Seq>,
@@ -63,7 +63,9 @@ struct State {
     repair: Repair,
     /// Whether it is looked at soon how long something has been missing.
     timed: bool,
-    counted: Counted,
+    /// Everything up to here was given to those who write it, and everything up to there was written.
+    taken: Seq,
+    said: Seq,
     /// The chat was deleted.
     over: bool,
     /// The newest message that was shown since the room was opened.
@@ -104,29 +106,12 @@ pub(crate) struct Effects {
 }
 
 impl Room {
-    pub(super) fn new(key: ChatKey, mending: Arc<Mending>) -> Self {
-        let state = State {
-            have: None,
-            known: 0,
-            early: BTreeMap::new(),
-            early_bytes: 0,
-            last_left: 0,
-            repair: Repair::Idle,
-            timed: false,
-            counted: Counted::new(mending, key),
-            over: false,
-            number: 0,
-            marks_told: MarksTold::default(),
-            seats: Vec::new(),
-            say: Say::default(),
-            #[cfg(feature = "planted")]
-            planted: Default::default(),
-        };
+    pub(super) fn new(key: ChatKey) -> Self {
         Self {
             key,
             wanted: AtomicBool::new(false),
             registered: AtomicBool::new(false),
-            state: Mutex::new(state),
+            state: Mutex::default(),
         }
     }
 
@@ -346,12 +331,12 @@ impl Room {
         let mut state = self.state.lock();
         match state.repair {
             Repair::Idle if state.have.is_some() && !state.over => {
-                state.set_repair(Repair::Queued);
+                state.repair = Repair::Queued;
                 true
             }
             Repair::Idle | Repair::Queued => false,
             Repair::Running { .. } => {
-                state.set_repair(Repair::Running { again: true });
+                state.repair = Repair::Running { again: true };
                 false
             }
         }
@@ -361,7 +346,7 @@ impl Room {
     pub(crate) fn begin_repair(&self) -> Option<Seq> {
         let mut state = self.state.lock();
         let have = state.have.filter(|_| !state.seats.is_empty() && !state.over);
-        state.set_repair(if have.is_some() { Repair::Running { again: false } } else { Repair::Idle });
+        state.repair = if have.is_some() { Repair::Running { again: false } } else { Repair::Idle };
         have
     }
 
@@ -370,7 +355,7 @@ impl Room {
         let mut state = self.state.lock();
         let again = retry || matches!(state.repair, Repair::Running { again: true }) || state.missing();
         let again = again && !state.seats.is_empty() && !state.over;
-        state.set_repair(if again { Repair::Queued } else { Repair::Idle });
+        state.repair = if again { Repair::Queued } else { Repair::Idle };
         again
     }
 
@@ -388,19 +373,29 @@ impl Room {
 
     /// Something has been missing for a while: sessions hear that their view is not whole, so that they need not wait for an owner that is
     /// away. What is missing is shown all the same when it is there, and nothing after it before that.
-    pub(crate) fn overdue(&self) -> Effects {
-        let mut effects = Effects::default();
+    pub(crate) fn overdue(&self) {
         let mut state = self.state.lock();
         state.timed = false;
-        if state.missing() && !state.over {
-            let frame = ServerFrame::ChatReload { chat: self.key.chat };
-            let state = &mut *state;
-            for seat in state.seats.iter().filter(|seat| matches!(seat.state, SeatState::Live)) {
-                seat.tell(&frame, &mut state.say);
-            }
+        if !state.missing() || state.over {
+            return;
         }
-        drop(state);
-        effects
+        let State { say, seats, .. } = &mut *state;
+        let frame = ServerFrame::ChatReload { chat: self.key.chat };
+        let live = seats.iter().filter(|seat| matches!(seat.state, SeatState::Live));
+        live.for_each(|seat| seat.tell(&frame, say));
+    }
+
+    /// How far the chat is as this room has heard, if its sessions are not all that far yet.
+    pub(crate) fn behind(&self) -> Option<Seq> {
+        let state = self.state.lock();
+        let known = state.have.unwrap_or(0).max(state.known);
+        (!state.over && !state.seats.is_empty() && !state.shown(known)).then_some(known)
+    }
+
+    /// Whether all its sessions were shown everything up to `seq`.
+    pub(crate) fn shown(&self, seq: Seq) -> bool {
+        let state = self.state.lock();
+        state.over || state.seats.is_empty() || state.shown(seq)
     }
 
     /// The chat's owner says how far it is; gives how far the room is, and the newest change that it has heard of.
@@ -433,13 +428,19 @@ impl Room {
 impl Room {
     /// What is to be said, for the caller to write; none when there is nothing, or somebody does already.
     pub(crate) fn begin_fanout(&self) -> Option<Fanout> {
-        self.state.lock().say.begin()
+        let mut state = self.state.lock();
+        let fanout = state.say.begin();
+        if fanout.is_some() {
+            state.taken = state.have.unwrap_or(0);
+        }
+        fanout
     }
 
     /// Everything was said: what has come meanwhile. Nothing ends it.
     pub(super) fn more_to_say(&self) -> (Saying, Effects) {
         let mut effects = Effects::default();
         let mut state = self.state.lock();
+        state.said = state.taken;
         let mut more = state.say.more();
         // Events may have had to wait until others were written.
         state.advance(&mut effects);
@@ -447,6 +448,7 @@ impl Room {
         if more.is_empty() {
             more = state.say.more();
         }
+        state.taken = state.have.unwrap_or(0);
         drop(state);
         (more, effects)
     }
@@ -457,9 +459,8 @@ impl State {
         self.seats.iter().position(|seat| Arc::ptr_eq(&seat.handle, handle))
     }
 
-    fn set_repair(&mut self, repair: Repair) {
-        self.counted.set(repair != Repair::Idle);
-        self.repair = repair;
+    fn shown(&self, seq: Seq) -> bool {
+        self.have.is_some_and(|have| have >= seq) && (self.said >= seq || self.say.is_idle())
     }
 
     fn missing(&self) -> bool {
@@ -507,7 +508,7 @@ impl State {
         // What waits only until others are written is not missing.
         let missing = self.missing() && !self.say.is_full();
         if missing && self.repair == Repair::Idle && !self.seats.is_empty() && !self.over {
-            self.set_repair(Repair::Queued);
+            self.repair = Repair::Queued;
             effects.repair = true;
             effects.time = !std::mem::replace(&mut self.timed, true);
         }
