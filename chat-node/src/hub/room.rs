@@ -25,7 +25,6 @@ use super::{
     Handle, Hold,
     fanout::{Fanout, Listener, Say, Saying},
     marks_told::MarksTold,
-    mending::Counted,
     seat::{Pending, Seat, SeatState, Settled, Why},
 };
 use crate::{
