@@ -207,10 +207,13 @@ impl Drop for Reader {
 /// The thread that reads.
 #[derive(Debug)]
 pub(super) struct Readers {
-    opens: mpsc::UnboundedSender<Opening>,
+    opens: mpsc::Sender<Opening>,
     /// What they have seen.
     pub(super) tally: Arc<Tally>,
 }
+
+/// Sockets that wait to be opened; whoever opens more at once waits.
+const OPENING: usize = 64;
 
 #[derive(Debug)]
 struct Opening {
@@ -224,7 +227,7 @@ impl Readers {
     pub(super) fn start() -> anyhow::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let tally = Arc::new(Tally::new()?);
-        let (opens, mut opening) = mpsc::unbounded_channel::<Opening>();
+        let (opens, mut opening) = mpsc::channel::<Opening>(OPENING);
         let shown = Arc::clone(&tally);
         std::thread::Builder::new().name("readers".to_owned()).spawn(move || {
             let reading = async {
@@ -253,7 +256,7 @@ impl Readers {
     /// Opens a socket; when there is a `hello`, returns when it was answered.
     pub(super) async fn open(&self, url: &str, how: Open) -> anyhow::Result<Reader> {
         let (opened, is_open) = oneshot::channel();
-        self.opens.send(Opening { url: url.to_owned(), how, opened }).context("the readers have ended")?;
+        self.opens.send(Opening { url: url.to_owned(), how, opened }).await.context("the readers have ended")?;
         is_open.await.context("the readers have ended")?
     }
 }
