@@ -115,6 +115,13 @@ impl Engines {
             .map_err(|error| EngineError::Store { url: urls.store.clone(), error })?;
         #[cfg(feature = "planted")]
         let store = store.with_planted(urls.planted);
-        Ok(Self { log: Arc::new(log), store: Arc::new(store), cache: Arc::new(MemoryCache::default()) })
+        let log: SharedLog = Arc::new(log);
+        #[cfg(feature = "planted")]
+        let log = if urls.planted.with(crate::planted::Circumstance::SlowLog) {
+            crate::planted::slow_log::SlowLog::over(log)
+        } else {
+            log
+        };
+        Ok(Self { log, store: Arc::new(store), cache: Arc::new(MemoryCache::default()) })
     }
 }

@@ -5,6 +5,8 @@
 //! often, so that a bug which needs it shows within seconds. Which of them a process has is part of its configuration
 //! ([`Planted`]); by default it has none.
 
+pub(crate) mod slow_log;
+
 use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
@@ -55,6 +57,8 @@ pub enum Circumstance {
     StaleWriter,
     /// Frames between nodes are lost for good, and the sender knows it.
     LostFrames,
+    /// The log takes its time.
+    SlowLog,
 }
 
 impl Bug {

@@ -54,7 +54,7 @@ impl Case {
 /// Every bug that exists, with the misfortune it needs.
 pub fn bugs() -> Vec<Case> {
     vec![
-        Case::new("ack_before_append", "ack_before_append", &[1, 3]).work(6).kills(4),
+        Case::new("ack_before_append", "ack_before_append+slow_log", &[1, 3]).work(6).kills(4),
         Case::new("ack_on_any_report", "ack_on_any_report+second_owner", &[1, 3]).work(6),
         Case::new("ignore_the_term", "ignore_the_term+second_owner", &[1, 3, 12]).work(8),
         Case::new("deliver_a_repeat", "deliver_a_repeat", &[4]),
@@ -72,11 +72,12 @@ pub fn bugs() -> Vec<Case> {
 /// The `n`-th of the clean runs: nothing is planted, or only a misfortune.
 pub fn clean(n: usize) -> Case {
     let name = format!("clean {}", n + 1);
-    match n % 5 {
+    match n % 6 {
         0 => Case::new(&name, "+second_owner", &[]).work(6),
         1 => Case { breaks: 30, ..Case::new(&name, "", &[]).work(6).kills(3) },
         2 => Case { writers: 2, ..Case::new(&name, "+stale_writer", &[]).kills(1) },
         3 => Case::new(&name, "+lost_frames", &[]).work(5),
+        4 => Case::new(&name, "+slow_log", &[]).kills(2),
         _ => Case { breaks: 50, ..Case::new(&name, "", &[]) },
     }
 }
