@@ -225,6 +225,9 @@ struct CheckArgs {
     /// Of the self-test: only this bug; may be given again. `none`: no bug.
     #[arg(long, value_name = "BUG")]
     bug: Vec<String>,
+    /// Of the self-test: keep the files of every run, not only of those that did not go as they should.
+    #[arg(long)]
+    keep: bool,
     /// Of the self-test: runs under way at once.
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..))]
     at_once: u16,
@@ -342,9 +345,14 @@ async fn self_test(args: CheckArgs, server: PathBuf) -> anyhow::Result<ExitCode>
             self_test::bugs().iter().map(|case| case.name.as_str()).collect::<Vec<_>>().join(", ")
         );
     }
+    let folder = new_folder();
+    if args.keep {
+        say(std::io::stdout(), &format!("files: {}\n", folder.display()));
+    }
     let test = SelfTest {
         server,
-        folder: new_folder(),
+        folder,
+        keep: args.keep,
         bugs,
         clean: (0..args.clean).map(self_test::clean).collect(),
         at_once: usize::from(args.at_once),

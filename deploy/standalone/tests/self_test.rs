@@ -31,6 +31,7 @@ async fn every_planted_bug_is_caught_and_clean_runs_raise_no_alarm() {
     let test = SelfTest {
         server: PathBuf::from(env!("CARGO_BIN_EXE_chat-cluster")),
         folder: folder.path().to_owned(),
+        keep: false,
         bugs: bugs(),
         clean: (0..CLEAN).map(clean).collect(),
         at_once: 3,

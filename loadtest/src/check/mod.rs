@@ -45,7 +45,7 @@ pub use self::{
     exercise::Exercise,
     facts::Facts,
     journals::{DeviceJournal, FaultJournal, HistoryJournal, Journals, RestJournal, UnreadableJournal},
-    reading::{ReadError, read_history},
+    reading::{ATTEMPTS, ReadError, read_history},
     stored::{Unreadable, read_stored},
 };
 

@@ -14,8 +14,8 @@ use crate::{
     journal::{Entry, Kept, Line, VERSION},
 };
 
-/// How often a history that is not complete is read again, a second apart.
-const ATTEMPTS: u32 = 30;
+/// How often a history that is not complete is read again, a second apart: by what a cluster may need that was just killed.
+pub const ATTEMPTS: u32 = 30;
 
 /// Why there is no history.
 #[derive(Debug, thiserror::Error)]
@@ -38,16 +38,21 @@ pub enum ReadError {
     },
 }
 
-/// Reads the chat's history as `reader`, waits half a minute at most for it to be complete, and writes it to
+/// Reads the chat's history as `reader`, up to `attempts` times, a second apart, until it is complete, and writes it to
 /// `history-{chat}.jsonl` in `folder`.
 ///
 /// # Errors
 /// [`ReadError`].
-pub async fn read_history(reader: &Session, chat: ChatId, folder: &Path) -> Result<(), ReadError> {
+pub async fn read_history(
+    reader: &Session,
+    chat: ChatId,
+    folder: &Path,
+    attempts: u32,
+) -> Result<(), ReadError> {
     let mut attempt = 1;
     let whole = loop {
         let whole = reader.whole_history(chat).await.map_err(|error| ReadError::Server { chat, error })?;
-        if whole.complete || attempt == ATTEMPTS {
+        if whole.complete || attempt >= attempts {
             break whole;
         }
         attempt += 1;

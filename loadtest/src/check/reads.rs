@@ -211,8 +211,9 @@ fn most(facts: &Facts<'_>, members: &Members, whose: Whose) -> Option<Number> {
         Ask::Read { chat, number } if (*chat, asked.by) == whose => Some(*number),
         _ => None,
     });
-    let history = facts.histories.iter().filter(|history| history.chat == whose.0);
-    let own = history.flat_map(|history| history.messages.iter()).filter(|message| message.from == whose.1);
+    // A history that nobody read does not tell which messages are one's own.
+    let history = facts.histories.iter().find(|history| history.chat == whose.0 && history.complete)?;
+    let own = history.messages.iter().filter(|message| message.from == whose.1);
     Some(asked.chain(own.map(|message| message.number)).max().unwrap_or(0))
 }
 

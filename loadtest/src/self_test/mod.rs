@@ -38,8 +38,11 @@ const DRAIN_WITHIN: Duration = Duration::from_secs(20);
 /// How long every view may take to be whole then: what invariant 6 allows, and some.
 const SETTLE_WITHIN: Duration = Duration::from_secs(12);
 
-/// How long the final reads may take. A broken cluster may never call a history complete.
-const READ_WITHIN: Duration = Duration::from_secs(10);
+/// How long the final reads may take.
+const READ_WITHIN: Duration = Duration::from_secs(30);
+
+/// How often a history is read that is not complete, a second apart. A broken cluster may never call it so.
+const READINGS: u32 = 4;
 
 /// Users, without the stranger, and devices of each.
 const USERS: usize = 6;
@@ -50,8 +53,10 @@ const DEVICES: usize = 2;
 pub struct SelfTest {
     /// The standalone cluster's program, built with the feature `planted`.
     pub server: PathBuf,
-    /// Where each run's data and journals go, in a folder of its own; those of runs that went as they should are removed.
+    /// Where each run's data and journals go, in a folder of its own.
     pub folder: PathBuf,
+    /// Whether the files of runs that went as they should stay there.
+    pub keep: bool,
     /// Runs with a bug.
     pub bugs: Vec<Case>,
     /// Runs without.
@@ -129,11 +134,17 @@ impl SelfTest {
         let mut runs = stream::iter(cases)
             .map(|case| {
                 let (server, folder) = (self.server.clone(), self.folder.join(case.name.replace(' ', "-")));
+                let keep = self.keep;
                 // On a task of its own: the runs share nothing.
                 async move {
                     let name = case.name.clone();
-                    let run = tokio::spawn(one(server, folder, case)).await;
-                    run.map_err(anyhow::Error::from).flatten().with_context(|| name)
+                    let run = tokio::spawn(one(server, folder.clone(), case)).await;
+                    let outcome = run.map_err(anyhow::Error::from).flatten().with_context(|| name)?;
+                    if outcome.as_it_should() && !keep {
+                        // Whatever stays is among the temporary files.
+                        let _ = std::fs::remove_dir_all(&folder);
+                    }
+                    Ok::<_, anyhow::Error>(outcome)
                 }
             })
             .buffered(self.at_once.max(1));
@@ -172,12 +183,7 @@ async fn one(program: PathBuf, folder: PathBuf, case: Case) -> anyhow::Result<Ou
         trouble.push(error.to_string());
     }
     let violations = judge(&Journals::read(&journals)?);
-    let outcome = Outcome { case, violations, trouble, journals };
-    if outcome.as_it_should() {
-        // Whatever stays is among the temporary files.
-        let _ = std::fs::remove_dir_all(&folder);
-    }
-    Ok(outcome)
+    Ok(Outcome { case, violations, trouble, journals })
 }
 
 /// What happens to the cluster while everybody works.
@@ -212,7 +218,7 @@ async fn rest(crowd: Arc<Crowd>, journals: &Path, trouble: &mut Vec<String>) -> 
         }
     }
     let quiet = Progress::quiet();
-    match tokio::time::timeout(READ_WITHIN, crowd.read_histories(journals, &quiet)).await {
+    match tokio::time::timeout(READ_WITHIN, crowd.read_histories_within(journals, READINGS, &quiet)).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => trouble.push(error.to_string()),
         Err(_) => trouble.push("not every history could be read".to_owned()),

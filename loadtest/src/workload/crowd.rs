@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 
 use super::WorkloadError;
 use crate::{
-    check::{ReadError, read_history},
+    check::{ATTEMPTS, ReadError, read_history},
     client::{
         Client, Observer, Options,
         http::Http,
@@ -305,30 +305,48 @@ impl Crowd {
         Ok(behind)
     }
 
-    /// Reads every chat's history, each by a fresh sign-in of who made it, into the folder.
+    /// Reads every chat's history, each by a fresh sign-in of who made it, into the folder: all that can be read.
     ///
     /// # Errors
-    /// [`ReadError`] and what signing in gives.
+    /// The first [`ReadError`], after the others were read; and what signing in gives.
     pub async fn read_histories(&self, folder: &Path, progress: &Progress) -> Result<(), WorkloadError> {
+        self.read_histories_within(folder, ATTEMPTS, progress).await
+    }
+
+    /// Likewise, with as many attempts to find each complete.
+    ///
+    /// # Errors
+    /// As [`Self::read_histories`].
+    pub async fn read_histories_within(
+        &self,
+        folder: &Path,
+        attempts: u32,
+        progress: &Progress,
+    ) -> Result<(), WorkloadError> {
         let mut by_reader: std::collections::BTreeMap<usize, Vec<ChatId>> = std::collections::BTreeMap::new();
         for (chat, reader) in self.chats() {
             by_reader.entry(reader).or_default().push(chat);
         }
         let stage = progress.stage("reading histories", self.chats.lock().len() as u64);
+        let mut outcome = Ok(());
         for (reader, chats) in by_reader {
             let Some(person) = self.people.get(reader) else { continue };
             let session = Session::sign_in(&self.http, &person.account).await?;
-            stream::iter(chats)
-                .map(|chat| {
-                    let (session, stage) = (&session, &stage);
-                    async move { read_history(session, chat, folder).await.inspect(|()| stage.step()) }
-                })
-                .buffer_unordered(AT_ONCE)
-                .try_collect::<Vec<()>>()
-                .await
-                .map_err(|error: ReadError| WorkloadError::History(error))?;
+            let read: Vec<Result<(), ReadError>> =
+                stream::iter(chats)
+                    .map(|chat| {
+                        let (session, stage) = (&session, &stage);
+                        async move {
+                            read_history(session, chat, folder, attempts).await.inspect(|()| stage.step())
+                        }
+                    })
+                    .buffer_unordered(AT_ONCE)
+                    .collect()
+                    .await;
+            let read: Result<(), ReadError> = read.into_iter().collect();
+            outcome = outcome.and(read.map_err(WorkloadError::History));
         }
-        Ok(())
+        outcome
     }
 
     /// Says goodbye on every device and writes out every journal.
