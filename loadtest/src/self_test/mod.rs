@@ -41,6 +41,9 @@ const SETTLE_WITHIN: Duration = Duration::from_secs(12);
 /// How long the final reads may take.
 const READ_WITHIN: Duration = Duration::from_secs(30);
 
+/// How long nothing is done before the end: what goes wrong at rest has a while to do so.
+const QUIET: Duration = Duration::from_secs(2);
+
 /// How often a history is read that is not complete, a second apart. A broken cluster may never call it so.
 const READINGS: u32 = 4;
 
@@ -223,6 +226,7 @@ async fn rest(crowd: Arc<Crowd>, journals: &Path, trouble: &mut Vec<String>) -> 
         Ok(Err(error)) => trouble.push(error.to_string()),
         Err(_) => trouble.push("not every history could be read".to_owned()),
     }
+    tokio::time::sleep(QUIET).await;
     Arc::into_inner(crowd).context("a user of the workload still runs")?.stop().await?;
     Ok(())
 }
