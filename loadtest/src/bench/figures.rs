@@ -178,7 +178,13 @@ impl Room {
             let stage = progress.stage("16 in flight from one sender", u64::from(bench.rounds));
             let (mut ours, mut loops) = (Cost::default(), Cost::default());
             for _ in 0..bench.rounds {
-                let work = in_flight(&readers, sockets.get(..1).unwrap_or_default(), self.chat, bench.body_bytes, slice);
+                let work = in_flight(
+                    &readers,
+                    sockets.get(..1).unwrap_or_default(),
+                    self.chat,
+                    bench.body_bytes,
+                    slice,
+                );
                 ours.add(cost(process, &readers, work).await?);
                 let work = rounds(&bare_readers, &mut bare, sockets.len(), 16, slice);
                 loops.add(cost(bare_process, &bare_readers, work).await?);
@@ -191,7 +197,13 @@ impl Room {
             let stage = progress.stage("100 senders", u64::from(bench.rounds));
             let mut many = Cost::default();
             for _ in 0..bench.rounds {
-                let work = in_flight(&readers, sockets.get(..SENDERS).unwrap_or_default(), self.chat, bench.body_bytes, slice);
+                let work = in_flight(
+                    &readers,
+                    sockets.get(..SENDERS).unwrap_or_default(),
+                    self.chat,
+                    bench.body_bytes,
+                    slice,
+                );
                 many.add(cost(process, &readers, work).await?);
                 stage.step();
             }

@@ -256,7 +256,10 @@ impl Readers {
     /// Opens a socket; when there is a `hello`, returns when it was answered.
     pub(super) async fn open(&self, url: &str, how: Open) -> anyhow::Result<Reader> {
         let (opened, is_open) = oneshot::channel();
-        self.opens.send(Opening { url: url.to_owned(), how, opened }).await.context("the readers have ended")?;
+        self.opens
+            .send(Opening { url: url.to_owned(), how, opened })
+            .await
+            .context("the readers have ended")?;
         is_open.await.context("the readers have ended")?
     }
 }
