@@ -1,33 +1,52 @@
 //! Cursors: where a session was, as its client keeps it. Opaque to the client, and good on any node of the cluster.
 //!
-//! A version byte, the log's short name, then for each partition an offset: everything that stands before it was shown to the session, and
-//! everybody's coming and going before it was told. The bytes are written as base64url (RFC 4648, section 5) without padding: 64
-//! partitions with offsets below 2²⁸ are some 350 characters.
+//! A version byte, the log's short name, then for each partition an offset and where the rule of terms stands there: everything that stands
+//! before it was shown to the session, and everybody's coming and going before it was told. The bytes are written as base64url (RFC 4648,
+//! section 5) without padding: 64 partitions with offsets below 2²⁸ are some 700 characters.
 //!
 //! Whoever writes a cursor of their own is shown less than they could have been, and nothing that is not theirs.
 
 use common::{
     ids::{Offset, Partition},
     partition::stable_hash,
+    store::Position,
+    term::TermState,
+    wire::marks::Told,
 };
 use uuid::Uuid;
 
 /// The version that is written and read.
 const VERSION: u8 = 1;
-/// Characters of a text that is read at all: 1,024 partitions with offsets of ten bytes.
-const LONGEST: usize = 16 * 1024;
+/// Characters of a text that is read at all: 512 partitions with three numbers of ten bytes.
+const LONGEST: usize = 20 * 1024;
 
 /// Where a session was.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Cursor {
     log: u64,
-    offsets: Vec<Offset>,
+    places: Vec<Told>,
 }
 
 impl Cursor {
-    /// Of this log. `offsets` are by partition.
-    pub(crate) fn new(log: Uuid, offsets: Vec<Offset>) -> Self {
-        Self { log: short(log), offsets }
+    /// Of this log. `places` are by partition.
+    pub(crate) fn new(log: Uuid, places: Vec<Told>) -> Self {
+        Self { log: short(log), places }
+    }
+
+    /// The one before everything.
+    pub(crate) fn origin(log: Uuid, partitions: Partition) -> Self {
+        Self::new(log, vec![Told::default(); usize::from(partitions)])
+    }
+
+    /// Where the writers are.
+    pub(crate) fn drained(log: Uuid, partitions: Partition, positions: &[(Partition, Position)]) -> Self {
+        let mut cursor = Self::origin(log, partitions);
+        for (partition, position) in positions.iter().filter(|(_, position)| position.log == log) {
+            if let Some(place) = cursor.places.get_mut(usize::from(*partition)) {
+                *place = Told { offset: position.offset, state: position.state };
+            }
+        }
+        cursor
     }
 
     /// The cursor in a client's words; none when it is not one of this log.
@@ -38,32 +57,47 @@ impl Cursor {
         let bytes = decode(text)?;
         let (version, rest) = bytes.split_first()?;
         let (name, mut rest) = rest.split_at_checked(8)?;
-        let mut offsets = Vec::with_capacity(usize::from(partitions));
+        let mut places = Vec::with_capacity(usize::from(partitions));
         while !rest.is_empty() {
-            let (offset, after) = varint(rest)?;
-            offsets.push(offset);
+            let (place, after) = place(rest)?;
+            places.push(place);
             rest = after;
         }
         let known = *version == VERSION
             && name == short(log).to_be_bytes()
-            && offsets.len() == usize::from(partitions);
-        known.then(|| Self { log: short(log), offsets })
+            && places.len() == usize::from(partitions);
+        known.then(|| Self { log: short(log), places })
     }
 
     /// As a client is told.
     pub(crate) fn text(&self) -> String {
         let mut bytes = vec![VERSION];
         bytes.extend_from_slice(&self.log.to_be_bytes());
-        for offset in &self.offsets {
+        for Told { offset, state } in &self.places {
             put_varint(&mut bytes, *offset);
+            // A term lies close before its records. 0 is none.
+            let back = state.term.map_or(0, |term| offset.saturating_sub(term).saturating_add(1));
+            put_varint(&mut bytes, back);
+            put_varint(&mut bytes, state.n);
         }
         encode(&bytes)
     }
 
-    /// Everything of this partition before this offset was shown.
-    pub(crate) fn offset(&self, partition: Partition) -> Offset {
-        self.offsets.get(usize::from(partition)).copied().unwrap_or(0)
+    /// Everything of this partition before this place was shown.
+    pub(crate) fn place(&self, partition: Partition) -> Told {
+        self.places.get(usize::from(partition)).copied().unwrap_or_default()
     }
+}
+
+fn place(bytes: &[u8]) -> Option<(Told, &[u8])> {
+    let (offset, rest): (Offset, _) = varint(bytes)?;
+    let (back, rest) = varint(rest)?;
+    let (n, rest) = varint(rest)?;
+    let term = match back.checked_sub(1) {
+        Some(back) => Some(offset.checked_sub(back)?),
+        None => None,
+    };
+    Some((Told { offset, state: TermState { term, n } }, rest))
 }
 
 fn short(log: Uuid) -> u64 {
@@ -132,37 +166,68 @@ mod tests {
 
     const LOG: Uuid = Uuid::from_u128(7);
 
-    #[test]
-    fn a_cursor_keeps_its_form() {
-        let cursor = Cursor::new(LOG, vec![0, 127, 128, 300, u64::MAX]);
-        assert_eq!(cursor.text(), GOLDEN);
-        assert_eq!(Cursor::read(GOLDEN, LOG, 5), Some(cursor));
+    fn told(offset: Offset, term: Option<Offset>, n: u64) -> Told {
+        Told { offset, state: TermState { term, n } }
     }
 
-    const GOLDEN: &str = "ARlHnYD_QqgkAH-AAawC____________AQ";
+    #[test]
+    fn a_cursor_keeps_its_form() {
+        let places = vec![
+            told(0, None, 0),
+            told(1, Some(0), 0),
+            told(128, Some(100), 27),
+            told(u64::MAX, Some(u64::MAX - 3), u64::MAX),
+        ];
+        let cursor = Cursor::new(LOG, places);
+        assert_eq!(cursor.text(), GOLDEN);
+        assert_eq!(Cursor::read(GOLDEN, LOG, 4), Some(cursor));
+    }
+
+    const GOLDEN: &str = "ARlHnYD_QqgkAAAAAQIAgAEdG____________wEE____________AQ";
 
     #[test]
     fn a_cursor_of_another_log_or_another_number_of_partitions_is_none() {
-        let text = Cursor::new(LOG, vec![1, 2]).text();
+        let text = Cursor::new(LOG, vec![told(1, Some(0), 0), told(2, Some(0), 1)]).text();
         assert!(Cursor::read(&text, LOG, 2).is_some());
         assert_eq!(Cursor::read(&text, Uuid::from_u128(8), 2), None);
         assert_eq!(Cursor::read(&text, LOG, 3), None);
-        for bad in ["", "0", "A", "AQ==", "é", &text[1..], &format!("{text}A"), &"A".repeat(20_000)] {
+        for bad in ["", "0", "A", "AQ==", "é", &text[1..], &format!("{text}A"), &"A".repeat(30_000)] {
             assert_eq!(Cursor::read(bad, LOG, 2), None, "{bad}");
         }
     }
 
     #[test]
     fn the_cursor_of_sixty_four_partitions_is_short() {
-        let text = Cursor::new(LOG, vec![(1 << 28) - 1; 64]).text();
-        assert!(text.len() < 360, "{} characters", text.len());
+        let text = Cursor::new(LOG, vec![told((1 << 28) - 1, Some((1 << 28) - 99), 97); 64]).text();
+        assert!(text.len() < 540, "{} characters", text.len());
+    }
+
+    #[test]
+    fn the_cursor_of_the_writers_has_every_position_of_its_log() {
+        let state = TermState { term: Some(2), n: 4 };
+        let positions = [
+            (1, Position { log: LOG, offset: 7, state }),
+            (2, Position { log: Uuid::from_u128(8), offset: 9, state }),
+            (9, Position { log: LOG, offset: 7, state }),
+        ];
+        let cursor = Cursor::drained(LOG, 3, &positions);
+        assert_eq!(cursor.place(1), Told { offset: 7, state });
+        assert_eq!([cursor.place(0), cursor.place(2), cursor.place(9)], [Told::default(); 3]);
+    }
+
+    fn places() -> impl Strategy<Value = Vec<Told>> {
+        let place =
+            (any::<u64>(), proptest::option::of(any::<u64>()), any::<u64>()).prop_map(|(offset, term, n)| {
+                told(offset, term.map(|term| term.min(offset)).filter(|term| offset - term < u64::MAX), n)
+            });
+        proptest::collection::vec(place, 1..80)
     }
 
     proptest! {
         #[test]
-        fn every_cursor_reads_back(offsets in proptest::collection::vec(any::<u64>(), 1..80)) {
-            let cursor = Cursor::new(LOG, offsets.clone());
-            let count = Partition::try_from(offsets.len()).unwrap();
+        fn every_cursor_reads_back(places in places()) {
+            let cursor = Cursor::new(LOG, places.clone());
+            let count = Partition::try_from(places.len()).unwrap();
             prop_assert_eq!(Cursor::read(&cursor.text(), LOG, count), Some(cursor));
         }
 

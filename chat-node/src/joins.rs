@@ -9,15 +9,22 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use common::{
     ids::{ChatId, ChatKey, Seq, UserId, UserKey},
     model::ChatView,
+    partition::partition_of,
     problem::Problem,
     store::{Membership, StoreError},
-    wire::{client::ServerFrame, codes::CloseCode},
+    wire::{
+        client::{Resume, ServerFrame},
+        codes::CloseCode,
+    },
 };
 use tokio::time::Instant;
 
 use crate::{
+    cursor::Cursor,
     deliver::Deliver,
     hub::{Admitted, Handle, Hold, Job, User},
+    resume::{LeftOff, Plan, Told},
+    standing::Stand,
 };
 
 /// Users whose chats are seen to at once: each asks the store for one row at a time.
@@ -34,6 +41,17 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_m
 /// Times that the dispatchers are asked for a chat, at 5 s each.
 const ATTEMPTS: u32 = 3;
 
+/// A session that has its seats.
+#[derive(Debug)]
+pub(crate) struct Entered {
+    /// Where it is.
+    pub(crate) cursor: String,
+    /// What it missed, if it comes back; else its client reads everything.
+    pub(crate) told: Option<Told>,
+    /// The round of cursors before its chats were read.
+    pub(crate) read: u64,
+}
+
 impl Deliver {
     /// Something to be done for a user's sessions, after what is to be done already.
     pub(crate) fn job(&self, key: UserKey, job: Job) {
@@ -45,29 +63,50 @@ impl Deliver {
     }
 
     /// Registers interest in what concerns a session that starts, reads the chats its user is in, and seats it in them: from here on
-    /// its outbox gets every event.
+    /// its outbox gets every event. One that says where it left off is told what it missed, if that can be told.
     ///
     /// # Errors
     /// `retry_later` when store or dispatchers do not answer.
-    pub(crate) async fn enter(&self, admitted: &Admitted) -> Result<(), Problem> {
+    pub(crate) async fn enter(
+        &self,
+        admitted: &Admitted,
+        resume: Option<Resume>,
+    ) -> Result<Entered, Problem> {
         let away = |_| Problem::retry_later("the dispatchers do not answer at the moment");
+        let (log, count) = (self.0.marks.partitions.log, self.0.marks.partitions.count);
         let handle = admitted.handle();
+        let left_off = resume.and_then(|resume| LeftOff::read(resume, log, count));
         self.0.hub.register_user(admitted.user()).await.map_err(away)?;
-        let memberships = self.memberships(handle.user).await?;
+        let read = self.0.rounds.current();
+        let stand = self.stand(handle.user).await?;
+        let plan = left_off.and_then(|left_off| {
+            let plan = Plan::of(&left_off, &stand.chats, |chat| partition_of(handle.chat_key(chat), count));
+            (!plan.is_too_much()).then_some((left_off, plan))
+        });
+        let stays: Vec<Membership> = match &plan {
+            Some((_, plan)) => plan.stays().collect(),
+            None => stand.chats.memberships.clone(),
+        };
         let holds: Vec<Hold> =
-            memberships.iter().map(|membership| self.0.hub.hold(handle.chat_key(membership.chat))).collect();
+            stays.iter().map(|stays| self.0.hub.hold(handle.chat_key(stays.chat))).collect();
         self.0.hub.register_rooms(&holds).await.map_err(away)?;
-        for (membership, hold) in memberships.iter().zip(holds) {
-            let room = Arc::clone(hold.room());
-            let effects = self.0.hub.enter(handle, hold, membership.head.seq);
-            self.apply(&room, effects);
-        }
-        Ok(())
+        let Some((left_off, plan)) = plan else {
+            for (membership, hold) in stays.iter().zip(holds) {
+                let room = Arc::clone(hold.room());
+                let (effects, _) = self.0.hub.enter(handle, hold, membership.head.seq, 0);
+                self.apply(&room, effects);
+            }
+            // Its client reads everything from here on.
+            let cursor = Cursor::drained(log, count, &stand.positions).text();
+            return Ok(Entered { cursor, told: None, read });
+        };
+        let told = self.come_back(handle, &stand, plan, holds).await;
+        Ok(Entered { cursor: left_off.cursor(log, count).text(), told: Some(told), read })
     }
 
     /// A session has been told that it is ready: what came meanwhile is seen to.
-    pub(crate) fn started(&self, admitted: &Admitted) {
-        if admitted.user().started(admitted.handle()) {
+    pub(crate) fn started(&self, admitted: &Admitted, read: u64) {
+        if admitted.user().started(admitted.handle(), self.0.rounds.began(read)) {
             self.0.tasks.spawn(self.clone().work(Arc::clone(admitted.user())));
         }
     }
@@ -82,7 +121,7 @@ impl Deliver {
         }
     }
 
-    async fn see_to(&self, user: &User, job: Job) {
+    async fn see_to(&self, user: &Arc<User>, job: Job) {
         let app = user.key.app;
         match job {
             Job::Added { chat, seq } => self.seat(user, chat, seq, &user.ready_handles()).await,
@@ -98,7 +137,7 @@ impl Deliver {
     }
 
     /// Seats those of `handles` that have no seat in a chat that their user came into by the change `seq`.
-    async fn seat(&self, user: &User, chat: ChatId, seq: Seq, handles: &[Arc<Handle>]) {
+    async fn seat(&self, user: &Arc<User>, chat: ChatId, seq: Seq, handles: &[Arc<Handle>]) {
         let fresh: Vec<_> = handles.iter().filter(|handle| !self.0.hub.seated(handle, chat, seq)).collect();
         let key = ChatKey { app: user.key.app, chat };
         let holds: Vec<Hold> = fresh.iter().map(|_| self.0.hub.hold(key)).collect();
@@ -122,7 +161,7 @@ impl Deliver {
     }
 
     /// Reads the store until it is as far as the user's pending seats in a chat.
-    async fn settle(&self, user: &User, chat: ChatId) {
+    async fn settle(&self, user: &Arc<User>, chat: ChatId) {
         let key = ChatKey { app: user.key.app, chat };
         let who = user.key.user;
         let end = Instant::now() + PATIENCE;
@@ -148,7 +187,7 @@ impl Deliver {
             if Instant::now() >= end {
                 // The writers stand still. Other chats go on meanwhile, and others have their turn.
                 tracing::warn!(%key, "the store stays behind a chat: looked at again later");
-                self.later(user.key, Job::Settle { chat });
+                self.later(user, Job::Settle { chat });
                 return;
             }
             tokio::time::sleep(pause).await;
@@ -156,35 +195,34 @@ impl Deliver {
         }
     }
 
-    /// Sees to it when some time has passed, if the user is still served here.
-    fn later(&self, user: UserKey, job: Job) {
-        let deliver = self.clone();
+    /// Sees to it when some time has passed.
+    fn later(&self, user: &Arc<User>, job: Job) {
+        user.put_off();
+        let (deliver, user) = (self.clone(), Arc::clone(user));
         self.0.tasks.spawn(async move {
             tokio::select! {
                 () = deliver.0.shutdown.cancelled() => return,
                 () = tokio::time::sleep(LATER) => {}
             }
-            if let Some(user) = deliver.0.hub.user(user)
-                && user.push(job)
-            {
-                deliver.clone().work(user).await;
+            if user.due(job) {
+                deliver.work(user).await;
             }
         });
     }
 
     /// Compares the seats of a user's sessions with the store, which is newer than all of them: those that have started before it is read.
-    async fn compare(&self, user: &User) {
+    async fn compare(&self, user: &Arc<User>) {
         let handles = user.ready_handles();
         if handles.is_empty() {
             return;
         }
-        let Ok(memberships) = self.memberships(user.key).await else {
+        let Ok(Stand { chats, .. }) = self.stand(user.key).await else {
             tracing::warn!(user = %user.key, "a user's chats cannot be compared: the user's sessions are closed");
             handles.iter().for_each(|handle| handle.outbox.close(CloseCode::ShuttingDown));
             return;
         };
         let heads: HashMap<ChatId, Seq> =
-            memberships.iter().map(|membership| (membership.chat, membership.head.seq)).collect();
+            chats.memberships.iter().map(|membership| (membership.chat, membership.head.seq)).collect();
         for handle in &handles {
             for chat in handle.chats().into_iter().filter(|chat| !heads.contains_key(chat)) {
                 if let Some(room) = self.0.hub.room(handle.chat_key(chat)) {
@@ -200,19 +238,15 @@ impl Deliver {
         }
     }
 
-    /// The chats a user is in, asked for until the store answers.
-    async fn memberships(&self, user: UserKey) -> Result<Vec<Membership>, StoreError> {
+    /// Where a user stands, asked for until the store answers.
+    async fn stand(&self, user: UserKey) -> Result<Stand, StoreError> {
         let end = Instant::now() + PATIENCE;
         let mut pause = PAUSES.0;
         loop {
-            let error =
-                match tokio::time::timeout(ANSWER, self.0.chats.memberships(user.app, user.user)).await {
-                    Ok(Ok(memberships)) => return Ok(memberships),
-                    Ok(Err(error)) => error,
-                    Err(_) => StoreError::Unavailable("no answer in time".into()),
-                };
-            if Instant::now() >= end {
-                return Err(error);
+            match self.0.standings.of(user).await {
+                Err(error) if Instant::now() >= end => return Err(error),
+                Err(_) => {}
+                stand => return stand,
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(PAUSES.1);

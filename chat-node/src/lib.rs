@@ -8,6 +8,7 @@ mod check;
 pub mod commands;
 pub mod control;
 mod cursor;
+mod cursors;
 pub mod deliver;
 pub mod forward;
 pub mod history;
@@ -15,14 +16,20 @@ pub mod hub;
 pub mod identity;
 mod joins;
 pub mod marks;
+mod missed;
 pub mod outbox;
 pub mod owner;
 pub mod passwords;
+#[cfg(feature = "planted")]
+mod planted;
 pub mod reads;
+mod recent;
 mod repair;
+mod resume;
 mod run;
 pub mod session;
 pub mod socket;
+mod standing;
 pub mod tickets;
 
 pub use self::run::{Listeners, NodeConfig, RunError, run};

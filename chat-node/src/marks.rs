@@ -1,18 +1,11 @@
 //! What owners' marks tell a node, and what it does when one is missing: it asks the owner what changed since, and mends what it serves.
 //!
-//! Here, too, is how far everything was shown ([`Marks::shown`]): what cursors are made of. A partition is shown up to where its coming and
-//! going was told, once no room of it misses anything.
-//!
 //! [`Row`] is pure; [`Deliver`]'s part asks and mends.
 
-use std::{
-    collections::{HashSet, VecDeque},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use common::{
-    ids::{AppId, ChatId, NodeId, Offset, Partition, Seq, UserId},
+    ids::{AppId, ChatId, NodeId, Partition, UserId},
     partition::partition_of,
     wire::{
         marks::{Mark, Place, Since, Told},
@@ -27,10 +20,7 @@ use tokio::{
 };
 use uuid::Uuid;
 
-use crate::{
-    deliver::Deliver,
-    hub::{Job, Room},
-};
+use crate::{deliver::Deliver, hub::Job};
 
 /// Without a mark for this long the owner is asked: two of its seconds, and some.
 const SILENCE: Duration = Duration::from_millis(2_500);
@@ -64,7 +54,6 @@ impl Partitions {
 pub(crate) struct Marks {
     pub(crate) partitions: Partitions,
     rows: Mutex<Vec<Row>>,
-    shown: Mutex<Arc<Vec<Offset>>>,
 }
 
 /// What a mark means.
@@ -163,63 +152,14 @@ impl Marks {
     pub(crate) fn new(partitions: Partitions) -> Self {
         let now = Instant::now();
         let count = usize::from(partitions.count);
-        Self {
-            rows: Mutex::new((0..count).map(|_| Row::new(now)).collect()),
-            shown: Mutex::new(Arc::new(vec![0; count])),
-            partitions,
-        }
+        Self { rows: Mutex::new((0..count).map(|_| Row::new(now)).collect()), partitions }
     }
 
-    /// Up to where everything was shown, by partition, to whoever has been here long enough.
-    pub(crate) fn shown(&self) -> Arc<Vec<Offset>> {
-        Arc::clone(&self.shown.lock())
-    }
-
-    /// What may be shown next, in partitions where nothing is waited for: everything before was heard.
-    fn targets(&self, showing: &mut Showing) -> bool {
+    /// By partition, up to where everything was heard, and everybody's coming and going with it; none where something may have been missed.
+    pub(crate) fn heard(&self) -> Vec<Option<Told>> {
         let rows = self.rows.lock();
-        let shown = self.shown.lock();
-        let mut any = false;
-        for ((row, shown), target) in rows.iter().zip(shown.iter()).zip(&mut showing.targets) {
-            let place = row.place.filter(|place| !row.broken && place.told.offset > *shown);
-            if target.is_none()
-                && let Some(place) = place
-            {
-                *target = Some((place.told.offset, true));
-                any = true;
-            }
-        }
-        any
+        rows.iter().map(|row| row.place.filter(|_| !row.broken).map(|place| place.told)).collect()
     }
-
-    /// Everybody was shown what these targets say, but for partitions whose rooms are `waited` for.
-    fn reached(&self, showing: &mut Showing) {
-        let waited: HashSet<Partition> = showing.behind.iter().map(|(partition, ..)| *partition).collect();
-        let mut shown = self.shown.lock();
-        let mut moved: Option<Vec<Offset>> = None;
-        for (number, target) in (0..).zip(&mut showing.targets) {
-            if waited.contains(&number) {
-                continue;
-            }
-            if let Some((offset, _)) = target.take()
-                && let Some(place) = moved.get_or_insert_with(|| shown.to_vec()).get_mut(usize::from(number))
-            {
-                *place = offset;
-            }
-        }
-        if let Some(moved) = moved {
-            *shown = Arc::new(moved);
-        }
-    }
-}
-
-/// What is to be shown before it counts as shown.
-#[derive(Debug)]
-struct Showing {
-    /// By partition: up to where, and whether its rooms have not been looked at.
-    targets: Vec<Option<(Offset, bool)>>,
-    /// Rooms that are not as far as they knew they should be.
-    behind: Vec<(Partition, Arc<Room>, Seq)>,
 }
 
 impl Deliver {
@@ -269,8 +209,6 @@ impl Deliver {
     pub(crate) async fn listen_for_marks(self) {
         let mut look = tokio::time::interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let targets = vec![None; usize::from(self.0.marks.partitions.count)];
-        let mut showing = Showing { targets, behind: Vec::new() };
         loop {
             tokio::select! {
                 () = self.0.shutdown.cancelled() => return,
@@ -294,7 +232,6 @@ impl Deliver {
             for partition in ask {
                 self.0.tasks.spawn(self.clone().catch_up(partition));
             }
-            self.show(&mut showing);
         }
     }
 
@@ -325,28 +262,6 @@ impl Deliver {
             // The owner did not answer: it is asked again at the next look.
             row.broken |= row.place.is_some();
         }
-    }
-
-    /// Moves what was shown on to where the marks are: once every room has shown what it knew of then.
-    fn show(&self, showing: &mut Showing) {
-        if self.0.marks.targets(showing) {
-            let count = self.0.marks.partitions.count;
-            for room in self.0.hub.all_rooms() {
-                let partition = partition_of(room.key, count);
-                let fresh = showing
-                    .targets
-                    .get(usize::from(partition))
-                    .is_some_and(|target| target.is_some_and(|(_, fresh)| fresh));
-                if fresh && let Some(seq) = room.behind() {
-                    showing.behind.push((partition, room, seq));
-                }
-            }
-            for (_, fresh) in showing.targets.iter_mut().flatten() {
-                *fresh = false;
-            }
-        }
-        showing.behind.retain(|(_, room, seq)| !room.shown(*seq));
-        self.0.marks.reached(showing);
     }
 
     /// What changed in a partition; none when its owner does not say.
@@ -394,7 +309,7 @@ impl Deliver {
 
 #[cfg(test)]
 mod tests {
-    use common::term::TermState;
+    use common::{ids::Offset, term::TermState};
 
     use super::*;
 

@@ -7,16 +7,12 @@
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use common::{
-    ids::{Seq, UserId},
-    wire::{
-        owner::{Answer, Ask, OwnerRequest},
-        record::Record,
-    },
+    ids::Seq,
+    wire::{owner::Answer, record::Record},
 };
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use parking_lot::Mutex;
 use tokio::{sync::Notify, time::Instant};
-use uuid::Uuid;
 
 use crate::{
     deliver::{Deliver, Event},
@@ -26,8 +22,6 @@ use crate::{
 /// Owners asked at once. An answer is 1 MiB at the worst and usually a few changes; a thousand rooms that take 2 ms each are through in
 /// 60 ms.
 const TOGETHER: usize = 32;
-/// How long one question may take: the owner's own bound for reads (2 s), and some.
-const PATIENCE: Duration = Duration::from_secs(6);
 /// Before an owner that was away is asked again.
 const PAUSE: Duration = Duration::from_millis(500);
 /// How long a session whose user left waits to be told that the chat is gone, if nobody says that the store shows it.
@@ -161,12 +155,8 @@ impl Deliver {
 
     async fn ask_owner(&self, room: &Arc<Room>, after: Seq) -> Outcome {
         self.0.metrics.repairs.inc();
-        let (app, chat) = (room.key.app, room.key.chat);
-        // The node asks for itself, on behalf of nobody.
-        let by = UserId(Uuid::nil());
-        let request = OwnerRequest { app, chat, by, retry: false, ask: Ask::Changes { after } };
-        match tokio::time::timeout(PATIENCE, self.0.owners.ask(request)).await {
-            Ok(Answer::Changes { changes, head, complete }) => {
+        match self.changes_after(room.key, after).await {
+            Some(Answer::Changes { changes, head, complete }) => {
                 for bytes in changes {
                     match Record::decode(&bytes) {
                         Ok(Record::Change(change)) if change.key() == room.key => {
@@ -190,13 +180,13 @@ impl Deliver {
                 self.reload(room, head.seq);
                 Outcome::Done
             }
-            Ok(Answer::Refused(refusal)) if !refusal.code.temporary() => {
+            Some(Answer::Refused(refusal)) if !refusal.code.temporary() => {
                 // There is no such chat any more, as far as the owner knows: the store tells whose it is.
                 let (_, known) = room.heard(0);
                 self.reload(room, known);
                 Outcome::Done
             }
-            Ok(_) | Err(_) => Outcome::Retry,
+            Some(_) | None => Outcome::Retry,
         }
     }
 

@@ -177,6 +177,7 @@ pub async fn run(
         sessions_per_user: crate::hub::SESSIONS_PER_USER,
         clock: control.clock(),
         cache: engines.cache.clone(),
+        log: engines.log.clone(),
         partitions: Partitions {
             count: engines.log.partitions(),
             log: engines.log.id(),

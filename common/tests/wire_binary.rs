@@ -191,7 +191,6 @@ fn asks() -> Vec<(&'static str, Ask)> {
         ("delete_chat", Ask::DeleteChat),
         ("recent", Ask::Recent),
         ("changes", Ask::Changes { after: 811 }),
-        ("changes_from", Ask::ChangesFrom { offset: 41 }),
         ("since", Ask::Since { from: Some(place().told) }),
         ("since_drained", Ask::Since { from: None }),
     ];
@@ -208,7 +207,6 @@ fn asks() -> Vec<(&'static str, Ask)> {
             | Ask::DeleteChat
             | Ask::Recent
             | Ask::Changes { .. }
-            | Ask::ChangesFrom { .. }
             | Ask::Since { .. } => {}
         }
     }

@@ -354,16 +354,18 @@ mod tests {
         let mut ends = Ends::new().await;
         ends.interest.add(topics(8 * TOGETHER)).await.unwrap();
         ends.interest.register(0);
-        let mut count = 0;
+        let mut registered = HashSet::new();
         loop {
             let (no, add) = ends.next().await;
-            count += add.len();
+            registered.extend(add);
             match ends.interest.answered(0, no, true) {
+                // As the link's task does when there was no room, which is so on a slow machine.
+                Progress::Going if ends.interest.registering(0).is_none() => ends.interest.register(0),
                 Progress::Going => {}
                 progress => break assert_eq!(progress, Progress::Whole),
             }
         }
-        assert_eq!(count, 8 * TOGETHER);
+        assert_eq!(registered.len(), 8 * TOGETHER);
     }
 
     #[tokio::test]

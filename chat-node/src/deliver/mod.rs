@@ -11,6 +11,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use common::{
     cache::SharedCache,
     ids::{AppId, ChatKey, NodeId, Number, UserKey},
+    log::SharedLog,
     revocations::Revocations,
     store::{Chats, Revocation},
     wire::{codes::CloseCode, marks::Mark, peer::Live, record::Record},
@@ -24,10 +25,14 @@ pub use self::event::event;
 use crate::{
     ask::AskOwner,
     control::{Clock, Interest, Receiver},
+    cursors::Rounds,
     hub::{Effects, Fanout, Hub, Job, Room},
     marks::{Marks, Partitions},
+    missed::Missed,
+    recent::Recent,
     repair::Repairs,
     socket::SocketMetrics,
+    standing::Standings,
 };
 
 /// How old a read mark may be that is told: one that a link has held up longer may come after a newer one was told, to a session that has
@@ -55,6 +60,8 @@ pub struct DeliverDeps {
     pub clock: Clock,
     /// Where the tails of chats are.
     pub cache: SharedCache,
+    /// Where changes are read that are not in a tail any more.
+    pub log: SharedLog,
     /// Whose marks are heard.
     pub partitions: Partitions,
     /// Where tasks run.
@@ -86,6 +93,12 @@ pub(crate) struct Inner {
     pub(crate) clock: Clock,
     pub(crate) cache: SharedCache,
     pub(crate) marks: Marks,
+    pub(crate) rounds: Rounds,
+    pub(crate) standings: Standings,
+    pub(crate) recent: Recent,
+    pub(crate) missed: Missed,
+    /// Sessions that come back and whose changes are fetched at once.
+    pub(crate) resuming: Semaphore,
     /// Rooms that have something to say and wait for [`Deliver::flush`]; bounded by the rooms and what one batch of an owner changes.
     unflushed: Mutex<Vec<Arc<Room>>>,
     /// Users whose chats are being seen to at once.
@@ -114,6 +127,7 @@ impl Deliver {
             sessions_per_user,
             clock,
             cache,
+            log,
             partitions,
             tasks,
             shutdown,
@@ -124,6 +138,7 @@ impl Deliver {
         hub.plant(planted);
         let deliver = Self(Arc::new(Inner {
             hub,
+            standings: Standings::start(Arc::clone(&chats), &tasks, shutdown.clone()),
             chats,
             owners,
             revocations,
@@ -131,7 +146,11 @@ impl Deliver {
             repairs: Repairs::default(),
             clock,
             cache,
+            recent: Recent::new(partitions.count),
             marks: Marks::new(partitions),
+            rounds: Rounds::default(),
+            missed: Missed::new(log),
+            resuming: Semaphore::new(crate::resume::SESSIONS),
             unflushed: Mutex::default(),
             joining: Semaphore::new(crate::joins::TOGETHER),
             tasks,
@@ -140,6 +159,7 @@ impl Deliver {
         deliver.0.tasks.spawn(deliver.clone().repair());
         deliver.0.tasks.spawn(deliver.clone().revoke());
         deliver.0.tasks.spawn(deliver.clone().listen_for_marks());
+        deliver.0.tasks.spawn(deliver.clone().tell_cursors());
         deliver
     }
 

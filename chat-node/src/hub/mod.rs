@@ -32,7 +32,7 @@ pub use self::handle::Handle;
 pub(crate) use self::{
     fanout::Fanout,
     room::{Effects, Room},
-    user::{Job, User},
+    user::{Began, Job, User},
 };
 use crate::control::{Interest, InterestTimeout};
 
@@ -253,10 +253,16 @@ impl Hub {
         Ok(())
     }
 
-    /// Seats a session at its start: the store showed its user as a member when the chat was at `head`.
-    pub(crate) fn enter(&self, handle: &Arc<Handle>, hold: Hold, head: Seq) -> Effects {
+    /// Seats a session at its start: see [`Room::enter`].
+    pub(crate) fn enter(
+        &self,
+        handle: &Arc<Handle>,
+        hold: Hold,
+        head: Seq,
+        seen: Seq,
+    ) -> (Effects, Option<Seq>) {
         let room = Arc::clone(hold.room());
-        handle.seat(room.key.chat, || room.enter(handle, hold, head)).unwrap_or_default()
+        handle.seat(room.key.chat, || room.enter(handle, hold, head, seen)).unwrap_or_default()
     }
 
     /// Seats a session whose user came into the chat by the change `seq`.
@@ -316,7 +322,7 @@ mod tests {
             hub.register_user(admitted.user()).await.unwrap();
             let hold = hub.hold(key);
             hub.register_rooms(std::slice::from_ref(&hold)).await.unwrap();
-            drop(hub.enter(admitted.handle(), hold, 7));
+            drop(hub.enter(admitted.handle(), hold, 7, 0));
         }
         assert_eq!(topics(&hub), "Interest in 3 topics");
         drop(one);
@@ -369,7 +375,7 @@ mod tests {
         let handle = Arc::clone(admitted.handle());
         drop(admitted);
         let key = chat();
-        drop(hub.enter(&handle, hub.hold(key), 1));
+        drop(hub.enter(&handle, hub.hold(key), 1, 0));
         assert!(hub.room(key).is_none());
     }
 
@@ -385,7 +391,7 @@ mod tests {
                         let key = keys[turn % keys.len()];
                         let hold = hub.hold(key);
                         hold.room().wanted.store(true, Ordering::Release);
-                        drop(hub.enter(admitted.handle(), hold, 1));
+                        drop(hub.enter(admitted.handle(), hold, 1, 0));
                         assert!(hub.room(key).is_some());
                     }
                 });

@@ -171,18 +171,25 @@ impl Room {
         }
     }
 
-    /// A session whose user the store showed as a member when the chat was at `head`.
-    pub(super) fn enter(&self, handle: &Arc<Handle>, hold: Hold, head: Seq) -> Effects {
+    /// A session whose user the store showed as a member when the chat was at `head`, and whose client has `seen` it up to there (0: is to
+    /// read it). Tells where the session is shown it from, if it has a seat now that is certain.
+    pub(super) fn enter(
+        &self,
+        handle: &Arc<Handle>,
+        hold: Hold,
+        head: Seq,
+        seen: Seq,
+    ) -> (Effects, Option<Seq>) {
         let mut effects = Effects::default();
         let mut state = self.state.lock();
         if state.over || state.seat(handle).is_some() {
-            return effects;
+            return (effects, None);
         }
         let have = state.place(head);
         let (since, certain) = (have.max(head), state.last_left <= head);
         state.say.seats_changed();
         if certain {
-            state.seats.push(Seat::new(handle, hold, since, SeatState::Live));
+            state.seats.push(Seat::new(handle, hold, since, SeatState::Live).having_seen(seen));
         } else {
             state.seats.push(Seat::new(handle, hold, since, Pending::seat(Why::Reload, Some(have))));
             effects.settle.push(handle.user.user);
@@ -190,7 +197,15 @@ impl Room {
         state.advance(&mut effects);
         state.mind_the_gap(&mut effects);
         drop(state);
-        effects
+        (effects, certain.then_some(since))
+    }
+
+    /// How far a session in this room was shown the chat, if its seat is certain.
+    pub(crate) fn shown_to(&self, handle: &Arc<Handle>) -> Option<Seq> {
+        let state = self.state.lock();
+        let seat = state.seat(handle).and_then(|at| state.seats.get(at))?;
+        let have = state.have?;
+        matches!(seat.state, SeatState::Live).then(|| have.max(seat.since))
     }
 
     /// A session whose user came into the chat by the change `seq`, or later. Pending, unless it is known already: the caller settles it.
@@ -540,7 +555,8 @@ impl State {
         let seats = &self.seats;
         let listeners = || {
             let live = seats.iter().filter(|seat| matches!(seat.state, SeatState::Live));
-            live.map(|seat| Listener { handle: Arc::clone(&seat.handle), since: seat.since }).collect()
+            live.map(|seat| Listener { handle: Arc::clone(&seat.handle), since: seat.shown_after() })
+                .collect()
         };
         #[cfg(feature = "planted")]
         if seq.is_multiple_of(7) && self.planted.is(common::planted::Bug::SkipASeq) {

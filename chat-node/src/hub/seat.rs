@@ -19,8 +19,10 @@ const HELD: usize = 512;
 #[derive(Debug)]
 pub(crate) struct Seat {
     pub(super) handle: Arc<Handle>,
-    /// It is shown changes after this one. It also is where its user was known to be a member.
+    /// Where its user was known to be a member: it is shown changes after this one.
     pub(super) since: Seq,
+    /// Its client says that it has seen the chat up to here: not shown again. Nothing else may follow from a client's word.
+    seen: Seq,
     pub(super) state: SeatState,
     hold: Hold,
 }
@@ -62,7 +64,17 @@ pub(super) enum Settled {
 
 impl Seat {
     pub(super) fn new(handle: &Arc<Handle>, hold: Hold, since: Seq, state: SeatState) -> Self {
-        Self { handle: Arc::clone(handle), since, state, hold }
+        Self { handle: Arc::clone(handle), since, seen: 0, state, hold }
+    }
+
+    /// The same, of a client that has seen the chat up to a change.
+    pub(super) fn having_seen(self, seen: Seq) -> Self {
+        Self { seen, ..self }
+    }
+
+    /// It is shown changes after this one.
+    pub(super) fn shown_after(&self) -> Seq {
+        self.since.max(self.seen)
     }
 
     pub(super) fn chat(&self) -> ChatId {
@@ -136,7 +148,7 @@ impl Seat {
         for (_, frame) in held.into_iter().filter(|(seq, _)| *seq > seen) {
             say.to(&self.handle, frame);
         }
-        self.since = seen;
+        (self.since, self.seen) = (seen, 0);
         self.state = SeatState::Live;
         Settled::Stays
     }

@@ -48,6 +48,8 @@ struct Inner {
     jobs: VecDeque<Job>,
     /// Somebody works on `jobs`.
     busy: bool,
+    /// Things that are done later.
+    put_off: usize,
 }
 
 /// A session, and while it starts, what came for it in the meantime.
@@ -55,6 +57,24 @@ struct Inner {
 struct Served {
     handle: Arc<Handle>,
     starting: Option<Vec<Job>>,
+    began: Began,
+}
+
+/// When a session began, in rounds of cursors ([`crate::cursors`]): what a round between the two took for shown, this session may have
+/// missed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Began {
+    /// The round before its chats were read.
+    pub(crate) read: u64,
+    /// The round before it was ready.
+    pub(crate) ready: u64,
+}
+
+impl Began {
+    /// Whether nothing is missed by a session that goes by what these rounds took for shown.
+    fn outlasts(self, rounds: &[u64]) -> bool {
+        !rounds.iter().any(|round| (self.read + 1..=self.ready).contains(round))
+    }
 }
 
 impl User {
@@ -88,7 +108,11 @@ impl User {
         let mut inner = self.inner.lock();
         let fits = inner.sessions.len() < most;
         if fits {
-            inner.sessions.push(Served { handle: Arc::clone(handle), starting: Some(Vec::new()) });
+            inner.sessions.push(Served {
+                handle: Arc::clone(handle),
+                starting: Some(Vec::new()),
+                began: Began::default(),
+            });
         }
         fits
     }
@@ -113,6 +137,17 @@ impl User {
         ready.map(|served| Arc::clone(&served.handle)).collect()
     }
 
+    /// The sessions that have been shown whatever these rounds of cursors took for shown. None while anything is to be done for the user.
+    pub(crate) fn up_to_date(&self, rounds: &[u64]) -> Vec<Arc<Handle>> {
+        let inner = self.inner.lock();
+        if inner.busy || inner.put_off > 0 || !inner.jobs.is_empty() {
+            return Vec::new();
+        }
+        let sessions = inner.sessions.iter();
+        let up_to_date = sessions.filter(|served| served.starting.is_none() && served.began.outlasts(rounds));
+        up_to_date.map(|served| Arc::clone(&served.handle)).collect()
+    }
+
     /// Something to be done: for the sessions that have started in turn, for the others when they have. True when somebody has to begin
     /// working: [`Self::next`].
     pub(crate) fn push(&self, job: Job) -> bool {
@@ -129,13 +164,29 @@ impl User {
     }
 
     /// A session has started: what came for it meanwhile is to be done. True when somebody has to begin working.
-    pub(crate) fn started(&self, handle: &Arc<Handle>) -> bool {
+    pub(crate) fn started(&self, handle: &Arc<Handle>, began: Began) -> bool {
         let mut inner = self.inner.lock();
         let served = inner.sessions.iter_mut().find(|served| Arc::ptr_eq(&served.handle, handle));
-        match served.and_then(|served| served.starting.take()) {
+        let waiting = served.and_then(|served| {
+            served.began = began;
+            served.starting.take()
+        });
+        match waiting {
             Some(waiting) if !waiting.is_empty() => inner.enqueue(waiting),
             Some(_) | None => false,
         }
+    }
+
+    /// Something is to be done later: [`Self::due`].
+    pub(crate) fn put_off(&self) {
+        self.inner.lock().put_off += 1;
+    }
+
+    /// What was put off is to be done now; otherwise as [`Self::push`].
+    pub(crate) fn due(&self, job: Job) -> bool {
+        let begin = self.push(job);
+        self.inner.lock().put_off -= 1;
+        begin
     }
 
     /// The next thing to be done; none ends the work.
@@ -199,7 +250,7 @@ mod tests {
         assert!(!user.push(added(1)));
         assert!(!user.push(added(2)));
         assert_eq!(user.next(), None);
-        assert!(user.started(&handle));
+        assert!(user.started(&handle, Began::default()));
         assert!(!user.push(added(3)), "somebody works on it");
         assert_eq!(
             [user.next(), user.next(), user.next(), user.next()],
@@ -212,11 +263,28 @@ mod tests {
     fn too_much_at_once_closes_the_sessions() {
         let user = user();
         let (ready, starting) = (session(&user), session(&user));
-        user.started(&ready);
+        user.started(&ready, Began::default());
         for seq in 0..=JOBS as Seq {
             user.push(added(seq));
         }
         assert_eq!(ready.outbox.closing(), Some(CloseCode::SlowConsumer));
         assert_eq!(starting.outbox.closing(), Some(CloseCode::SlowConsumer));
+    }
+    #[test]
+    fn a_session_is_up_to_date_once_nothing_is_to_be_done_and_by_rounds_that_saw_it() {
+        let user = user();
+        let handle = session(&user);
+        assert!(user.up_to_date(&[1]).is_empty(), "it starts");
+        user.started(&handle, Began { read: 3, ready: 5 });
+        let count = |rounds: &[u64]| user.up_to_date(rounds).len();
+        assert_eq!([count(&[1, 3]), count(&[3, 6]), count(&[3, 4]), count(&[5, 6])], [1, 1, 0, 0]);
+        assert!(user.push(added(1)));
+        assert_eq!(count(&[6]), 0);
+        assert!(user.next().is_some() && count(&[6]) == 0);
+        user.put_off();
+        assert!(user.next().is_none() && count(&[6]) == 0);
+        assert!(user.due(added(2)));
+        assert!(user.next().is_some() && user.next().is_none());
+        assert_eq!(count(&[6]), 1);
     }
 }

@@ -325,21 +325,6 @@ impl Chat {
         })
     }
 
-    /// The confirmed changes that stand at `offset` or after it, oldest first; none when memory does not reach back that far.
-    pub(super) fn changes_from(
-        &self,
-        offset: Offset,
-        drained: Offset,
-    ) -> Option<impl Iterator<Item = &Kept>> {
-        let first = self.kept.front();
-        let whole =
-            offset >= drained || first.is_some_and(|kept| kept.offset <= offset || kept.change.seq == 1);
-        let confirmed = self.confirmed.seq;
-        whole.then(|| {
-            self.kept.iter().filter(move |kept| kept.offset >= offset && kept.change.seq <= confirmed)
-        })
-    }
-
     /// Forgets what no longer needs to be held: drained changes beyond the kept few, and old client ids.
     pub(super) fn forget(&mut self, drained: Offset, now: Instant) {
         let first_undrained = self.kept.partition_point(|kept| kept.offset < drained);

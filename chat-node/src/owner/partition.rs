@@ -445,12 +445,6 @@ impl Owned {
                 let answer = self.changes(key, changes);
                 job.answer(answer);
             }
-            Ask::ChangesFrom { offset } => {
-                let drained = self.drained;
-                let changes = self.chat(key).and_then(|chat| chat.changes_from(offset, drained));
-                let answer = self.changes(key, changes);
-                job.answer(answer);
-            }
             // It is about no chat, and does not get into a chat's queue.
             Ask::Since { .. } => job.answer(Answer::NotOwner),
             Ask::OpenDirect { peer } => {

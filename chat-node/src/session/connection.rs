@@ -23,8 +23,6 @@ use crate::{
     socket::frame::{self, Broken, Message, Opcode, Reader},
 };
 
-/// Answers that may wait to be written before no more requests are read: all that may be pending, twice.
-const ANSWERS: usize = 128;
 /// Bytes read at once. On the stack: a session that is silent holds no buffer.
 const READ: usize = 4 * 1024;
 
@@ -81,15 +79,8 @@ impl Connection {
         self.handle.outbox.poll_write(context, self.half.as_ref())
     }
 
-    /// The next frame, unless too many answers wait to be written: who does not read them is not read either.
+    /// The next frame.
     pub(super) fn poll_incoming(&mut self, context: &mut Context<'_>) -> Poll<Incoming> {
-        if self.handle.outbox.answers() >= ANSWERS {
-            return Poll::Pending;
-        }
-        self.poll_read(context)
-    }
-
-    fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<Incoming> {
         loop {
             if self.ended {
                 return Poll::Ready(Incoming::Gone);
@@ -146,7 +137,7 @@ impl Connection {
                 return Poll::Ready(());
             }
             while !self.ended
-                && let Poll::Ready(_) = self.poll_read(context)
+                && let Poll::Ready(_) = self.poll_incoming(context)
             {}
             // A client whose frames cannot be read any more has the time to read this: what is still on its way in would make the
             // system reset the connection.

@@ -4,7 +4,7 @@
 //! until the end. Everything a session waits for is polled in one place ([`Session::next`]), so that reading, writing, answers, the
 //! clock and a request to close never wait for each other.
 //!
-//! Absent on purpose, and coming with resume: replaying what was missed (`resumed`, `changes`), and cursors that mean something.
+//! Absent on purpose: what a session that comes back has missed ([`crate::resume`]).
 
 mod connection;
 mod requests;
@@ -33,20 +33,23 @@ use tokio::{
 pub use self::requests::{OpenLanes, PENDING, Sends};
 use self::{
     connection::{Connection, Incoming},
-    requests::Requests,
+    requests::{Answered, Requests},
 };
 use crate::{
     hub::{Admitted, Handle},
+    joins::Entered,
     outbox::Outbox,
+    resume::Told,
     socket::Shared,
 };
+
+/// Answers that may wait to be written before no more requests are read: all that may be pending, twice.
+const ANSWERS: usize = 2 * PENDING;
 
 /// How long a session that comes back flags its sends as retries: its client may have sent them before, on another socket.
 const RETRYING: Duration = Duration::from_secs(30);
 /// Characters of a device's name that are kept.
 const DEVICE_CHARS: usize = 200;
-/// The cursor of a session, until cursors mean something.
-const CURSOR: &str = "0";
 
 /// Why a session ends.
 #[derive(Debug)]
@@ -72,7 +75,7 @@ impl End {
 /// Something a session waited for.
 enum Event {
     Closing(CloseCode),
-    Answer(ServerFrame),
+    Answer(Answered),
     /// The clock has something.
     Due,
     Incoming(Incoming),
@@ -133,7 +136,7 @@ impl Session {
         let now = Instant::now();
         let requests = Requests::new(
             caller.clone(),
-            admitted.handle().socket,
+            Arc::clone(admitted.handle()),
             shared.deliver.clone(),
             shared.commands.clone(),
             (shared.lanes)(caller.clone()),
@@ -213,35 +216,39 @@ impl Session {
         let shared = Arc::clone(&self.shared);
         let handle = Arc::clone(&self.handle);
         let presence = Presence { shared: Arc::clone(&shared), handle: Arc::clone(&handle), shown: false };
+        let retrying_until = resume.is_some().then(|| Instant::now() + RETRYING);
         let entering =
-            Box::pin(async { tokio::join!(shared.deliver.enter(admitted), presence.show(device)) });
+            Box::pin(async { tokio::join!(shared.deliver.enter(admitted, resume), presence.show(device)) });
         let (entered, presence) = tokio::select! {
             entered = entering => entered,
             code = poll_fn(|context| handle.outbox.poll_closing(context)) => return Err(self.closing(code)),
         };
-        if let Err(problem) = entered {
+        let Entered { cursor, told, read } = entered.map_err(|problem| {
             // Another node may do better.
             let last = Some(Box::new(ServerFrame::Error(problem.frame(Some(ref_)))));
-            return Err(End { code: Some(CloseCode::ShuttingDown), last });
-        }
-        self.retrying_until = resume.map(|_| Instant::now() + RETRYING);
+            End { code: Some(CloseCode::ShuttingDown), last }
+        })?;
+        self.retrying_until = retrying_until;
         let config = &shared.config;
         self.connection.reply(&ServerFrame::Ready(Ready {
             ref_,
             session: self.caller.session,
             user: self.caller.user,
             node: shared.node.clone(),
-            cursor: CURSOR.to_owned(),
+            cursor,
             ping_interval_ms: u64::try_from(config.ping_every.as_millis()).unwrap_or(u64::MAX),
             limits: SocketLimits {
                 frame_bytes: config.frame_bytes as u64,
                 body_bytes: limits::BODY_BYTES as u64,
                 pending_sends: PENDING as u64,
             },
-            resuming: false,
+            resuming: told.is_some(),
         }));
+        if let Some(Told { frames, chats }) = told {
+            self.say(Answered { before: frames, answer: ServerFrame::Resumed { ref_, chats } });
+        }
         handle.outbox.open();
-        shared.deliver.started(admitted);
+        shared.deliver.started(admitted, read);
         Ok(presence)
     }
 
@@ -251,7 +258,7 @@ impl Session {
         loop {
             match self.next().await {
                 Event::Closing(code) => return self.closing(code),
-                Event::Answer(frame) => self.connection.reply(&frame),
+                Event::Answer(answered) => self.say(answered),
                 Event::Due => {
                     if let Some(code) = self.look_at_clock() {
                         return code.into();
@@ -287,6 +294,11 @@ impl Session {
         None
     }
 
+    fn say(&mut self, Answered { before, answer }: Answered) {
+        before.into_iter().for_each(|frame| self.handle.outbox.answer(frame));
+        self.connection.reply(&answer);
+    }
+
     fn answer_bad(&mut self, frame: FromClient) {
         let (ref_, problem) = match frame {
             FromClient::UnknownType { ref_, kind } => {
@@ -303,21 +315,27 @@ impl Session {
     async fn next(&mut self) -> Event {
         let Self { handle, connection, requests, clock, .. } = self;
         poll_fn(|context| {
-            if let Poll::Ready(code) = handle.outbox.poll_closing(context) {
-                return Poll::Ready(Event::Closing(code));
-            }
-            if clock.as_mut().poll(context).is_ready() {
-                return Poll::Ready(Event::Due);
-            }
-            if let Poll::Ready(answer) = requests.poll_answer(context) {
-                return Poll::Ready(Event::Answer(answer));
-            }
-            if let Poll::Ready(incoming) = connection.poll_incoming(context) {
-                return Poll::Ready(Event::Incoming(incoming));
-            }
-            match connection.poll_write(context) {
-                Poll::Ready(Err(_)) => Poll::Ready(Event::Incoming(Incoming::Gone)),
-                Poll::Ready(Ok(())) | Poll::Pending => Poll::Pending,
+            loop {
+                if let Poll::Ready(code) = handle.outbox.poll_closing(context) {
+                    return Poll::Ready(Event::Closing(code));
+                }
+                if clock.as_mut().poll(context).is_ready() {
+                    return Poll::Ready(Event::Due);
+                }
+                // Who does not read answers is given no more, and is not read either.
+                let room = handle.outbox.answers() < ANSWERS;
+                if room && let Poll::Ready(answer) = requests.poll_answer(context) {
+                    return Poll::Ready(Event::Answer(answer));
+                }
+                if room && let Poll::Ready(incoming) = connection.poll_incoming(context) {
+                    return Poll::Ready(Event::Incoming(incoming));
+                }
+                match connection.poll_write(context) {
+                    Poll::Ready(Err(_)) => return Poll::Ready(Event::Incoming(Incoming::Gone)),
+                    // There is room now, and nobody would say so.
+                    Poll::Ready(Ok(())) if !room => {}
+                    Poll::Ready(Ok(())) | Poll::Pending => return Poll::Pending,
+                }
             }
         })
         .await

@@ -7,15 +7,16 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use common::{
-    ids::{ChatId, ChatKey, ClientId, Number, SocketId},
+    ids::{ChatId, ChatKey, ClientId, Number},
     problem::Problem,
     store::Range,
     token::Caller,
     wire::{
         client::{
-            Ack, ClientFrame, Delete, Edit, FieldError, History, HistoryPage, Read, Ref, Send as SendFrame,
-            ServerFrame,
+            Ack, Changes, ClientFrame, Delete, Edit, FieldError, History, HistoryPage, Read, Ref,
+            Send as SendFrame, ServerFrame,
         },
         codes::ErrorCode,
         owner::{Draft, Refusal, Sent},
@@ -24,7 +25,7 @@ use common::{
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use tokio::sync::oneshot;
 
-use crate::{commands::Commands, deliver::Deliver, forward::Lanes};
+use crate::{commands::Commands, deliver::Deliver, forward::Lanes, hub::Handle, resume::Told};
 
 /// Requests of one session under way at once: at 5 ms each, 12,800 a second; at 16 KiB each, 1 MiB.
 pub const PENDING: usize = 64;
@@ -58,14 +59,27 @@ enum Waiting {
     Delete(Delete),
 }
 
+/// An answer, and what is said right before it.
+pub(super) struct Answered {
+    /// Events, ready for the wire.
+    pub(super) before: Vec<Bytes>,
+    pub(super) answer: ServerFrame,
+}
+
+impl From<ServerFrame> for Answered {
+    fn from(answer: ServerFrame) -> Self {
+        Self { before: Vec::new(), answer }
+    }
+}
+
 /// The requests of one session.
 pub(super) struct Requests {
     caller: Caller,
-    socket: SocketId,
+    handle: Arc<Handle>,
     deliver: Deliver,
     commands: Commands,
     sends: Box<dyn Sends>,
-    running: FuturesUnordered<BoxFuture<'static, (Option<ChatId>, ServerFrame)>>,
+    running: FuturesUnordered<BoxFuture<'static, (Option<ChatId>, Answered)>>,
     /// By chat, what waits behind the one that runs.
     chats: HashMap<ChatId, VecDeque<Waiting>>,
     pending: usize,
@@ -74,13 +88,13 @@ pub(super) struct Requests {
 impl Requests {
     pub(super) fn new(
         caller: Caller,
-        socket: SocketId,
+        handle: Arc<Handle>,
         deliver: Deliver,
         commands: Commands,
         sends: Box<dyn Sends>,
     ) -> Self {
         let (running, chats) = (FuturesUnordered::new(), HashMap::new());
-        Self { caller, socket, deliver, commands, sends, running, chats, pending: 0 }
+        Self { caller, handle, deliver, commands, sends, running, chats, pending: 0 }
     }
 
     /// Begins a request; `retry` flags every send as one. An answer that is there at once is given back.
@@ -109,7 +123,10 @@ impl Requests {
                 Ok(())
             }
             ClientFrame::History(history) => self.history(history),
-            ClientFrame::Changes(_) => Err(Problem::retry_later("this is not there yet")),
+            ClientFrame::Changes(changes) => {
+                self.changes(changes);
+                Ok(())
+            }
             ClientFrame::Edit(edit) => {
                 self.in_order(edit.chat, Waiting::Edit(edit));
                 Ok(())
@@ -125,8 +142,8 @@ impl Requests {
     }
 
     /// The next answer. Never ready while nothing is under way.
-    pub(super) fn poll_answer(&mut self, context: &mut Context<'_>) -> Poll<ServerFrame> {
-        let Poll::Ready(Some((chat, frame))) = self.running.poll_next_unpin(context) else {
+    pub(super) fn poll_answer(&mut self, context: &mut Context<'_>) -> Poll<Answered> {
+        let Poll::Ready(Some((chat, answered))) = self.running.poll_next_unpin(context) else {
             return Poll::Pending;
         };
         self.pending -= 1;
@@ -138,7 +155,7 @@ impl Requests {
                 }
             }
         }
-        Poll::Ready(frame)
+        Poll::Ready(answered)
     }
 
     fn send(&mut self, send: SendFrame, retry: bool) -> Result<(), Problem> {
@@ -196,7 +213,7 @@ impl Requests {
                     .await
                 }
             };
-            (Some(chat), frame)
+            (Some(chat), frame.into())
         };
         self.running.push(run.boxed());
     }
@@ -206,13 +223,31 @@ impl Requests {
         let (caller, commands) = (self.caller.clone(), self.commands.clone());
         // What was shown to this session, the log has: mostly nobody needs to be asked.
         let seen = self.deliver.newest_shown(ChatKey { app: caller.app, chat });
-        let socket = Some(self.socket);
+        let socket = Some(self.handle.socket);
         let run = async move {
             let frame = in_time(ref_, async {
                 let number = commands.read(&caller, chat, number, socket, seen).await?;
                 Ok(ServerFrame::Ack(Ack { number: Some(number), ..ack(ref_, chat) }))
             });
-            (None, frame.await)
+            (None, frame.await.into())
+        };
+        self.pending += 1;
+        self.running.push(run.boxed());
+    }
+
+    fn changes(&mut self, changes: Changes) {
+        let Changes { ref_, chat, after } = changes;
+        let (handle, deliver) = (Arc::clone(&self.handle), self.deliver.clone());
+        let run = async move {
+            let told = tokio::time::timeout(PATIENCE, deliver.changes(&handle, chat, after)).await;
+            let answered = match told {
+                Ok(Some(Told { frames, chats })) => {
+                    Answered { before: frames, answer: ServerFrame::Resumed { ref_, chats } }
+                }
+                Ok(None) => answer(ref_, Problem::not_found("chat")).into(),
+                Err(_) => answer(ref_, Problem::retry_later("the chat cannot be read at the moment")).into(),
+            };
+            (None, answered)
         };
         self.pending += 1;
         self.running.push(run.boxed());
@@ -237,7 +272,7 @@ impl Requests {
                 let (messages, head, complete) = (page.messages, page.head, page.complete);
                 Ok(ServerFrame::Page(HistoryPage { ref_, chat, messages, head, complete }))
             });
-            (None, frame.await)
+            (None, frame.await.into())
         };
         self.pending += 1;
         self.running.push(run.boxed());

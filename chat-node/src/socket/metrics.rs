@@ -21,6 +21,8 @@ pub struct SocketMetrics {
     /// Sessions that were slower than their chats.
     pub slow_consumers: IntCounter,
     closes: IntCounterVec,
+    resumed_chats: IntCounterVec,
+    missed: IntCounter,
 }
 
 impl SocketMetrics {
@@ -50,6 +52,17 @@ impl SocketMetrics {
                 Opts::new("chat_socket_closes_total", "Sockets that were closed, by reason"),
                 &["reason"],
             )?,
+            resumed_chats: IntCounterVec::new(
+                Opts::new(
+                    "chat_resumed_chats_total",
+                    "Chats that changed while a session was away, by outcome",
+                ),
+                &["outcome"],
+            )?,
+            missed: IntCounter::new(
+                "chat_missed_events_total",
+                "Events that sessions were sent when they came back",
+            )?,
         };
         registry.register(Box::new(metrics.sockets.clone()))?;
         for counter in [
@@ -59,11 +72,20 @@ impl SocketMetrics {
             &metrics.reloads,
             &metrics.caught_up,
             &metrics.slow_consumers,
+            &metrics.missed,
         ] {
             registry.register(Box::new(counter.clone()))?;
         }
         registry.register(Box::new(metrics.closes.clone()))?;
+        registry.register(Box::new(metrics.resumed_chats.clone()))?;
         Ok(metrics)
+    }
+
+    /// A session came back, and was sent what it missed of so many chats; so many others it is to read.
+    pub fn resumed(&self, complete: usize, incomplete: usize, events: usize) {
+        self.resumed_chats.with_label_values(&["complete"]).inc_by(complete as u64);
+        self.resumed_chats.with_label_values(&["incomplete"]).inc_by(incomplete as u64);
+        self.missed.inc_by(events as u64);
     }
 
     /// A socket was closed by this side with `code`, or by the client (none).

@@ -177,7 +177,7 @@ impl PaperOwner {
                 let changes = of_chat.map(|change| Record::Change(change.clone()).encode()).collect();
                 Answer::Recent { head: book.chats[&key.chat].head, changes }
             }
-            Ask::Changes { .. } | Ask::ChangesFrom { .. } | Ask::Since { .. } => {
+            Ask::Changes { .. } | Ask::Since { .. } => {
                 unreachable!("REST does not ask this")
             }
         };

@@ -23,6 +23,7 @@ use common::{
     cache::{SharedCache, memory::MemoryCache},
     ids::{AppId, ChatId, ClientId, Incarnation, MessageId, NodeId, SessionId, UserId},
     listen::{self, ListenLimits},
+    log::{SharedLog, sqlite::SqliteLog},
     model::{ChatKind, Head, MessageKind, Role},
     partition::partition_of,
     revocations::Revocations,
@@ -148,6 +149,7 @@ impl Stage {
         let folder = tempfile::tempdir().unwrap();
         let store: SharedStore = Arc::new(Sqlite::open(&folder.path().join("store.db")).await.unwrap());
         let cache: SharedCache = Arc::new(MemoryCache::default());
+        let log: SharedLog = Arc::new(SqliteLog::open(&folder.path().join("log.db"), 16).await.unwrap());
         let (shutdown, tasks, registry) =
             (CancellationToken::new(), TaskTracker::new(), prometheus::Registry::new());
         let revocations = Revocations::load(Arc::clone(&store), &shutdown).await.unwrap();
@@ -163,6 +165,7 @@ impl Stage {
             sessions_per_user: SESSIONS_PER_USER,
             clock: Clock::default(),
             cache: Arc::clone(&cache),
+            log,
             partitions: chat_node::marks::Partitions::unowned(),
             tasks: tasks.clone(),
             shutdown: shutdown.clone(),

@@ -13,7 +13,7 @@ pub mod sqlite;
 mod title;
 mod words;
 
-use std::{fmt, sync::Arc};
+use std::{collections::HashMap, fmt, sync::Arc};
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -168,7 +168,7 @@ pub trait Accounts: Send + Sync {
     async fn revocations(&self, after: u64, now: Millis) -> Result<Vec<Revocation>>;
 }
 
-/// A chat that a user is in: what a session needs at its start.
+/// A chat that a user is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Membership {
     /// The chat.
@@ -193,6 +193,24 @@ pub struct Departure {
     pub left_upto: Offset,
 }
 
+/// The chats of one user, in no order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UserChats {
+    /// Those the user is in.
+    pub memberships: Vec<Membership>,
+    /// Those the user has left, was removed from, or that were deleted, with the newest time of each. The user may be in one of them again.
+    pub departures: Vec<Departure>,
+}
+
+/// Where users stand at one instant: what sessions need at their start.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// How far each partition is drained that has a position: everything before it is in `users`.
+    pub positions: Vec<(Partition, Position)>,
+    /// By user; who is in no chat, and was in none, may be missing.
+    pub users: HashMap<UserKey, UserChats>,
+}
+
 /// Which messages of a chat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Range {
@@ -214,24 +232,8 @@ pub struct Slice {
 /// What clients read.
 #[async_trait]
 pub trait Chats: Send + Sync {
-    /// The chats a user is in, with their heads.
-    async fn memberships(&self, app: AppId, user: UserId) -> Result<Vec<Membership>>;
-
-    /// The same for many users (each once, at most 1,000), in no order; who is in no chat may be left out. One query.
-    async fn memberships_of(&self, users: &[UserKey]) -> Result<Vec<(UserKey, Vec<Membership>)>> {
-        let mut all = Vec::with_capacity(users.len());
-        for user in users {
-            all.push((*user, self.memberships(user.app, user.user).await?));
-        }
-        Ok(all)
-    }
-
-    /// The chats that each of these users (each once, at most 1,000) has left, was removed from, or that were deleted, in no order; with
-    /// the newest time of each. A user may be in one of them again. One query.
-    async fn departures_of(&self, users: &[UserKey]) -> Result<Vec<(UserKey, Vec<Departure>)>> {
-        let _ = users;
-        Ok(Vec::new())
-    }
+    /// Where these users (each once, at most 1,000) stand, and how far the writers are. Read at one instant.
+    async fn standing(&self, users: &[UserKey]) -> Result<Standing>;
 
     /// A page of a user's chats, most recent activity first: the time of the newest message, or of the chat's making. The newest
     /// message shows its `client_id` to its sender only. Deleted chats are not listed.

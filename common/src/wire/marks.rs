@@ -39,7 +39,7 @@ pub struct Place {
 }
 
 /// An offset up to which coming and going was announced: one that a writer has stored everything before.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Told {
     /// The next one.
     pub offset: Offset,

@@ -9,7 +9,7 @@ use super::{
     marks::{Since, Told},
 };
 use crate::{
-    ids::{AppId, ChatId, ChatKey, ClientId, MessageId, Number, Offset, Seq, UserId},
+    ids::{AppId, ChatId, ChatKey, ClientId, MessageId, Number, Seq, UserId},
     model::{Head, MessageKind},
     time::Millis,
 };
@@ -95,11 +95,6 @@ pub enum Ask {
         /// The newest change the node has.
         after: Seq,
     },
-    /// A node's own question: the changes of the chat that stand at `offset` or after it: answered [`Answer::Changes`].
-    ChangesFrom {
-        /// The first one that may be missing.
-        offset: Offset,
-    },
     /// A node's own question about the whole partition (`chat` is nobody's): what changed since `from`, or, without it, what the store may not
     /// have yet: answered [`Answer::Since`].
     Since {
@@ -111,7 +106,7 @@ pub enum Ask {
 impl Ask {
     /// Whether it only reads: then nothing of it can be stored, and asking twice is harmless.
     pub fn reads(&self) -> bool {
-        matches!(self, Self::Recent | Self::Changes { .. } | Self::ChangesFrom { .. } | Self::Since { .. })
+        matches!(self, Self::Recent | Self::Changes { .. } | Self::Since { .. })
     }
 }
 

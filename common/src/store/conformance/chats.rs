@@ -1,5 +1,7 @@
 //! What clients and owners read of chats.
 
+use std::collections::HashMap;
+
 use super::{
     Fixture, Scribe,
     scribe::{edited, group, sent},
@@ -40,7 +42,7 @@ pub async fn a_chat_is_seen_by_its_members_only(fixture: &dyn Fixture) {
     assert_eq!(store.chats_of(AppId::DEFAULT, ben, FIRST).await.unwrap().results, [seen]);
     let head = Head { number: 1, seq: 2 };
     assert_eq!(
-        store.memberships(AppId::DEFAULT, ben).await.unwrap(),
+        scribe.memberships(ben).await,
         [Membership { chat, head, head_upto: 2, joined_seq: 1, joined_upto: 1 }]
     );
     assert!(store.is_member(key, ben).await.unwrap());
@@ -48,7 +50,7 @@ pub async fn a_chat_is_seen_by_its_members_only(fixture: &dyn Fixture) {
     assert_eq!(store.chat_view(key, eve).await.unwrap(), None);
     assert_eq!(store.members(key, eve, FIRST).await.unwrap(), None);
     assert!(!store.is_member(key, eve).await.unwrap());
-    assert!(store.memberships(AppId::DEFAULT, eve).await.unwrap().is_empty());
+    assert!(scribe.memberships(eve).await.is_empty());
     let none = store.chats_of(AppId::DEFAULT, eve, FIRST).await.unwrap();
     assert_eq!((none.current, none.total, none.results.len()), (1, 0, 0));
 
@@ -56,7 +58,7 @@ pub async fn a_chat_is_seen_by_its_members_only(fixture: &dyn Fixture) {
     assert_eq!(view(&scribe, chat, eve).await.members[2].role, Role::Admin);
     scribe.does(chat, ana, What::Left { user: ben, heir: None }).await;
     assert_eq!(store.chat_view(key, ben).await.unwrap(), None);
-    assert!(store.memberships(AppId::DEFAULT, ben).await.unwrap().is_empty());
+    assert!(scribe.memberships(ben).await.is_empty());
     assert!(!store.is_member(key, ben).await.unwrap());
     assert_eq!(view(&scribe, chat, eve).await.members_count, 2);
 }
@@ -208,7 +210,7 @@ pub async fn a_deleted_chat_is_listed_nowhere_and_still_known(fixture: &dyn Fixt
         assert_eq!(scribe.store.chat_view(key, user).await.unwrap(), None);
         assert_eq!(scribe.store.members(key, user, FIRST).await.unwrap(), None);
         assert!(!scribe.store.is_member(key, user).await.unwrap());
-        assert_eq!(scribe.store.memberships(AppId::DEFAULT, user).await.unwrap().len(), 1);
+        assert_eq!(scribe.memberships(user).await.len(), 1);
     }
     let loaded = scribe.store.load(&[key]).await.unwrap();
     assert!(loaded[0].deleted);
@@ -218,7 +220,7 @@ pub async fn a_deleted_chat_is_listed_nowhere_and_still_known(fixture: &dyn Fixt
     let batch =
         vec![scribe.change(short, ana, group(None, &[ana, ben])), scribe.change(short, ana, What::Deleted)];
     scribe.write(batch).await;
-    assert_eq!(scribe.store.memberships(AppId::DEFAULT, ben).await.unwrap().len(), 1);
+    assert_eq!(scribe.memberships(ben).await.len(), 1);
 }
 
 pub async fn what_a_user_is_in_and_has_left_is_told_with_its_place_in_the_log(fixture: &dyn Fixture) {
@@ -233,12 +235,11 @@ pub async fn what_a_user_is_in_and_has_left_is_told_with_its_place_in_the_log(fi
     scribe.does(first, ana, What::Left { user: ben, heir: None }).await;
 
     let store = scribe.store.clone();
-    let memberships = || async {
-        let mut found = store.memberships_of(&[key(ana), key(ben), key(eve)]).await.unwrap();
-        found.sort_by_key(|(user, _)| *user);
-        found.iter_mut().for_each(|(_, chats)| chats.sort_by_key(|membership| membership.joined_upto));
-        found.into_iter().collect::<std::collections::HashMap<_, _>>()
-    };
+    let mut found = store.standing(&[key(ana), key(ben), key(eve)]).await.unwrap();
+    found.users.values_mut().for_each(|chats| chats.memberships.sort_by_key(|chat| chat.joined_upto));
+    assert_eq!(found.positions, store.positions().await.unwrap(), "of the same instant");
+    let found: HashMap<_, _> =
+        found.users.into_iter().map(|(user, chats)| (user, chats.memberships)).collect();
     let head = Head { number: 1, seq: 4 };
     let in_first = Membership { chat: first, head, head_upto: 5, joined_seq: 1, joined_upto: 1 };
     let in_second = Membership {
@@ -248,33 +249,25 @@ pub async fn what_a_user_is_in_and_has_left_is_told_with_its_place_in_the_log(fi
         joined_seq: 1,
         joined_upto: 2,
     };
-    let found = memberships().await;
     assert_eq!(found[&key(ana)], [in_first, in_second]);
     assert_eq!(found[&key(ben)], [in_second]);
     assert_eq!(found[&key(eve)], [Membership { joined_seq: 2, joined_upto: 3, ..in_first }]);
-    assert_eq!(store.memberships(AppId::DEFAULT, eve).await.unwrap(), found[&key(eve)]);
+    assert_eq!(scribe.memberships(eve).await, found[&key(eve)], "alone as well");
 
-    let departures = |user| {
-        let store = store.clone();
-        async move {
-            let found = store.departures_of(&[key(user)]).await.unwrap();
-            found.into_iter().flat_map(|(_, chats)| chats).collect::<Vec<_>>()
-        }
-    };
-    assert_eq!(departures(ben).await, [Departure { chat: first, left_upto: 5 }]);
-    assert_eq!(departures(ana).await, []);
+    assert_eq!(scribe.standing(ben).await.departures, [Departure { chat: first, left_upto: 5 }]);
+    assert_eq!(scribe.standing(ana).await.departures, []);
     scribe.does(first, ana, What::Joined { user: ben, role: Role::Member }).await;
     scribe.does(first, ana, What::Left { user: ben, heir: None }).await;
     scribe.does(second, ana, What::Deleted).await;
-    let mut left = departures(ben).await;
+    let mut left = scribe.standing(ben).await.departures;
     left.sort_by_key(|departure| departure.left_upto);
     assert_eq!(
         left,
         [Departure { chat: first, left_upto: 7 }, Departure { chat: second, left_upto: 8 }],
         "the newest time, and a chat that was deleted"
     );
-    assert_eq!(departures(ana).await, [Departure { chat: second, left_upto: 8 }]);
-    assert!(store.memberships_of(&[]).await.unwrap().is_empty());
+    assert_eq!(scribe.standing(ana).await.departures, [Departure { chat: second, left_upto: 8 }]);
+    assert!(store.standing(&[]).await.unwrap().users.is_empty());
 }
 
 pub async fn history_reads_both_ways_to_the_ends(fixture: &dyn Fixture) {

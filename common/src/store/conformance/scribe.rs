@@ -5,9 +5,9 @@ use std::collections::HashMap;
 use uuid::Uuid;
 
 use crate::{
-    ids::{AppId, ChatId, ChatKey, ClientId, MessageId, Number, Partition, Seq, UserId},
+    ids::{AppId, ChatId, ChatKey, ClientId, MessageId, Number, Partition, Seq, UserId, UserKey},
     model::{ChatKind, Head, Message, MessageKind, Role},
-    store::{PartitionBatch, Position, Refused, SharedStore, User},
+    store::{Membership, PartitionBatch, Position, Refused, SharedStore, User, UserChats},
     term::TermState,
     time::Millis,
     wire::record::{Change, What},
@@ -40,6 +40,17 @@ impl Scribe {
         let user = person(name);
         assert!(self.store.add_user(self.app, &user).await.unwrap());
         user.id
+    }
+
+    /// Where somebody stands.
+    pub async fn standing(&self, user: UserId) -> UserChats {
+        let key = UserKey { app: self.app, user };
+        self.store.standing(&[key]).await.unwrap().users.remove(&key).unwrap_or_default()
+    }
+
+    /// The chats that somebody is in.
+    pub async fn memberships(&self, user: UserId) -> Vec<Membership> {
+        self.standing(user).await.memberships
     }
 
     /// The chat's next change.

@@ -5,6 +5,7 @@ use sqlx::{Row, SqliteConnection, sqlite::SqliteRow};
 
 use super::{
     Sqlite,
+    drain::position_of_partition,
     fault::bounded,
     value::{int, kind, list, message, role, unsigned},
 };
@@ -13,7 +14,7 @@ use crate::{
     model::{
         ChatKind, ChatView, ChatsPage, Head, MemberView, Message, Page, PageRequest, limits::MEMBERS_SHOWN,
     },
-    store::{Chats, Departure, Membership, Range, Result, Slice, title},
+    store::{Chats, Departure, Membership, Range, Result, Slice, Standing, title},
 };
 
 /// How many messages of a chat a member has not read. A mark may be past the stored head for a moment: the log had it.
@@ -37,51 +38,41 @@ macro_rules! view_columns {
 
 #[async_trait]
 impl Chats for Sqlite {
-    async fn memberships(&self, app: AppId, user: UserId) -> Result<Vec<Membership>> {
+    async fn standing(&self, users: &[UserKey]) -> Result<Standing> {
         bounded(async {
-            let rows = sqlx::query(
-                "SELECT c.chat, c.head_number, c.head_seq, c.head_upto, s.joined_seq, s.joined_upto
-                 FROM memberships s CROSS JOIN chats c ON c.app = s.app AND c.chat = s.chat
-                 WHERE s.app = ? AND s.user = ?",
-            )
-            .bind(app)
-            .bind(user)
-            .fetch_all(&self.readers)
-            .await?;
-            rows.iter().map(membership).collect()
-        })
-        .await
-    }
-
-    async fn memberships_of(&self, users: &[UserKey]) -> Result<Vec<(UserKey, Vec<Membership>)>> {
-        bounded(async {
-            let rows = sqlx::query(
+            let asked = list(users.iter().map(|user| (user.app, user.user)));
+            let mut instant = self.readers.begin().await?;
+            let positions = sqlx::query("SELECT * FROM positions").fetch_all(&mut *instant).await?;
+            let memberships = sqlx::query(
                 "SELECT s.app, s.user, c.chat, c.head_number, c.head_seq, c.head_upto, s.joined_seq, s.joined_upto
                  FROM json_each(?) k
                  CROSS JOIN memberships s ON s.app = unhex(k.value ->> 0) AND s.user = unhex(k.value ->> 1)
                  CROSS JOIN chats c ON c.app = s.app AND c.chat = s.chat",
             )
-            .bind(list(users.iter().map(|user| (user.app, user.user))))
-            .fetch_all(&self.readers)
+            .bind(asked.clone())
+            .fetch_all(&mut *instant)
             .await?;
-            by_user(&rows, membership)
-        })
-        .await
-    }
-
-    async fn departures_of(&self, users: &[UserKey]) -> Result<Vec<(UserKey, Vec<Departure>)>> {
-        bounded(async {
-            let rows = sqlx::query(
+            let departures = sqlx::query(
                 "SELECT d.app, d.user, d.chat, d.left_upto
                  FROM json_each(?) k
                  CROSS JOIN departures d ON d.app = unhex(k.value ->> 0) AND d.user = unhex(k.value ->> 1)",
             )
-            .bind(list(users.iter().map(|user| (user.app, user.user))))
-            .fetch_all(&self.readers)
+            .bind(asked)
+            .fetch_all(&mut *instant)
             .await?;
-            by_user(&rows, |row| {
-                Ok(Departure { chat: row.try_get("chat")?, left_upto: unsigned(row, "left_upto")? })
-            })
+            let mut standing = Standing {
+                positions: positions.iter().map(position_of_partition).collect::<sqlx::Result<_>>()?,
+                ..Standing::default()
+            };
+            for row in &memberships {
+                standing.users.entry(user(row)?).or_default().memberships.push(membership(row)?);
+            }
+            for row in &departures {
+                let departure =
+                    Departure { chat: row.try_get("chat")?, left_upto: unsigned(row, "left_upto")? };
+                standing.users.entry(user(row)?).or_default().departures.push(departure);
+            }
+            Ok(standing)
         })
         .await
     }
@@ -245,20 +236,8 @@ fn membership(row: &SqliteRow) -> sqlx::Result<Membership> {
     })
 }
 
-/// Rows of several users, those of one after each other.
-fn by_user<T>(
-    rows: &[SqliteRow],
-    read: impl Fn(&SqliteRow) -> sqlx::Result<T>,
-) -> sqlx::Result<Vec<(UserKey, Vec<T>)>> {
-    let mut all: Vec<(UserKey, Vec<T>)> = Vec::new();
-    for row in rows {
-        let user = UserKey { app: row.try_get("app")?, user: row.try_get("user")? };
-        match all.last_mut().filter(|(last, _)| *last == user) {
-            Some((_, of_user)) => of_user.push(read(row)?),
-            None => all.push((user, vec![read(row)?])),
-        }
-    }
-    Ok(all)
+fn user(row: &SqliteRow) -> sqlx::Result<UserKey> {
+    Ok(UserKey { app: row.try_get("app")?, user: row.try_get("user")? })
 }
 
 fn head(row: &SqliteRow) -> sqlx::Result<Head> {

@@ -26,7 +26,7 @@ impl Drain for Sqlite {
         bounded(async {
             let rows =
                 sqlx::query("SELECT * FROM positions ORDER BY partition").fetch_all(&self.readers).await?;
-            rows.iter().map(|row| Ok((row.try_get("partition")?, position(row)?))).collect()
+            rows.iter().map(position_of_partition).collect()
         })
         .await
     }
@@ -114,6 +114,11 @@ pub(super) async fn advance(connection: &mut SqliteConnection, batch: &Partition
         .fetch_optional(connection)
         .await?;
     Err(Stop::Refused(Refused::Moved(row.as_ref().map(position).transpose()?)))
+}
+
+/// A row of positions.
+pub(super) fn position_of_partition(row: &SqliteRow) -> sqlx::Result<(Partition, Position)> {
+    Ok((row.try_get("partition")?, position(row)?))
 }
 
 fn position(row: &SqliteRow) -> sqlx::Result<Position> {

@@ -1,0 +1,302 @@
+//! Coming back: what a session is told that says where it left off.
+//!
+//! What became of each chat is decided by [`Plan`], which is pure: chats that the user is still in, those that are new to the client, and
+//! those that are gone. A session is seated first, which says from where on it is shown a chat; what lies between where its client left
+//! off and there is what it missed ([`crate::missed`]), told before any live event. So nothing falls between, and nothing is told twice.
+//!
+//! What changed and is not in the store yet, nobody may have told this node while it had no session in the chat: the partitions' owners are
+//! asked ([`crate::recent`]), and the rooms fetch it as they fetch anything they miss.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use common::{
+    ids::{ChatId, ChatKey, Partition, Seq},
+    partition::partition_of,
+    store::{Membership, UserChats},
+    wire::client::{Resume, Resumed, ServerFrame},
+};
+use futures_util::future::join_all;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use crate::{
+    cursor::Cursor,
+    deliver::Deliver,
+    hub::{Handle, Hold, Job, Room},
+    missed::{Left, SharedEvent},
+    socket::frame::framed,
+    standing::Stand,
+};
+
+/// Changes that one session is sent when it comes back, over all chats; what is beyond is to be read. A screen full of each of 80 chats.
+pub(crate) const EVENTS: usize = 4_096;
+/// Changes of one chat.
+pub(crate) const EVENTS_OF_ONE: usize = 512;
+/// Bytes of the frames of all of them: half of what an outbox holds.
+const BYTES: usize = 1024 * 1024;
+/// Chats that may be new to a client that comes back: with more it begins anew, and reads its list of chats.
+const NEW: usize = 256;
+/// Chats whose changes are fetched at once for one session.
+const TOGETHER: usize = 16;
+/// Sessions for which changes are fetched at once: 64 MiB of frames.
+pub(crate) const SESSIONS: usize = 64;
+/// How long all of it may take. A chat that was not fetched by then is to be read.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// How long owners may take to say what changed just now. Where one is silent, the rooms ask on, and the session need not wait for it.
+const OWNERS: Duration = Duration::from_millis(1_500);
+
+/// Where a client left off.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct LeftOff {
+    cursor: Option<Cursor>,
+    chats: HashMap<ChatId, Seq>,
+}
+
+/// What a session is told that comes back, before anything live.
+#[derive(Debug, Default)]
+pub(crate) struct Told {
+    /// Ready for the wire: what it missed, and which chats it is in no more.
+    pub(crate) frames: Vec<Bytes>,
+    /// How far each chat was told that changed.
+    pub(crate) chats: BTreeMap<ChatId, Resumed>,
+}
+
+impl LeftOff {
+    /// What a client says; none when it says nothing that can be used, and has to begin anew.
+    pub(crate) fn read(resume: Resume, log: Uuid, partitions: Partition) -> Option<Self> {
+        let Resume { cursor, chats } = resume;
+        let cursor = match cursor {
+            // The seqs of another log's chats say nothing either.
+            Some(text) => Some(Cursor::read(&text, log, partitions)?),
+            None => None,
+        };
+        (cursor.is_some() || !chats.is_empty()).then_some(Self { cursor, chats })
+    }
+
+    /// What the client is to come back with if it gets no further: nothing is promised before `resumed`.
+    pub(crate) fn cursor(&self, log: Uuid, partitions: Partition) -> Cursor {
+        self.cursor.clone().unwrap_or_else(|| Cursor::origin(log, partitions))
+    }
+}
+
+/// What became of the chats of a client that comes back.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Plan {
+    /// Those that it knows and its user is in.
+    stays: Vec<Stays>,
+    /// Those that are new to it, with the change that let its user in.
+    new: Vec<(ChatId, Seq)>,
+    /// Those that it may know, and that its user is in no more, or was not in all the time.
+    gone: Vec<ChatId>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stays {
+    membership: Membership,
+    left: Left,
+    /// The store shows a change that the client does not have.
+    changed: bool,
+}
+
+impl Plan {
+    pub(crate) fn of(left_off: &LeftOff, chats: &UserChats, partition: impl Fn(ChatId) -> Partition) -> Self {
+        let LeftOff { cursor, chats: named } = left_off;
+        let place = |chat| cursor.as_ref().map(|cursor| cursor.place(partition(chat)));
+        let departed = chats.departures.iter().filter(|departure| {
+            place(departure.chat).is_some_and(|place| departure.left_upto > place.offset)
+        });
+        // What the client may know from before.
+        let mut gone: HashSet<ChatId> = departed.map(|departure| departure.chat).collect();
+        gone.extend(named.keys());
+        let mut plan = Self::default();
+        for membership in &chats.memberships {
+            let Membership { chat, joined_seq, joined_upto, head, head_upto } = *membership;
+            let left = Left { seq: named.get(&chat).copied(), place: place(chat) };
+            let (known, changed) = match left {
+                Left { seq: Some(seq), .. } => (seq >= joined_seq, head.seq > seq),
+                Left { seq: None, place: Some(place) } => {
+                    (joined_upto <= place.offset, head_upto > place.offset)
+                }
+                // It says which chats it has, and this is none of them: named as one that is to be read.
+                Left { seq: None, place: None } => (true, true),
+            };
+            if known {
+                gone.remove(&chat);
+                plan.stays.push(Stays { membership: *membership, left, changed });
+            } else {
+                // One that its user has left, and is in again, is gone first.
+                plan.new.push((chat, joined_seq));
+            }
+        }
+        plan.gone = gone.into_iter().collect();
+        plan
+    }
+
+    /// The chats that the session is seated in, in the order of their holds.
+    pub(crate) fn stays(&self) -> impl Iterator<Item = Membership> {
+        self.stays.iter().map(|stays| stays.membership)
+    }
+
+    /// Whether so much is new that the client had better begin anew.
+    pub(crate) fn is_too_much(&self) -> bool {
+        self.new.len() > NEW
+    }
+}
+
+/// A chat in which the session has its seat.
+struct Seated {
+    room: Arc<Room>,
+    stays: Stays,
+    /// From where on it is shown live; none while its user's membership is not certain.
+    upto: Option<Seq>,
+}
+
+impl Seated {
+    /// What is to be fetched, if anything.
+    fn missed(&self) -> Option<(ChatKey, Left, Seq)> {
+        let Stays { membership, left, changed } = self.stays;
+        let upto = self.upto?;
+        let missed = match left.seq {
+            Some(seq) => upto > seq,
+            None => changed || upto > membership.head.seq,
+        };
+        missed.then_some((self.room.key, left, upto))
+    }
+}
+
+impl Deliver {
+    /// Seats a session that comes back, and gathers what it missed. `holds` are of the chats of [`Plan::stays`].
+    pub(crate) async fn come_back(
+        &self,
+        handle: &Arc<Handle>,
+        stand: &Stand,
+        plan: Plan,
+        holds: Vec<Hold>,
+    ) -> Told {
+        let Plan { stays, new, gone } = plan;
+        let mut told = Told::default();
+        for chat in gone {
+            told.frames.push(framed(&ServerFrame::ChatRemoved { chat }, handle.outbox.format()));
+        }
+        let mut seated = Vec::with_capacity(stays.len());
+        for (stays, hold) in stays.into_iter().zip(holds) {
+            let room = Arc::clone(hold.room());
+            let seen = stays.left.seq.unwrap_or(0);
+            let (effects, upto) = self.0.hub.enter(handle, hold, stays.membership.head.seq, seen);
+            self.apply(&room, effects);
+            seated.push(Seated { room, stays, upto });
+        }
+        tokio::join!(self.hear_of_recent_changes(stand, &seated), self.gather(handle, &seated, &mut told));
+        // They are seen to when the session has started, as if its user came into them now.
+        for (chat, seq) in new {
+            self.job(handle.user, Job::Added { chat, seq });
+        }
+        let complete = told.chats.values().filter(|chat| chat.complete).count();
+        self.0.metrics.resumed(complete, told.chats.len() - complete, told.frames.len());
+        told
+    }
+
+    /// Tells rooms of changes that are not in the store yet. Where an owner does not say, each room asks until it does.
+    async fn hear_of_recent_changes(&self, stand: &Stand, seated: &[Seated]) {
+        let (log, count) = (self.0.marks.partitions.log, self.0.marks.partitions.count);
+        let drained = Cursor::drained(log, count, &stand.positions);
+        let partition = |seated: &Seated| partition_of(seated.room.key, count);
+        let partitions: HashSet<Partition> = seated.iter().map(partition).collect();
+        let asked = partitions.into_iter().map(async |partition| {
+            let changed = self.changed_since(partition, drained.place(partition));
+            (partition, tokio::time::timeout(OWNERS, changed).await.ok().flatten())
+        });
+        let changed: HashMap<_, _> = join_all(asked).await.into_iter().collect();
+        for seated in seated {
+            let room = &seated.room;
+            match changed.get(&partition(seated)).and_then(Option::as_ref) {
+                Some(changed) => {
+                    if let Some(seq) = changed.get(&room.key) {
+                        let effects = room.told(*seq);
+                        self.apply(room, effects);
+                    }
+                }
+                None => self.suspect(room),
+            }
+        }
+    }
+
+    /// Fetches what was missed, as far as it may be sent.
+    async fn gather(&self, handle: &Arc<Handle>, seated: &[Seated], told: &mut Told) {
+        for seated in seated.iter().filter(|seated| seated.upto.is_none()) {
+            // Nothing may be told before it is certain that its user is a member; then it is to be read.
+            let seq = seated.stays.left.seq.unwrap_or(0);
+            told.chats.insert(seated.room.key.chat, Resumed { from: seq, to: seq, complete: false });
+        }
+        let missed: Vec<_> = seated.iter().filter_map(Seated::missed).collect();
+        if missed.is_empty() {
+            return;
+        }
+        let end = Instant::now() + PATIENCE;
+        let _permit = tokio::time::timeout_at(end, self.0.resuming.acquire()).await;
+        let (mut events, mut bytes) = (0, 0);
+        for together in missed.chunks(TOGETHER) {
+            let fetched = join_all(together.iter().map(async |(chat, left, upto)| {
+                let most = EVENTS_OF_ONE.min(EVENTS.saturating_sub(events));
+                if most == 0 || bytes >= BYTES {
+                    return None;
+                }
+                tokio::time::timeout_at(end, self.missed(*chat, *left, *upto, most)).await.ok().flatten()
+            }));
+            for ((chat, left, upto), fetched) in together.iter().zip(fetched.await) {
+                let (resumed, frames) = self.resumed(handle, *left, *upto, fetched);
+                let length: usize = frames.iter().map(Bytes::len).sum();
+                let fits = events + frames.len() <= EVENTS && bytes + length <= BYTES;
+                if fits {
+                    events += frames.len();
+                    bytes += length;
+                    told.frames.extend(frames);
+                    told.chats.insert(chat.chat, resumed);
+                } else {
+                    told.chats.insert(chat.chat, unfetched(*left, *upto));
+                }
+            }
+        }
+    }
+
+    /// What is said of one chat, and the frames of what was missed of it.
+    fn resumed(
+        &self,
+        handle: &Handle,
+        left: Left,
+        upto: Seq,
+        fetched: Option<(Seq, Vec<SharedEvent>)>,
+    ) -> (Resumed, Vec<Bytes>) {
+        #[cfg(feature = "planted")]
+        let fetched = crate::planted::missed(self.0.hub.planted(), fetched, left, upto);
+        let Some((from, events)) = fetched else { return (unfetched(left, upto), Vec::new()) };
+        let (user, format) = (handle.user.user, handle.outbox.format());
+        let frames = events.iter().map(|event| event.lock().frame(user, format)).collect();
+        (Resumed { from, to: upto, complete: true }, frames)
+    }
+
+    /// The changes of a chat after one, for a session that asks for them: what it is told, and how far. None when it has no certain seat in
+    /// the chat.
+    pub(crate) async fn changes(&self, handle: &Arc<Handle>, chat: ChatId, after: Seq) -> Option<Told> {
+        let key = handle.chat_key(chat);
+        let upto = self.0.hub.room(key)?.shown_to(handle)?;
+        let left = Left { seq: Some(after), place: None };
+        // Whoever has more than there is, is asked to read.
+        let fetched = match after <= upto {
+            true => self.missed(key, left, upto, EVENTS_OF_ONE).await,
+            false => None,
+        };
+        let (resumed, frames) = self.resumed(handle, left, upto, fetched);
+        Some(Told { frames, chats: BTreeMap::from([(chat, resumed)]) })
+    }
+}
+
+/// Of a chat whose changes are not sent: it is to be read.
+fn unfetched(left: Left, upto: Seq) -> Resumed {
+    Resumed { from: left.seq.unwrap_or(0), to: upto, complete: false }
+}
