@@ -1,6 +1,7 @@
 //! Telling sessions where they are: cursors, in rounds.
 //!
-//! A round takes down how far the marks of each partition have come, and waits until every room has shown what it knew of then. From there
+//! A round takes down how far the marks of each partition have come, and waits until every room has shown what it knew of then, or has asked
+//! its owner where it may have missed something. From there
 //! on everything before those places was shown to every session that was ready when the round began, and is told to those of them for whom
 //! nothing else is to be done. A partition of which something may have been missed, or whose rooms take too long, stays where an earlier
 //! round saw it.
@@ -117,10 +118,11 @@ impl Deliver {
         let mut seen = self.0.marks.heard();
         let count = self.0.marks.partitions.count;
         let rooms = self.0.hub.all_rooms().into_iter();
-        let mut behind: Vec<_> = rooms.filter_map(|room| room.behind().map(|seq| (room, seq))).collect();
+        let mut behind: Vec<_> =
+            rooms.filter_map(|room| room.behind().map(|behind| (room, behind))).collect();
         let end = Instant::now() + PATIENCE;
         loop {
-            behind.retain(|(room, seq)| !room.shown(*seq));
+            behind.retain_mut(|(room, behind)| room.is_behind(behind));
             if behind.is_empty() || Instant::now() >= end {
                 break;
             }

@@ -207,23 +207,23 @@ impl Deliver {
         if left.seq.is_some_and(too_many) {
             return None;
         }
-        self.from_tail(chat, left.place, &mut run).await;
+        self.extend_from_tail(chat, left.place, &mut run).await;
         if !run.is_whole() {
-            self.from_log(chat, left.place, &mut run).await;
+            self.extend_from_log(chat, left.place, &mut run).await;
         }
         if !run.is_whole() {
             // The tail may go on where the log's window ended.
-            self.from_tail(chat, None, &mut run).await;
+            self.extend_from_tail(chat, None, &mut run).await;
         }
         if !run.is_whole() {
-            self.from_owner(chat, &mut run).await;
+            self.extend_from_owner(chat, &mut run).await;
         }
         let before = run.before.filter(|before| run.is_whole() && !too_many(*before))?;
         let events = run.entries.iter().map(|entry| self.0.missed.event(chat, entry));
         Some((before, events.collect::<Option<Vec<_>>>()?))
     }
 
-    async fn from_tail(&self, chat: ChatKey, place: Option<Told>, run: &mut Run) {
+    async fn extend_from_tail(&self, chat: ChatKey, place: Option<Told>, run: &mut Run) {
         let ask = async {
             match (run.reached(), place) {
                 (Some(seq), _) => self.0.cache.tail_after(chat, seq).await,
@@ -239,7 +239,7 @@ impl Deliver {
         }
     }
 
-    async fn from_log(&self, chat: ChatKey, place: Option<Told>, run: &mut Run) {
+    async fn extend_from_log(&self, chat: ChatKey, place: Option<Told>, run: &mut Run) {
         let Some(place) = place else { return };
         let partition = partition_of(chat, self.0.marks.partitions.count);
         if let Some(window) = self.0.missed.window(partition, place).await {
@@ -247,15 +247,12 @@ impl Deliver {
         }
     }
 
-    async fn from_owner(&self, chat: ChatKey, run: &mut Run) {
+    async fn extend_from_owner(&self, chat: ChatKey, run: &mut Run) {
         let Some(after) = run.reached() else { return };
-        match self.changes_after(chat, after).await {
-            Some(Answer::Changes { changes, .. }) => {
-                // Where they stand in the log is not asked for any more.
-                let offset: Offset = 0;
-                run.extend((after + 1..).zip(changes).map(|(seq, bytes)| TailEntry { seq, offset, bytes }));
-            }
-            Some(_) | None => {}
+        if let Some(Answer::Changes { changes, .. }) = self.changes_after(chat, after).await {
+            // Where they stand in the log is not asked for any more.
+            let offset: Offset = 0;
+            run.extend((after + 1..).zip(changes).map(|(seq, bytes)| TailEntry { seq, offset, bytes }));
         }
     }
 

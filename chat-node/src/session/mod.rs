@@ -75,7 +75,7 @@ impl End {
 /// Something a session waited for.
 enum Event {
     Closing(CloseCode),
-    Answer(Answered),
+    Answer(Box<Answered>),
     /// The clock has something.
     Due,
     Incoming(Incoming),
@@ -187,9 +187,9 @@ impl Session {
             let Some(frame) = frame else { continue };
             match frame {
                 FromClient::Frame(ClientFrame::Hello(hello)) => return Ok(hello),
-                FromClient::Frame(_) => {
+                FromClient::Frame(frame) => {
                     let problem = Problem::new(ErrorCode::Invalid, "hello comes first");
-                    self.connection.reply(&ServerFrame::Error(problem.frame(None)));
+                    self.connection.reply(&ServerFrame::Error(problem.frame(Some(frame.ref_()))));
                 }
                 other => self.answer_bad(other),
             }
@@ -258,7 +258,7 @@ impl Session {
         loop {
             match self.next().await {
                 Event::Closing(code) => return self.closing(code),
-                Event::Answer(answered) => self.say(answered),
+                Event::Answer(answered) => self.say(*answered),
                 Event::Due => {
                     if let Some(code) = self.look_at_clock() {
                         return code.into();
@@ -325,7 +325,7 @@ impl Session {
                 // Who does not read answers is given no more, and is not read either.
                 let room = handle.outbox.answers() < ANSWERS;
                 if room && let Poll::Ready(answer) = requests.poll_answer(context) {
-                    return Poll::Ready(Event::Answer(answer));
+                    return Poll::Ready(Event::Answer(Box::new(answer)));
                 }
                 if room && let Poll::Ready(incoming) = connection.poll_incoming(context) {
                     return Poll::Ready(Event::Incoming(incoming));

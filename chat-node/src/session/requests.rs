@@ -99,16 +99,10 @@ impl Requests {
 
     /// Begins a request; `retry` flags every send as one. An answer that is there at once is given back.
     pub(super) fn begin(&mut self, frame: ClientFrame, retry: bool) -> Option<ServerFrame> {
-        let ref_ = match &frame {
-            ClientFrame::Ping(ping) => return Some(ServerFrame::Pong { ref_: ping.ref_ }),
-            ClientFrame::Hello(hello) => hello.ref_,
-            ClientFrame::Send(send) => send.ref_,
-            ClientFrame::Edit(edit) => edit.ref_,
-            ClientFrame::Delete(delete) => delete.ref_,
-            ClientFrame::Read(read) => read.ref_,
-            ClientFrame::History(history) => history.ref_,
-            ClientFrame::Changes(changes) => changes.ref_,
-        };
+        let ref_ = frame.ref_();
+        if let ClientFrame::Ping(_) = frame {
+            return Some(ServerFrame::Pong { ref_ });
+        }
         if self.pending >= PENDING {
             let problem = Problem::new(
                 ErrorCode::TooManyPending,

@@ -1,6 +1,7 @@
 //! A node's socket door on port 0, with a store of its own, an owner and lanes made of paper, and WebSocket clients.
 
 use std::{
+    collections::HashMap,
     net::SocketAddr,
     sync::{
         Arc,
@@ -9,19 +10,21 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use chat_node::{
     ask::AskOwner,
     commands::Commands,
     control::{Clock, Interest},
     deliver::{Deliver, DeliverDeps},
     hub::SESSIONS_PER_USER,
+    marks::Partitions,
     reads::{Reads, TellRead},
     session::Sends,
     socket::{SocketConfig, SocketDeps, SocketMetrics, router},
 };
 use common::{
     cache::{SharedCache, memory::MemoryCache},
-    ids::{AppId, ChatId, ClientId, Incarnation, MessageId, NodeId, SessionId, UserId},
+    ids::{AppId, ChatId, ClientId, Incarnation, MessageId, NodeId, Partition, SessionId, UserId},
     listen::{self, ListenLimits},
     log::{SharedLog, sqlite::SqliteLog},
     model::{ChatKind, Head, MessageKind, Role},
@@ -35,7 +38,7 @@ use common::{
         codes::ErrorCode,
         owner::{Answer, Ask, Draft, OwnerRequest, Refusal, Sent},
         peer::Live,
-        record::{Change, Record, What},
+        record::{Change, Claim, Record, What},
     },
 };
 use futures_util::{SinkExt, StreamExt, future::BoxFuture};
@@ -115,6 +118,9 @@ pub(crate) struct Stage {
     pub(crate) address: SocketAddr,
     pub(crate) store: SharedStore,
     pub(crate) cache: SharedCache,
+    log: SharedLog,
+    /// How far the store is, by partition.
+    drained: Mutex<HashMap<Partition, Position>>,
     pub(crate) deliver: Deliver,
     pub(crate) lanes: Arc<PaperLanes>,
     pub(crate) sockets: Arc<AtomicU32>,
@@ -150,6 +156,7 @@ impl Stage {
         let store: SharedStore = Arc::new(Sqlite::open(&folder.path().join("store.db")).await.unwrap());
         let cache: SharedCache = Arc::new(MemoryCache::default());
         let log: SharedLog = Arc::new(SqliteLog::open(&folder.path().join("log.db"), 16).await.unwrap());
+        let log_id = log.id();
         let (shutdown, tasks, registry) =
             (CancellationToken::new(), TaskTracker::new(), prometheus::Registry::new());
         let revocations = Revocations::load(Arc::clone(&store), &shutdown).await.unwrap();
@@ -165,8 +172,8 @@ impl Stage {
             sessions_per_user: SESSIONS_PER_USER,
             clock: Clock::default(),
             cache: Arc::clone(&cache),
-            log,
-            partitions: chat_node::marks::Partitions::unowned(),
+            log: Arc::clone(&log),
+            partitions: Partitions { log: log_id, ..Partitions::unowned() },
             tasks: tasks.clone(),
             shutdown: shutdown.clone(),
             #[cfg(feature = "planted")]
@@ -199,6 +206,8 @@ impl Stage {
             address,
             store,
             cache,
+            log,
+            drained: Mutex::default(),
             deliver,
             lanes,
             sockets,
@@ -231,15 +240,49 @@ impl Stage {
         Person { user, session }
     }
 
-    /// Stores the first changes of a chat.
+    /// Changes of one chat, in the log and in the store; gives where the partition is then.
+    pub(crate) async fn write(&self, changes: Vec<Change>) -> (Partition, Position) {
+        let partition = partition_of(changes[0].key(), 16);
+        if self.log.end(partition).await.unwrap() == 0 {
+            let claim = Claim { node: self.node.clone(), incarnation: Incarnation(0), at: Millis(0) };
+            self.append(partition, Record::Claim(claim).encode()).await;
+        }
+        let mut placed = Vec::new();
+        for change in changes {
+            // The claim stands at 0.
+            let n = self.log.end(partition).await.unwrap();
+            let change = Change { term: 0, n, ..change };
+            self.append(partition, Record::Change(change.clone()).encode()).await;
+            placed.push(change);
+        }
+        (partition, self.store_upto_the_end(partition, placed).await)
+    }
+
+    async fn append(&self, partition: Partition, record: Bytes) {
+        self.log.append(partition, Bytes::new(), record).await.unwrap().await.unwrap();
+    }
+
+    async fn store_upto_the_end(&self, partition: Partition, changes: Vec<Change>) -> Position {
+        let offset = self.log.end(partition).await.unwrap();
+        let state = TermState { term: Some(0), n: offset.saturating_sub(1) };
+        let next = Position { log: self.log.id(), offset, state };
+        let expected = self.drained.lock().insert(partition, next);
+        let batch = PartitionBatch { partition, expected, next, changes, dead: Vec::new() };
+        for outcome in self.store.apply(&[batch]).await.unwrap() {
+            outcome.unwrap();
+        }
+        next
+    }
+
+    /// Changes of one chat that the log has no more.
     pub(crate) async fn store(&self, changes: Vec<Change>) {
         let partition = partition_of(changes[0].key(), 16);
-        let next = Position {
-            log: Uuid::from_u128(1),
-            offset: changes.len() as u64 + 1,
-            state: TermState { term: Some(0), n: changes.len() as u64 },
-        };
-        let batch = PartitionBatch { partition, expected: None, next, changes, dead: Vec::new() };
+        let expected = self.drained.lock().get(&partition).copied();
+        let offset = expected.map_or(0, |position| position.offset) + 1_000_000;
+        let state = TermState { term: Some(0), n: offset - 1 };
+        let next = Position { log: self.log.id(), offset, state };
+        self.drained.lock().insert(partition, next);
+        let batch = PartitionBatch { partition, expected, next, changes, dead: Vec::new() };
         for outcome in self.store.apply(&[batch]).await.unwrap() {
             outcome.unwrap();
         }
@@ -257,7 +300,7 @@ impl Stage {
             members,
             request: None,
         };
-        self.store(vec![change(chat, 1, by, what)]).await;
+        self.write(vec![change(chat, 1, by, what)]).await;
         chat
     }
 

@@ -50,6 +50,20 @@ pub enum ClientFrame {
 impl ClientFrame {
     /// The types this server knows, as they stand in `type`.
     pub const TYPES: &[&str] = &["hello", "send", "edit", "delete", "history", "read", "changes", "ping"];
+
+    /// The request's mark.
+    pub fn ref_(&self) -> Ref {
+        match self {
+            Self::Hello(hello) => hello.ref_,
+            Self::Send(send) => send.ref_,
+            Self::Edit(edit) => edit.ref_,
+            Self::Delete(delete) => delete.ref_,
+            Self::Read(read) => read.ref_,
+            Self::History(history) => history.ref_,
+            Self::Changes(changes) => changes.ref_,
+            Self::Ping(ping) => ping.ref_,
+        }
+    }
 }
 
 /// See [`ClientFrame::Hello`].

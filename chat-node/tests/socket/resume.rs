@@ -1,0 +1,318 @@
+//! Coming back (WS-3), and mending a gap.
+
+use std::time::Duration;
+
+use common::{
+    cache::TailEntry,
+    ids::{ChatId, ChatKey, MessageId, NodeId},
+    model::{Message, MessageKind, Role},
+    store::Position,
+    time::Millis,
+    wire::{
+        marks::{Mark, Place, Told},
+        record::{Change, Record, What},
+    },
+};
+use serde_json::{Value, json};
+
+use super::stage::{APP, Client, Person, Stage, change, live, sent};
+
+/// A session that is ready, and where it is.
+async fn begin(stage: &Stage, person: Person) -> (Client, String) {
+    let mut client = stage.open(person).await;
+    let ready = client.ask(json!({"type": "hello", "ref": 0})).await;
+    assert_eq!(ready["resuming"], false);
+    (client, ready["cursor"].as_str().unwrap().to_owned())
+}
+
+/// A session that comes back: everything up to `resumed`.
+async fn again(stage: &Stage, person: Person, resume: Value) -> (Client, Vec<Value>) {
+    let mut client = stage.open(person).await;
+    let ready = client.ask(json!({"type": "hello", "ref": 5, "resume": resume})).await;
+    assert_eq!(
+        (&ready["type"], &ready["ref"], &ready["resuming"]),
+        (&json!("ready"), &json!(5), &json!(true))
+    );
+    if let Some(cursor) = resume.get("cursor") {
+        assert_eq!(&ready["cursor"], cursor, "nothing is promised before resumed");
+    }
+    let mut frames = Vec::new();
+    loop {
+        let frame = client.hear().await;
+        let last = frame["type"] == "resumed";
+        frames.push(frame);
+        if last {
+            return (client, frames);
+        }
+    }
+}
+
+fn told(frames: &[Value]) -> Vec<(&str, u64)> {
+    let told = |frame: &Value| frame["seq"].as_u64().unwrap_or(0);
+    frames.iter().map(|frame| (frame["type"].as_str().unwrap(), told(frame))).collect()
+}
+
+/// What `resumed` says of a chat.
+fn of(frames: &[Value], chat: ChatId) -> Value {
+    let resumed = frames.last().unwrap();
+    assert_eq!((&resumed["type"], &resumed["ref"]), (&json!("resumed"), &json!(5)));
+    resumed["chats"][chat.to_string()].clone()
+}
+
+fn edited(chat: ChatId, number: u64, by: Person, body: &str) -> What {
+    let message = Message {
+        id: MessageId::random(),
+        chat,
+        room_id: chat,
+        number,
+        from: by.user,
+        body: body.into(),
+        kind: MessageKind::Text,
+        created_at: Millis(0),
+        edited_at: Some(Millis(1)),
+        deleted: false,
+        reply_to: None,
+        attachments: Vec::new(),
+        client_id: None,
+    };
+    What::Edited { message: Box::new(message) }
+}
+
+async fn away(stage: &Stage, client: Client) {
+    drop(client);
+    stage.until(|| async { stage.sockets.load(std::sync::atomic::Ordering::SeqCst) == 0 }).await;
+}
+
+#[tokio::test]
+async fn who_comes_back_is_told_exactly_what_was_missed_and_then_what_comes() {
+    let stage = Stage::new().await;
+    let (ana, ben) = (stage.person("ana").await, stage.person("ben").await);
+    let (busy, quiet) = (stage.group(&[ana, ben]).await, stage.group(&[ana, ben]).await);
+    stage.write(vec![change(busy, 2, ben.user, sent(1, "before"))]).await;
+    let (client, cursor) = begin(&stage, ana).await;
+    away(&stage, client).await;
+
+    let missed = vec![
+        change(busy, 3, ben.user, sent(2, "one")),
+        change(busy, 4, ben.user, edited(busy, 1, ben, "anew")),
+        change(busy, 5, ben.user, What::Erased { number: 2 }),
+        change(busy, 6, ana.user, sent(3, "from my phone")),
+    ];
+    stage.write(missed).await;
+    let (mut client, frames) = again(&stage, ana, json!({"cursor": cursor})).await;
+    assert_eq!(
+        told(&frames),
+        [
+            ("new_message", 3),
+            ("message_updated", 4),
+            ("message_deleted", 5),
+            ("new_message", 6),
+            ("resumed", 0)
+        ]
+    );
+    assert_eq!(frames[0]["message"].get("client_id"), None, "another one's");
+    assert_eq!(frames[3]["message"]["client_id"], "m3", "one's own");
+    assert_eq!(of(&frames, busy), json!({"from": 2, "to": 6, "complete": true}));
+    assert_eq!(of(&frames, quiet), Value::Null, "it did not change");
+
+    stage.deliver.live(live(change(busy, 7, ben.user, sent(4, "live"))));
+    assert_eq!(client.hear().await["seq"], 7);
+}
+
+#[tokio::test]
+async fn who_says_how_far_a_chat_was_seen_is_told_from_there_on() {
+    let stage = Stage::new().await;
+    let (ana, ben) = (stage.person("ana").await, stage.person("ben").await);
+    let (chat, other) = (stage.group(&[ana, ben]).await, stage.group(&[ana, ben]).await);
+    let (client, cursor) = begin(&stage, ana).await;
+    away(&stage, client).await;
+    stage.write((2..=5).map(|seq| change(chat, seq, ben.user, sent(seq - 1, "x"))).collect()).await;
+    for (seen, expected) in [(3, vec![4, 5, 0]), (5, vec![0])] {
+        let resume = json!({"cursor": cursor, "chats": {chat.to_string(): seen}});
+        let (client, frames) = again(&stage, ana, resume).await;
+        assert_eq!(told(&frames).iter().map(|(_, seq)| *seq).collect::<Vec<_>>(), expected);
+        let said = if seen == 5 { Value::Null } else { json!({"from": 3, "to": 5, "complete": true}) };
+        assert_eq!(of(&frames, chat), said);
+        away(&stage, client).await;
+    }
+    // Without a cursor, what is not named is to be read.
+    let (client, frames) = again(&stage, ana, json!({"chats": {chat.to_string(): 5}})).await;
+    assert_eq!((of(&frames, chat), told(&frames)), (Value::Null, vec![("resumed", 0)]));
+    assert_eq!(of(&frames, other)["complete"], false);
+    away(&stage, client).await;
+    // Who has more than there is, is shown nothing before that, and hears so.
+    let (mut client, frames) =
+        again(&stage, ana, json!({"cursor": cursor, "chats": {chat.to_string(): 7}})).await;
+    assert_eq!(of(&frames, chat), Value::Null);
+    for seq in 6..=8 {
+        stage.deliver.live(live(change(chat, seq, ben.user, sent(seq - 1, "x"))));
+    }
+    assert_eq!(client.hear().await["seq"], 8);
+    // A client's word about a seq keeps nobody in a chat.
+    stage.deliver.live(live(change(chat, 9, ben.user, What::Left { user: ana.user, heir: None })));
+    stage.deliver.live(live(change(chat, 10, ben.user, sent(9, "about ana"))));
+    assert_eq!(client.hear().await, json!({"type": "chat_removed", "chat": chat.to_string()}));
+}
+
+#[tokio::test]
+async fn chats_that_came_and_went_meanwhile_are_told_as_such() {
+    let stage = Stage::new().await;
+    let (ana, ben) = (stage.person("ana").await, stage.person("ben").await);
+    let (left, deleted, again_in) =
+        (stage.group(&[ben, ana]).await, stage.group(&[ben, ana]).await, stage.group(&[ben, ana]).await);
+    let (client, cursor) = begin(&stage, ana).await;
+    away(&stage, client).await;
+    let gone = What::Left { user: ana.user, heir: None };
+    stage
+        .write(vec![change(left, 2, ben.user, gone.clone()), change(left, 3, ben.user, sent(1, "secret"))])
+        .await;
+    stage.write(vec![change(deleted, 2, ben.user, What::Deleted)]).await;
+    let back = What::Joined { user: ana.user, role: Role::Member };
+    stage.write(vec![change(again_in, 2, ben.user, gone), change(again_in, 3, ben.user, back)]).await;
+    let new = stage.group(&[ben, ana]).await;
+
+    let (mut client, mut frames) = again(&stage, ana, json!({"cursor": cursor})).await;
+    assert_eq!(frames.pop().unwrap()["chats"], json!({}));
+    let mut removed: Vec<_> = frames
+        .iter()
+        .map(|frame| {
+            assert_eq!(frame["type"], "chat_removed");
+            frame["chat"].as_str().unwrap().to_owned()
+        })
+        .collect();
+    removed.sort();
+    let mut expected = [left, deleted, again_in].map(|chat| chat.to_string());
+    expected.sort();
+    assert_eq!(removed, expected);
+    let mut told = Vec::new();
+    for _ in 0..2 {
+        let frame = client.hear().await;
+        assert_eq!(frame["type"], "new_chat");
+        told.push((frame["chat"]["id"].as_str().unwrap().to_owned(), frame["seq"].as_u64().unwrap()));
+    }
+    told.sort();
+    let mut expected = vec![(new.to_string(), 1), (again_in.to_string(), 3)];
+    expected.sort();
+    assert_eq!(told, expected);
+}
+
+#[tokio::test]
+async fn what_nobody_has_any_more_is_never_called_complete() {
+    let stage = Stage::new().await;
+    let (ana, ben) = (stage.person("ana").await, stage.person("ben").await);
+    let chat = stage.group(&[ana, ben]).await;
+    let (client, cursor) = begin(&stage, ana).await;
+    away(&stage, client).await;
+    stage.store(vec![change(chat, 2, ben.user, sent(1, "x"))]).await;
+    let (client, frames) = again(&stage, ana, json!({"cursor": cursor})).await;
+    assert_eq!(of(&frames, chat), json!({"from": 0, "to": 2, "complete": false}));
+    away(&stage, client).await;
+    let (_client, frames) =
+        again(&stage, ana, json!({"cursor": cursor, "chats": {chat.to_string(): 1}})).await;
+    assert_eq!(of(&frames, chat), json!({"from": 1, "to": 2, "complete": false}));
+}
+
+#[tokio::test]
+async fn a_cursor_that_is_none_begins_anew() {
+    let stage = Stage::new().await;
+    let ana = stage.person("ana").await;
+    let other = Stage::new().await;
+    let eve = other.person("eve").await;
+    let (_eve, foreign) = begin(&other, eve).await;
+    for cursor in ["", "0", "AQAA", "not one", foreign.as_str(), &"A".repeat(30_000)] {
+        let mut client = stage.open(ana).await;
+        let resume = json!({"cursor": cursor, "chats": {ChatId::random().to_string(): 3}});
+        let ready = client.ask(json!({"type": "hello", "ref": 1, "resume": resume})).await;
+        assert_eq!((&ready["type"], &ready["resuming"]), (&json!("ready"), &json!(false)), "{cursor}");
+    }
+}
+
+#[tokio::test]
+async fn of_two_thousand_chats_a_small_frame_brings_back_those_that_changed() {
+    let stage = Stage::new().await;
+    let (ana, ben) = (stage.person("ana").await, stage.person("ben").await);
+    let mut chats = Vec::new();
+    for _ in 0..2_000 {
+        chats.push(stage.group(&[ana, ben]).await);
+    }
+    let (client, cursor) = begin(&stage, ana).await;
+    away(&stage, client).await;
+    for chat in [chats[7], chats[1_300]] {
+        stage.write(vec![change(chat, 2, ben.user, sent(1, "x"))]).await;
+    }
+    let resume = json!({"cursor": cursor});
+    assert!(resume.to_string().len() < 400);
+    let (_client, frames) = again(&stage, ana, resume).await;
+    assert_eq!(told(&frames), [("new_message", 2), ("new_message", 2), ("resumed", 0)]);
+    assert_eq!(frames[2]["chats"].as_object().unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn sessions_are_told_where_they_are_once_everything_before_was_shown() {
+    let stage = Stage::new().await;
+    let (ana, ben) = (stage.person("ana").await, stage.person("ben").await);
+    let chat = stage.group(&[ana, ben]).await;
+    let (mut client, old) = begin(&stage, ana).await;
+    let second: Change = change(chat, 2, ben.user, sent(1, "x"));
+    let (partition, Position { offset, state, .. }) = stage.write(vec![second.clone()]).await;
+    let mark = |from, whole| {
+        let place = Place { term: 0, to: offset, told: Told { offset, state } };
+        let mark = Mark { partition, from, told_from: from, place, whole };
+        stage.deliver.marks(&NodeId::new("owner").unwrap(), &[mark]);
+    };
+    mark(offset, true);
+    stage.deliver.live(live(second));
+    assert_eq!(client.hear().await["seq"], 2);
+    let told = client.hear().await;
+    assert_eq!(told["type"], "cursor");
+    let cursor = told["cursor"].as_str().unwrap();
+    assert_ne!(cursor, old);
+    away(&stage, client).await;
+    let (_client, frames) = again(&stage, ana, json!({"cursor": cursor})).await;
+    assert_eq!(frames.len(), 1, "nothing was missed: {frames:?}");
+}
+
+#[tokio::test]
+async fn a_gap_is_mended_by_asking_for_the_changes_after_it() {
+    let stage = Stage::new().await;
+    let (ana, ben, eve) = (stage.person("ana").await, stage.person("ben").await, stage.person("eve").await);
+    let chat = stage.group(&[ana, ben]).await;
+    let changes: Vec<_> = (2..=4).map(|seq| change(chat, seq, ben.user, sent(seq - 1, "x"))).collect();
+    stage.write(changes.clone()).await;
+    let mut client = stage.ready(ana).await;
+    let ask = |after: u64| json!({"type": "changes", "ref": 9, "chat": chat.to_string(), "after": after});
+    let resumed = |from: u64, complete: bool| json!({"type": "resumed", "ref": 9, "chats": {chat.to_string(): {"from": from, "to": 4, "complete": complete}}});
+    assert_eq!(client.ask(ask(2)).await, resumed(2, false), "nobody has them");
+    assert_eq!(client.ask(ask(4)).await, resumed(4, true));
+    assert_eq!(client.ask(ask(9)).await, resumed(9, false), "there is no such change");
+    let tail = changes.into_iter().map(|change| TailEntry {
+        seq: change.seq,
+        offset: change.seq,
+        bytes: Record::Change(change).encode(),
+    });
+    stage.cache.append_tail(ChatKey { app: APP, chat }, tail.collect()).await.unwrap();
+    assert_eq!(client.ask(ask(2)).await["seq"], 3);
+    assert_eq!(client.hear().await["seq"], 4);
+    assert_eq!(client.hear().await, resumed(2, true));
+
+    let mut stranger = stage.ready(eve).await;
+    let refused = stranger.ask(ask(0)).await;
+    assert_eq!(
+        (&refused["type"], &refused["code"], &refused["ref"]),
+        (&json!("error"), &json!("not_found"), &json!(9))
+    );
+}
+
+#[tokio::test]
+async fn many_answers_at_once_are_all_written() {
+    let stage = Stage::new().await;
+    let ana = stage.person("ana").await;
+    let mut client = stage.ready(ana).await;
+    for ref_ in 0..1_000 {
+        client.say(json!({"type": "ping", "ref": ref_})).await;
+    }
+    for ref_ in 0..1_000 {
+        let pong = tokio::time::timeout(Duration::from_secs(5), client.hear()).await.unwrap();
+        assert_eq!(pong, json!({"type": "pong", "ref": ref_}));
+    }
+}
