@@ -3,6 +3,11 @@
 //! ```text
 //! dialer ──► FaultyPath::addr ──► (faults) ──► target
 //! ```
+//!
+//! It needs no privileges: it is sockets on 127.0.0.1. What is done to a datagram is decided in `faults`; what is held waits in `held`.
+
+mod faults;
+mod held;
 
 use std::{
     collections::HashMap,
@@ -12,16 +17,18 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use parking_lot::Mutex;
-use rand::{Rng, SeedableRng, rngs::StdRng};
-use tokio::{net::UdpSocket, sync::Semaphore};
+use tokio::net::UdpSocket;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-/// Datagrams held by a delay at a time; what comes on top is dropped, as a router would.
-const DELAYED: usize = 8_192;
+use self::{
+    faults::{Faults, Way},
+    held::Held,
+};
+
 /// Room for the longest datagram.
 const DATAGRAM: usize = 65_536;
 /// Dialers remembered at a time; a new one on top makes it forget all.
@@ -39,19 +46,10 @@ struct Shared {
     front: UdpSocket,
     faults: Mutex<Faults>,
     dialers: Mutex<HashMap<SocketAddr, Behind>>,
-    delayed: Arc<Semaphore>,
+    held: Held<Datagram>,
     running: CancellationToken,
     forwarded: AtomicU64,
     dropped: AtomicU64,
-}
-
-struct Faults {
-    target: SocketAddr,
-    cut_there: bool,
-    cut_back: bool,
-    loss: f64,
-    delay: Duration,
-    chance: StdRng,
 }
 
 /// How a dialer looks from the target: a socket of its own, read by a task for as long as this lives.
@@ -60,10 +58,22 @@ struct Behind {
     _reading: DropGuard,
 }
 
-#[derive(Clone, Copy, PartialEq)]
-enum Way {
-    There,
-    Back,
+/// What is under way, and where to.
+struct Datagram {
+    bytes: Vec<u8>,
+    outlet: Outlet,
+}
+
+#[derive(Clone)]
+struct Outlet {
+    through: Through,
+    to: SocketAddr,
+}
+
+#[derive(Clone)]
+enum Through {
+    Front,
+    Behind(Arc<UdpSocket>),
 }
 
 impl FaultyPath {
@@ -75,20 +85,18 @@ impl FaultyPath {
         let front = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let address = front.local_addr()?;
         let running = CancellationToken::new();
-        let chance = StdRng::seed_from_u64(0);
-        let faults =
-            Faults { target, cut_there: false, cut_back: false, loss: 0.0, delay: Duration::ZERO, chance };
         let shared = Arc::new(Shared {
             front,
-            faults: Mutex::new(faults),
+            faults: Mutex::new(Faults::none(target)),
             dialers: Mutex::default(),
-            delayed: Arc::new(Semaphore::new(DELAYED)),
+            held: Held::new(),
             running: running.clone(),
             forwarded: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
         });
-        let relay = shared.clone();
+        let (relay, releasing) = (shared.clone(), shared.clone());
         tokio::spawn(async move { relay.running.run_until_cancelled(relay.there()).await });
+        tokio::spawn(async move { releasing.running.run_until_cancelled(releasing.release()).await });
         Ok(Self { address, shared, _running: running.drop_guard() })
     }
 
@@ -112,24 +120,42 @@ impl FaultyPath {
         self.set(|faults| faults.cut_back = true);
     }
 
-    /// Takes all faults away. What was forgotten stays so.
+    /// Takes all faults away. What was forgotten stays so, and what is held comes when it is due.
     pub fn heal(&self) {
-        self.set(|faults| {
-            (faults.cut_there, faults.cut_back, faults.loss, faults.delay) =
-                (false, false, 0.0, Duration::ZERO);
-        });
+        self.set(Faults::heal);
     }
 
     /// Drops this share of datagrams (0 to 1), chosen by the seed.
     pub fn lose(&self, share: f64, seed: u64) {
         self.set(|faults| {
-            (faults.loss, faults.chance) = (share.clamp(0.0, 1.0), StdRng::seed_from_u64(seed))
+            faults.loss = share.clamp(0.0, 1.0);
+            faults.seed(seed);
         });
+    }
+
+    /// Lets this share of datagrams (0 to 1) arrive twice.
+    pub fn double(&self, share: f64) {
+        self.set(|faults| faults.doubled = share.clamp(0.0, 1.0));
     }
 
     /// Holds every datagram for so long, each way.
     pub fn delay(&self, delay: Duration) {
-        self.set(|faults| faults.delay = delay);
+        self.delay_unevenly(delay, Duration::ZERO);
+    }
+
+    /// Holds every datagram for so long, each way, and for up to `jitter` more: what was sent later may arrive earlier.
+    pub fn delay_unevenly(&self, delay: Duration, jitter: Duration) {
+        self.set(|faults| (faults.delay, faults.jitter) = (delay, jitter));
+    }
+
+    /// Lets so many bytes a second through, each way; a quarter of a second's worth waits, and what comes on top is dropped.
+    pub fn narrow(&self, bytes_per_second: u32) {
+        self.set(|faults| faults.rate = Some(bytes_per_second));
+    }
+
+    /// Lets chance begin anew: what is lost, doubled and held for how long.
+    pub fn seed(&self, seed: u64) {
+        self.set(|faults| faults.seed(seed));
     }
 
     /// Forgets who dialed, as a NAT does: the target sees whoever sends next under a new address, and what it sends to an old one is lost.
@@ -166,9 +192,9 @@ impl Shared {
             // An error here is an ICMP answer to something sent earlier.
             let Ok((length, from)) = self.front.recv_from(&mut buffer).await else { continue };
             let Some(datagram) = buffer.get(..length) else { continue };
-            let Some((target, delay)) = self.judge(Way::There) else { continue };
+            let target = self.faults.lock().target;
             let Ok(behind) = self.behind(from).await else { continue };
-            self.forward(datagram, delay, Outlet { through: Through::Behind(behind), to: target });
+            self.forward(Way::There, datagram, Outlet { through: Through::Behind(behind), to: target });
         }
     }
 
@@ -178,6 +204,8 @@ impl Shared {
             return Ok(known.socket.clone());
         }
         let socket = Arc::new(UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await?);
+        // A new socket counts as full until the runtime has heard otherwise, and `send` would drop the first datagram.
+        socket.writable().await?;
         let reading = self.running.child_token();
         let (relay, reader, until) = (self.clone(), socket.clone(), reading.clone());
         tokio::spawn(async move { until.run_until_cancelled(relay.back(&reader, dialer)).await });
@@ -195,40 +223,33 @@ impl Shared {
         loop {
             let Ok((length, _)) = socket.recv_from(&mut buffer).await else { continue };
             let Some(datagram) = buffer.get(..length) else { continue };
-            let Some((_, delay)) = self.judge(Way::Back) else { continue };
-            self.forward(datagram, delay, Outlet { through: Through::Front, to: dialer });
+            self.forward(Way::Back, datagram, Outlet { through: Through::Front, to: dialer });
         }
     }
 
-    /// Target and delay of the next datagram; `None`: it is dropped.
-    fn judge(&self, way: Way) -> Option<(SocketAddr, Duration)> {
-        let mut faults = self.faults.lock();
-        let cut = if way == Way::There { faults.cut_there } else { faults.cut_back };
-        let loss = faults.loss;
-        if cut || (loss > 0.0 && faults.chance.random_bool(loss)) {
-            self.dropped.fetch_add(1, Relaxed);
-            return None;
-        }
-        Some((faults.target, faults.delay))
-    }
-
-    fn forward(self: &Arc<Self>, datagram: &[u8], delay: Duration, outlet: Outlet) {
-        if delay.is_zero() {
-            self.send(datagram, &outlet);
-            return;
-        }
-        let Ok(permit) = self.delayed.clone().try_acquire_owned() else {
+    /// Sends it on, now or later, once or twice, or not.
+    fn forward(&self, way: Way, bytes: &[u8], outlet: Outlet) {
+        let now = Instant::now();
+        let leaves = self.faults.lock().judge(way, bytes.len(), now);
+        let Some(leaves) = leaves else {
             self.dropped.fetch_add(1, Relaxed);
             return;
         };
-        let (relay, datagram) = (self.clone(), datagram.to_vec());
-        tokio::spawn(async move {
-            let slept = relay.running.run_until_cancelled(tokio::time::sleep(delay)).await;
-            if slept.is_some() {
-                relay.send(&datagram, &outlet);
+        for at in [Some(leaves.at), leaves.again].into_iter().flatten() {
+            if at <= now {
+                self.send(bytes, &outlet);
+            } else if !self.held.until(at, Datagram { bytes: bytes.to_vec(), outlet: outlet.clone() }) {
+                self.dropped.fetch_add(1, Relaxed);
             }
-            drop(permit);
-        });
+        }
+    }
+
+    /// Sends what was held, when it is due, until the path is dropped.
+    async fn release(&self) {
+        loop {
+            let Datagram { bytes, outlet } = self.held.next().await;
+            self.send(&bytes, &outlet);
+        }
     }
 
     /// Sends now or not at all: a socket without room drops, as a router does.
@@ -241,14 +262,4 @@ impl Shared {
             if socket.try_send_to(datagram, outlet.to).is_ok() { &self.forwarded } else { &self.dropped };
         counter.fetch_add(1, Relaxed);
     }
-}
-
-struct Outlet {
-    through: Through,
-    to: SocketAddr,
-}
-
-enum Through {
-    Front,
-    Behind(Arc<UdpSocket>),
 }
