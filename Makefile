@@ -1,5 +1,5 @@
 # What a developer types. `make test` runs everything, on a bare machine with Rust.
-.PHONY: run test lint docs fmt
+.PHONY: run test soak lint docs fmt
 
 run:
 	cargo run --release
@@ -7,6 +7,11 @@ run:
 test: lint docs
 	cargo test --workspace
 	cargo test -p standalone --features planted --test self_test
+
+# Ten minutes of bad links and two hundred kills; `make test` has a minute and fifty.
+soak:
+	CHAT_TRIAL__SECONDS=600 cargo test -p standalone --test soak -- --nocapture
+	CHAT_TRIAL__KILLS=200 cargo test -p standalone --test kills -- --nocapture
 
 lint:
 	cargo fmt --all --check

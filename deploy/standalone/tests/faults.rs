@@ -9,9 +9,8 @@
 
 mod stage;
 
-use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use common::link::relay::FaultyPath;
 use loadtest::{
     progress::Progress,
     workload::{
@@ -19,7 +18,7 @@ use loadtest::{
         mixed::{Mixed, MixedOptions},
     },
 };
-use stage::Stage;
+use stage::{Stage, links::Links};
 
 async fn mixed(crowd: &Arc<Crowd>, seed: u64) -> Mixed {
     let options = MixedOptions { seed, breaks: 2, ..Default::default() };
@@ -87,27 +86,13 @@ async fn writers_die_and_others_go_on_where_they_were() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn links_between_nodes_and_dispatcher_are_cut_and_lose_frames() {
-    let nowhere: SocketAddr = "127.0.0.1:9".parse().unwrap();
-    let mut paths = HashMap::new();
-    for node in ["node-1", "node-2", "node-3"] {
-        paths.insert(node.to_owned(), FaultyPath::to(nowhere).await.unwrap());
-    }
-    let paths = Arc::new(paths);
-    let ways = Arc::clone(&paths);
-    let stage = Stage::over(
-        3,
-        Box::new(move |node, dispatcher| {
-            let path = &ways[node];
-            path.retarget(dispatcher);
-            path.addr()
-        }),
-    )
-    .await;
+    let links = Links::of(3).await;
+    let stage = Stage::over(3, links.way()).await;
     let crowd = stage.crowd(7, 1).await;
     let faults = stage.faults(&crowd);
     let load = mixed(&crowd, 14).await;
     for round in 0..2 {
-        for path in paths.values() {
+        for (_, path) in links.iter() {
             pause(700).await;
             faults.fault_begins("a link is cut");
             // Shorter than a lease: the node stays named. Longer: it does not.

@@ -1,5 +1,7 @@
 //! Many users, their devices, and the chats they share: what every workload and every cluster test begins with.
 
+mod waiting;
+
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
@@ -261,48 +263,6 @@ impl Crowd {
             .buffered(CHATS_AT_ONCE)
             .try_collect()
             .await
-    }
-
-    /// Waits until every outbox is empty; says how many devices are not done when `within` is over.
-    pub async fn drained(&self, within: Duration) -> usize {
-        let until = tokio::time::Instant::now() + within;
-        let mut busy = 0;
-        for device in self.devices() {
-            let left = until.saturating_duration_since(tokio::time::Instant::now());
-            if !device.drained(left).await {
-                busy += 1;
-            }
-        }
-        busy
-    }
-
-    /// Waits until every member's every device has seen every chat up to its head. What is behind when `within` is over is returned: chat,
-    /// user, and what was seen of how much.
-    ///
-    /// # Errors
-    /// When a chat's head cannot be read.
-    pub async fn settled(&self, within: Duration) -> Result<Vec<String>, WorkloadError> {
-        let until = tokio::time::Instant::now() + within;
-        let mut behind = Vec::new();
-        for (chat, reader) in self.chats() {
-            let Some(reader) = self.people.get(reader).and_then(|person| person.devices.first()) else {
-                continue;
-            };
-            let view = crate::client::rest::patiently(|| reader.session().chat(chat)).await?;
-            let members: Vec<UserId> = view.members.iter().map(|member| member.id).collect();
-            for device in self.devices().filter(|device| members.contains(&device.user())) {
-                let left = until.saturating_duration_since(tokio::time::Instant::now());
-                if !device.seen(chat, |head| head.seq >= view.seq, left).await {
-                    let seen = device.head(chat).map_or(0, |head| head.seq);
-                    behind.push(format!(
-                        "{} saw chat {chat} up to seq {seen} of {}",
-                        device.user(),
-                        view.seq
-                    ));
-                }
-            }
-        }
-        Ok(behind)
     }
 
     /// Reads every chat's history, each by a fresh sign-in of who made it, into the folder: all that can be read.

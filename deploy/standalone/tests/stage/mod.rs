@@ -1,11 +1,16 @@
 //! A cluster in a folder of its own, and crowds of real clients on it whose journals are judged in the end.
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses a part")]
 
+mod folder;
+pub mod links;
+pub mod program;
+pub mod trial;
+
 use std::{sync::Arc, time::Duration};
 
 use common::shutdown::Shutdown;
 use loadtest::{
-    check,
+    check::{self, Exercise},
     client::{Nobody, Options},
     clock::Clock,
     journal::Journal,
@@ -15,13 +20,18 @@ use loadtest::{
 use standalone::{Auth, Cluster, Runtimes, Settings, Way};
 use tempfile::TempDir;
 
+pub use self::folder::Folder;
+
 /// How long what was cut or killed may take to be whole again.
 pub const MEND: Duration = Duration::from_secs(30);
 
 pub struct Stage {
-    pub folder: TempDir,
+    pub folder: Folder,
     pub cluster: Cluster,
 }
+
+/// Violations that are printed; the others are counted.
+const SHOWN: usize = 30;
 
 /// Settings for a cluster on free ports; passwords cost nothing.
 pub fn settings(folder: &TempDir, nodes: u16) -> Settings {
@@ -41,7 +51,7 @@ impl Stage {
 
     pub async fn over(nodes: u16, way: Box<Way>) -> Self {
         let _ = common::telemetry::init("warn");
-        let folder = tempfile::tempdir().unwrap();
+        let folder = Folder::new();
         let cluster =
             Cluster::start_over(settings(&folder, nodes), Runtimes::Own, Shutdown::new(), way).await.unwrap();
         Self { folder, cluster }
@@ -54,16 +64,20 @@ impl Stage {
 
     /// Where a test writes down what it does to the cluster: 10 s from its end every view must be whole. To be dropped before the verdict.
     pub fn faults(&self, crowd: &Crowd) -> Journal {
-        Journal::of_faults(&self.folder.path().join("journal/faults.jsonl"), crowd.clock()).unwrap()
+        faults(&self.folder, crowd)
     }
 
     /// Waits until everything is said and seen, reads the histories, stops, reads log and store, and has the judge look.
-    pub async fn judge(self, crowd: Arc<Crowd>) {
+    pub async fn judge(self, crowd: Arc<Crowd>) -> Exercise {
         rest(&self.folder, crowd).await;
         self.cluster.stop().await.unwrap();
         at_rest(&self.folder).await;
-        verdict(&self.folder);
+        verdict(&self.folder)
     }
+}
+
+pub fn faults(folder: &TempDir, crowd: &Crowd) -> Journal {
+    Journal::of_faults(&folder.path().join("journal/faults.jsonl"), crowd.clock()).unwrap()
 }
 
 pub async fn crowd(url: &str, folder: &TempDir, users: usize, devices: usize) -> Arc<Crowd> {
@@ -81,7 +95,8 @@ pub async fn judge(folder: &TempDir, crowd: Arc<Crowd>) {
     verdict(folder);
 }
 
-async fn rest(folder: &TempDir, crowd: Arc<Crowd>) {
+/// Waits until everything is said and seen, and reads the histories.
+pub async fn rest(folder: &TempDir, crowd: Arc<Crowd>) {
     assert_eq!(crowd.drained(MEND).await, 0, "devices have messages without an answer");
     assert_eq!(crowd.settled(MEND).await.unwrap(), Vec::<String>::new());
     crowd.read_histories(&folder.path().join("journal"), &Progress::quiet()).await.unwrap();
@@ -89,7 +104,7 @@ async fn rest(folder: &TempDir, crowd: Arc<Crowd>) {
 }
 
 /// Reads log and store of a cluster that has stopped. What was killed before may hold them for a moment.
-async fn at_rest(folder: &TempDir) {
+pub async fn at_rest(folder: &TempDir) {
     let end = tokio::time::Instant::now() + MEND;
     let (data, journal) = (folder.path().join("data"), folder.path().join("journal"));
     while let Err(error) = check::read_stored(&data, &journal).await {
@@ -97,13 +112,11 @@ async fn at_rest(folder: &TempDir) {
     }
 }
 
-fn verdict(folder: &TempDir) {
-    let journal = folder.path().join("journal");
-    let violations = check::judge(&check::Journals::read(&journal).unwrap());
-    if !violations.is_empty() {
-        // What a person needs to look into it.
-        let kept = std::env::temp_dir().join(format!("chat-violations-{}", std::process::id()));
-        let _ = std::fs::rename(&journal, &kept);
-        panic!("{} violations, journals in {}:\n{violations:#?}", violations.len(), kept.display());
-    }
+/// Has the judge look. Gives how much there was to look at.
+pub fn verdict(folder: &TempDir) -> Exercise {
+    let journals = check::Journals::read(&folder.path().join("journal")).unwrap();
+    let violations = check::judge(&journals);
+    let first: Vec<String> = violations.iter().take(SHOWN).map(ToString::to_string).collect();
+    assert!(violations.is_empty(), "{} violations:\n{}", violations.len(), first.join("\n"));
+    Exercise::of(&journals)
 }

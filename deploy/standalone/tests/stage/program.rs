@@ -1,0 +1,108 @@
+//! The real program in a process of its own.
+
+use std::{
+    fs::File,
+    io::{BufRead, BufReader},
+    path::Path,
+    process::{Child, Command, ExitStatus, Stdio},
+    time::Duration,
+};
+
+use tokio::sync::oneshot;
+
+use super::{MEND, trial};
+
+/// A running program; killed when dropped.
+pub struct Program {
+    child: Child,
+    says: Option<oneshot::Receiver<String>>,
+    /// Where clients find it, once it serves them.
+    pub url: String,
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// It, with two nodes, on this data and at this port; passwords cost nothing.
+pub fn command(data: &Path, port: u16) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_chat-cluster"));
+    command
+        .args(["--listen", &format!("127.0.0.1:{port}"), "--nodes", "2", "--log", "warn", "--data"])
+        .arg(data)
+        .env("CHAT_AUTH__ARGON2_MEMORY_KIB", "8")
+        .env("CHAT_AUTH__ARGON2_ITERATIONS", "1")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped());
+    // What is for the test is no setting of the program's, and it refuses what it does not know.
+    trial::NAMES.iter().for_each(|name| _ = command.env_remove(name));
+    command
+}
+
+/// A port with two free ones after it.
+pub fn port() -> u16 {
+    loop {
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let free = |offset| {
+            port.checked_add(offset)
+                .is_some_and(|port| std::net::TcpListener::bind(("127.0.0.1", port)).is_ok())
+        };
+        if free(1) && free(2) {
+            return port;
+        }
+    }
+}
+
+impl Program {
+    /// Starts it, and waits until it serves clients.
+    pub async fn start(data: &Path, port: u16) -> Self {
+        let mut program = Self::launch(command(data, port));
+        program.serves().await;
+        program
+    }
+
+    /// Likewise, without waiting. What it says of its troubles is appended to `log`.
+    pub fn launch_with_log(data: &Path, port: u16, log: &Path) -> Self {
+        let mut command = command(data, port);
+        command.stderr(File::options().create(true).append(true).open(log).unwrap());
+        Self::launch(command)
+    }
+
+    fn launch(mut command: Command) -> Self {
+        let mut child = command.spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let (say, says) = oneshot::channel();
+        // Ends with the program. What it says after its first line has to go somewhere.
+        std::thread::spawn(move || {
+            if let Some(Ok(first)) = lines.next() {
+                let _ = say.send(first);
+            }
+            lines.for_each(drop);
+        });
+        Self { child, says: Some(says), url: String::new() }
+    }
+
+    /// Waits until it serves clients.
+    pub async fn serves(&mut self) {
+        let Some(says) = self.says.take() else { return };
+        let first = tokio::time::timeout(MEND, says).await.expect("it does not come up in time");
+        let first = first.expect("it ended before it said where it is");
+        self.url = first.split_whitespace().last().unwrap().to_owned();
+    }
+
+    /// `kill -9`.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// Asks it to stop, and waits for that, so long at most.
+    pub async fn stop(mut self, within: Duration) -> ExitStatus {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        let ended = tokio::task::spawn_blocking(move || self.child.wait().unwrap());
+        tokio::time::timeout(within, ended).await.expect("it did not stop in time").unwrap()
+    }
+}
