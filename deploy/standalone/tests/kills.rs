@@ -75,10 +75,10 @@ async fn fifty_kills_at_random_instants_leave_nothing_to_complain_of() {
     drop(faults);
     tokio::time::sleep(CALM).await;
     load.stop().await;
-    stage::rest(&folder, crowd).await;
+    let trouble = stage::rest(&folder, crowd).await;
     assert!(program.stop(Duration::from_secs(10)).await.success());
     stage::at_rest(&folder).await;
-    let exercise = stage::verdict(&folder);
+    let exercise = stage::verdict(&folder, trouble);
     println!("{exercise}");
     assert!(exercise.acked > u64::from(trial.kills) * 10, "little was said between the kills:\n{exercise}");
 }

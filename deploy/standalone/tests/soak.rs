@@ -100,8 +100,10 @@ async fn links_that_fail_at_random_leave_nothing_to_complain_of_and_every_client
     let options = MixedOptions { seed: trial.seed.into(), pause: PAUSE, breaks: 2, ..Default::default() };
     let load = Mixed::start(&crowd, &options, &Progress::quiet()).await.unwrap();
     let (began, mut heals) = (Instant::now(), 0);
+    let mut not_whole = Vec::new();
     while began.elapsed() < Duration::from_secs(trial.seconds) {
         for _ in 0..random.random_range(IN_A_ROW) {
+            tokio::time::sleep(Duration::from_millis(random.random_range(0..1_000))).await;
             // One link at least, and as a rule not all.
             let struck = random.random_range(0..links.iter().count());
             let misfortunes: Vec<_> = links
@@ -113,13 +115,16 @@ async fn links_that_fail_at_random_leave_nothing_to_complain_of_and_every_client
                 })
                 .collect();
             join_all(misfortunes.into_iter().map(|misfortune| misfortune.happen(&faults))).await;
-            tokio::time::sleep(Duration::from_millis(random.random_range(0..1_000))).await;
         }
         let healed = Instant::now();
         let behind = crowd.settled(WHOLE_WITHIN).await.unwrap();
         heals += 1;
         let (second, took) = (began.elapsed().as_secs(), healed.elapsed().as_millis());
-        assert_eq!(behind, Vec::<String>::new(), "{second} s in, not whole {took} ms after the heal");
+        if !behind.is_empty() {
+            println!("{second:>4} s: heal {heals}, not whole after {took} ms");
+            not_whole = behind;
+            break;
+        }
         println!("{second:>4} s: heal {heals}, every client whole after {took} ms");
         tokio::time::sleep(CALM.saturating_sub(healed.elapsed())).await;
     }
@@ -127,5 +132,6 @@ async fn links_that_fail_at_random_leave_nothing_to_complain_of_and_every_client
     load.stop().await;
     let exercise = stage.judge(crowd).await;
     println!("{exercise}");
+    assert_eq!(not_whole, Vec::<String>::new(), "not whole so long after a heal, though at the end");
     assert!(exercise.acked > trial.seconds * 5, "little was said:\n{exercise}");
 }
