@@ -8,12 +8,15 @@ use tokio::time::Instant;
 
 use super::{CHATS_AT_ONCE, Crowd};
 use crate::{
-    client::{Client, rest::patiently},
+    client::{Client, http::HttpError, rest::patiently},
     workload::WorkloadError,
 };
 
-/// How often it is asked whether who is behind is still a member.
+/// Between two questions whether who is behind is still a member.
 const LOOK: Duration = Duration::from_secs(1);
+
+/// How often somebody who is signed out is asked, so long apart: the longest wait before a device tries again, and once more.
+const SIGNING_IN: u32 = 10;
 
 impl Crowd {
     /// Waits until every outbox is empty; says how many devices are not done when `within` is over.
@@ -53,8 +56,7 @@ impl Crowd {
         let Some(reader) = self.people.get(reader).and_then(|person| person.devices.first()) else {
             return Ok(Vec::new());
         };
-        let ask = || reader.session().chat(chat);
-        let view = patiently(ask).await?;
+        let view = view(reader, chat).await?;
         let member = |view: &ChatView, user| view.members.iter().any(|member| member.id == user);
         let mut late: Vec<_> = self.devices().filter(|device| member(&view, device.user())).collect();
         let until = Instant::now() + within;
@@ -67,7 +69,7 @@ impl Crowd {
                 continue;
             }
             // Who was taken out meanwhile is shown nothing more.
-            let now = patiently(ask).await?;
+            let now = self::view(reader, chat).await?;
             late.retain(|device| member(&now, device.user()));
             if left.is_zero() {
                 break;
@@ -78,5 +80,17 @@ impl Crowd {
             format!("{} saw chat {chat} up to seq {seen} of {}", device.user(), view.seq)
         });
         Ok(behind.collect())
+    }
+}
+
+/// The chat as it is now, through a device that may be signed out at the moment: it signs in again by itself.
+async fn view(device: &Client, chat: ChatId) -> Result<ChatView, HttpError> {
+    let mut tries = 0;
+    loop {
+        match patiently(|| device.session().chat(chat)).await {
+            Err(error) if error.unauthenticated() && tries < SIGNING_IN => tries += 1,
+            answer => return answer,
+        }
+        tokio::time::sleep(LOOK).await;
     }
 }
