@@ -11,7 +11,7 @@
 //! | [`workload`] | crowds of devices, and what they do |
 //! | [`figures`], [`report`] | what a run counts and measures, and how it is told |
 //! | [`self_test`] | whether the judge can see |
-//! | [`bench`] | speed and memory beside a bare loop of `send` calls |
+//! | [`mod@bench`] | speed and memory beside a bare loop of `send` calls |
 //! | [`cli`] | the command |
 
 pub mod bench;
