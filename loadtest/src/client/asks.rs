@@ -4,7 +4,7 @@
 use common::{
     ids::{ChatId, Number, Seq, UserId},
     model::{ChatView, ChatsPage},
-    wire::client::HistoryPage,
+    wire::client::{HistoryPage, Resumed},
 };
 
 use super::{Client, Done, Request, Undone, frames::definite, http::HttpError};
@@ -40,7 +40,7 @@ impl Client {
         let mark = self.journal().map(|journal| journal.asked(Ask::Read { chat, number }));
         let answer = match self.request(Request::Read { chat, number }).await {
             Ok(Done::Read(number)) => Ok(number),
-            Ok(Done::Ack(_) | Done::Page(_)) => Err(Undone::Unknown),
+            Ok(_) => Err(Undone::Unknown),
             Err(undone) => Err(undone),
         };
         self.note(mark, || match answer {
@@ -98,7 +98,7 @@ impl Client {
         let mark = self.journal().map(|journal| journal.asked(ask));
         let answer = match self.request(Request::Newest { chat, before, limit }).await {
             Ok(Done::Page(page)) => Ok(page),
-            Ok(Done::Ack(_) | Done::Read(_)) => Err(Undone::Unknown),
+            Ok(_) => Err(Undone::Unknown),
             Err(undone) => Err(undone),
         };
         self.note(mark, || match &answer {
@@ -108,6 +108,25 @@ impl Client {
                 messages: page.messages.iter().map(Kept::from).collect(),
             },
             Err(Undone::Refused(code)) => Answer::Refused { code: *code },
+            Err(Undone::Unknown) => Answer::Unknown,
+        });
+        answer
+    }
+
+    /// Asks once more for what came of a chat after `after`: how it was told, up to where.
+    ///
+    /// # Errors
+    /// [`Undone`].
+    pub async fn changes(&self, chat: ChatId, after: Seq) -> Result<Option<Resumed>, Undone> {
+        let mark = self.journal().map(|journal| journal.asked(Ask::Changes { chat, after }));
+        let answer = match self.request(Request::Changes { chat, after }).await {
+            Ok(Done::Changes(told)) => Ok(told),
+            Ok(_) => Err(Undone::Unknown),
+            Err(undone) => Err(undone),
+        };
+        self.note(mark, || match answer {
+            Ok(told) => Answer::Done { chat: Some(chat), seq: told.map(|told| told.to) },
+            Err(Undone::Refused(code)) => Answer::Refused { code },
             Err(Undone::Unknown) => Answer::Unknown,
         });
         answer
@@ -139,7 +158,7 @@ impl Client {
         let mark = self.journal().map(|journal| journal.asked(ask));
         let answer = match self.request(request).await {
             Ok(Done::Ack(seq)) => Ok(seq),
-            Ok(Done::Page(_) | Done::Read(_)) => Err(Undone::Unknown),
+            Ok(_) => Err(Undone::Unknown),
             Err(undone) => Err(undone),
         };
         self.note(mark, || match answer {

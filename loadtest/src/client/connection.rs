@@ -5,7 +5,7 @@ use std::time::Duration;
 use common::{
     ids::NodeId,
     wire::{
-        client::{ClientFrame, Hello, Ready, Resume, SUBPROTOCOL_JSON},
+        client::{ClientFrame, Hello, Ready, Ref, Resume, SUBPROTOCOL_JSON},
         codes::CloseCode,
     },
 };
@@ -35,6 +35,9 @@ const WRITE_WITHIN: Duration = Duration::from_secs(10);
 
 /// The longest frame that is read: a page of 100 messages of 16 KiB, escaped.
 const FRAME_BYTES: usize = 4 << 20;
+
+/// The mark of `hello`: `resumed` repeats it.
+pub(crate) const HELLO: Ref = 0;
 
 /// Why there is no session.
 #[derive(Debug, thiserror::Error)]
@@ -129,7 +132,7 @@ impl Connection {
             Err(error) => return Err(unreachable(error.to_string())),
         };
 
-        let hello = ClientFrame::Hello(Hello { ref_: 0, device: device.map(str::to_owned), resume });
+        let hello = ClientFrame::Hello(Hello { ref_: HELLO, device: device.map(str::to_owned), resume });
         let said = within(ws.send(text(&hello))).await.map_err(unreachable)?;
         said.map_err(|error| unreachable(error.to_string()))?;
         let first = within(async {

@@ -7,9 +7,9 @@ use std::{
 };
 
 use common::{
-    ids::{ChatId, ClientId, Number},
+    ids::{ChatId, ClientId},
     wire::{
-        client::Ref,
+        client::{Ref, Resume},
         codes::{CloseCode, Reconnect},
     },
 };
@@ -19,13 +19,15 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 use super::{
     Command, Observer, OpenError, Options, Outcome, Post, Reply, Shared, State, Undone,
     backoff::backoff,
-    connection::Connection,
+    connection::{Connection, HELLO},
+    mend::Reread,
     outbox::{Item, Outbox},
     rest::Session,
+    resume::Whereabouts,
 };
 use crate::{
     clock::Clock,
-    journal::{Entry, Journal, Restart},
+    journal::{Entry, Journal},
 };
 
 /// What a message in the outbox carries besides itself.
@@ -42,19 +44,11 @@ pub(super) struct Tag {
 pub(super) enum Waiting {
     Caller(Reply),
     Reread(Reread),
+    /// What came of a chat after a seq; and the mark in the journal.
+    Changes(ChatId, Option<u64>),
+    /// What was missed is being told: `resumed` ends it.
+    Hello,
     Ping,
-}
-
-/// A chat that is to be read again.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Reread {
-    pub(super) chat: ChatId,
-    pub(super) why: Restart,
-    /// The newest message before the hole, as it was known when the hole was: what has come since lies behind it. Nothing known: only
-    /// where the chat is now is of interest.
-    pub(super) after: Option<Number>,
-    /// The head that the first page told, once it was read.
-    pub(super) to: Option<Number>,
 }
 
 /// Why a session is over.
@@ -62,8 +56,10 @@ pub(super) struct Reread {
 pub(super) enum Over {
     /// This side ended the device.
     Stopped,
-    /// The socket is over, by this side's will (`Break`, `Moved`, no answer) or by the other's.
+    /// The socket is over, by this side's will (`Moved`, no answer) or by the other's.
     Broken(Option<u16>),
+    /// This side lost the connection, and has none for so long.
+    Away(Duration),
 }
 
 #[derive(Debug)]
@@ -88,6 +84,11 @@ pub(super) struct Device {
     pub(super) rereads: VecDeque<Reread>,
     /// Those that could not be read a moment ago: at the next look.
     pub(super) rereads_later: Vec<Reread>,
+    /// Chats with a hole that is to be mended.
+    pub(super) holes: VecDeque<ChatId>,
+    pub(super) whereabouts: Whereabouts,
+    /// What was missed is being told: what is missing yet may come.
+    pub(super) resuming: bool,
     pub(super) next_ref: Ref,
     /// Names this device's messages: random, so that no two devices ever share a name.
     prefix: u64,
@@ -120,6 +121,9 @@ impl Device {
             waiting: BTreeMap::new(),
             rereads: VecDeque::new(),
             rereads_later: Vec::new(),
+            holes: VecDeque::new(),
+            whereabouts: Whereabouts::default(),
+            resuming: false,
             next_ref: 1,
             prefix: rand::random(),
             written: 0,
@@ -132,6 +136,7 @@ impl Device {
         let mut failures = 0;
         self.note_sign_in();
         let ended = loop {
+            let mut away = Duration::ZERO;
             let opened = match self.connect().await {
                 Some(opened) => opened,
                 None => break None,
@@ -146,6 +151,11 @@ impl Device {
                         Over::Broken(code) => {
                             self.observer.broken(code);
                             after(code)
+                        }
+                        Over::Away(until) => {
+                            self.observer.broken(None);
+                            away = until;
+                            Next::Connect
                         }
                     }
                 }
@@ -165,7 +175,7 @@ impl Device {
                 Next::Connect => false,
             };
             failures += 1;
-            let wait = backoff(failures, &mut rand::rng());
+            let wait = backoff(failures, &mut rand::rng()).max(away);
             let session = self.session.clone();
             let pause = async move {
                 tokio::time::sleep(wait).await;
@@ -187,10 +197,24 @@ impl Device {
     /// Opens a socket, and takes commands meanwhile. `None` when it is stopped.
     async fn connect(&mut self) -> Option<Result<Connection, OpenError>> {
         let (session, device) = (self.session.clone(), self.options.device.clone());
+        let resume = self.resume();
         let mut opened = None;
-        let open = async { opened = Some(Connection::open(&session, device.as_deref(), None).await) };
+        let open = async { opened = Some(Connection::open(&session, device.as_deref(), resume).await) };
         let goes_on = self.meanwhile(open).await;
         if goes_on { opened } else { None }
+    }
+
+    /// What is said about where the device left off, written down before it is said.
+    fn resume(&self) -> Option<Resume> {
+        // Where holes are passed over, nobody knows what is had.
+        if !self.options.resume || !self.options.mend {
+            return None;
+        }
+        let said = self.whereabouts.say(&self.shared.views.lock())?;
+        let chats = said.chats.iter().map(|(chat, seq)| (*chat, *seq)).collect();
+        let resume = Resume { cursor: Some(said.cursor.clone()), chats };
+        self.note(|| Entry::Resuming { cursor: Some(said.cursor), chats: said.chats });
+        Some(resume)
     }
 
     /// Takes commands until `what` is done; `false` when it is stopped before.
@@ -204,7 +228,7 @@ impl Device {
                     Some(Command::Post(post, room, reply)) => self.write(*post, room, reply),
                     Some(Command::Request(_, reply)) => drop(reply.send(Err(Undone::Unknown))),
                     Some(Command::Follow(chat)) => self.shared.views.lock().follow(chat, None),
-                    Some(Command::Break) => {}
+                    Some(Command::Break(_)) => {}
                 },
             }
         }
@@ -230,16 +254,16 @@ impl Device {
     /// One session, from its first frame to its last.
     async fn live(&mut self, connection: Connection) -> Over {
         let socket = self.sockets;
-        let resuming = connection.ready.resuming;
-        self.note(|| Entry::Opened { socket, node: connection.node.clone(), resuming });
-        if !resuming {
-            let chats = self.shared.views.lock().restart();
-            if self.options.mend {
-                self.rereads = chats
-                    .into_iter()
-                    .map(|(chat, head)| Reread::new(chat, Restart::Opened, head.number))
-                    .collect();
-            }
+        self.resuming = connection.ready.resuming;
+        self.note(|| Entry::Opened {
+            socket,
+            node: connection.node.clone(),
+            resuming: connection.ready.resuming,
+        });
+        if self.resuming {
+            self.waiting.insert(HELLO, (Instant::now(), Waiting::Hello));
+        } else {
+            self.begin_anew(&connection.ready.cursor);
         }
         self.state.send_replace(State::Ready(socket));
         let mut connection = connection;
@@ -250,16 +274,21 @@ impl Device {
                 Some(CloseCode::Bye.code())
             }
             Over::Broken(code) => code,
+            Over::Away(_) => None,
         };
         self.note(|| Entry::Closed { socket, code });
         self.state.send_replace(State::Connecting);
         self.outbox.lost();
-        self.rereads.clear();
-        self.rereads_later.clear();
+        self.rereads.extend(self.rereads_later.drain(..));
+        // A hole is in the views, and is mended by the next session, resumed or not.
+        self.holes.clear();
         for (_, waiting) in std::mem::take(&mut self.waiting).into_values() {
-            if let Waiting::Caller(reply) = waiting {
+            match waiting {
                 // A caller that has given up is no trouble.
-                drop(reply.send(Err(Undone::Unknown)));
+                Waiting::Caller(reply) => drop(reply.send(Err(Undone::Unknown))),
+                // The next session may go on behind what this one did not get to read.
+                Waiting::Reread(reread) => self.read_soon(reread),
+                Waiting::Changes(..) | Waiting::Hello | Waiting::Ping => {}
             }
         }
         over
@@ -288,12 +317,6 @@ impl Device {
         // A server that asks for hours would stop the run.
         let asked = Duration::from_millis(asked_ms.unwrap_or(0).min(10_000));
         backoff(tries, random).max(asked)
-    }
-}
-
-impl Reread {
-    pub(super) fn new(chat: ChatId, why: Restart, known: Number) -> Self {
-        Self { chat, why, after: Some(known).filter(|known| *known > 0), to: None }
     }
 }
 

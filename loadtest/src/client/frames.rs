@@ -3,13 +3,13 @@
 //! Read in two steps, type first: a frame of a type this client does not know is passed over, as the protocol asks, and a
 //! numbered event costs one flat pass (serde's own tagged enums copy every field first, and a load generator reads millions).
 
-use std::borrow::Cow;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use common::{
     ids::{ChatId, Number, Seq, UserId},
     model::Message,
     wire::{
-        client::{Ack, ErrorFrame, HistoryPage, Ready, Ref},
+        client::{Ack, ErrorFrame, HistoryPage, Ready, Ref, Resumed},
         codes::ErrorCode,
     },
 };
@@ -50,6 +50,15 @@ pub enum Incoming {
         /// The newest message they have read.
         number: Number,
     },
+    /// What was missed has come.
+    Resumed {
+        /// What it answers: `hello` or `changes`.
+        ref_: Ref,
+        /// How far each chat was told.
+        chats: BTreeMap<ChatId, Resumed>,
+    },
+    /// Everything before this was shown.
+    Cursor(String),
     /// The user's place is another node: ask for a new location.
     Moved,
     /// Something this client does not use.
@@ -166,6 +175,23 @@ pub fn decode(text: &str) -> Result<Incoming, BadFrame> {
             }
             let MessageRead { chat, user, number } = read(text)?;
             Incoming::MessageRead { chat, user, number }
+        }
+        "resumed" => {
+            #[derive(Deserialize)]
+            struct Frame {
+                #[serde(rename = "ref")]
+                ref_: Ref,
+                chats: BTreeMap<ChatId, Resumed>,
+            }
+            let Frame { ref_, chats } = read(text)?;
+            Incoming::Resumed { ref_, chats }
+        }
+        "cursor" => {
+            #[derive(Deserialize)]
+            struct Cursor {
+                cursor: String,
+            }
+            Incoming::Cursor(read::<Cursor>(text)?.cursor)
         }
         "moved" => Incoming::Moved,
         // A numbered event of a later version still takes its place in the order.

@@ -4,7 +4,9 @@
 //! ```text
 //! Client ──commands──► device (one task) ──► connection ──► node
 //!                        │ outbox   what is not acknowledged, in order per chat
-//!                        │ views    how far each chat was seen
+//!                        │ views    how far each chat is had
+//!                        │ resume   where it is, to be said when it comes back
+//!                        │ mend     what is missing, asked for
 //!                        ├──► journal    for the judge
 //!                        └──► Observer   for figures
 //! ```
@@ -17,9 +19,11 @@ pub(crate) mod connection;
 mod device;
 pub mod frames;
 pub mod http;
+mod mend;
 mod online;
 mod outbox;
 pub mod rest;
+mod resume;
 mod views;
 
 use std::{sync::Arc, time::Duration};
@@ -27,7 +31,10 @@ use std::{sync::Arc, time::Duration};
 use common::{
     ids::{ChatId, ClientId, MessageId, Number, Seq, UserId},
     model::Head,
-    wire::{client::HistoryPage, codes::ErrorCode},
+    wire::{
+        client::{HistoryPage, Resumed},
+        codes::ErrorCode,
+    },
 };
 use parking_lot::Mutex;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
@@ -55,11 +62,13 @@ pub struct Options {
     /// Whether the chats it follows are read again when a session starts without resume. Off, a break leaves a hole in its view:
     /// for load whose figures are all that counts.
     pub mend: bool,
+    /// Whether it says where it left off when it comes back, and is told what it missed. Not without `mend`.
+    pub resume: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { device: None, window: 16, outbox: 1_024, mend: true }
+        Self { device: None, window: 16, outbox: 1_024, mend: true, resume: true }
     }
 }
 
@@ -187,6 +196,7 @@ enum Done {
     Ack(Option<Seq>),
     Read(Number),
     Page(HistoryPage),
+    Changes(Option<Resumed>),
 }
 
 #[derive(Debug)]
@@ -194,6 +204,7 @@ enum Request {
     Edit { chat: ChatId, number: Number, body: String },
     Delete { chat: ChatId, number: Number },
     Read { chat: ChatId, number: Number },
+    Changes { chat: ChatId, after: Seq },
     Newest { chat: ChatId, before: Option<Number>, limit: u32 },
 }
 
@@ -202,7 +213,7 @@ enum Command {
     Post(Box<Post>, OwnedSemaphorePermit, Option<oneshot::Sender<Outcome>>),
     Request(Request, Reply),
     Follow(ChatId),
-    Break,
+    Break(Duration),
     Stop,
 }
 
@@ -230,7 +241,7 @@ impl Client {
         let (commands, inbox) = mpsc::channel(COMMANDS);
         let (state, state_now) = watch::channel(State::Connecting);
         let shared = Arc::new(Shared {
-            views: Mutex::default(),
+            views: Mutex::new(Views::new(options.mend)),
             moved: Notify::new(),
             room: Arc::new(Semaphore::new(options.outbox)),
             capacity: options.outbox,
@@ -325,7 +336,7 @@ impl Client {
         let _ended = self.commands.send(Command::Follow(chat)).await;
     }
 
-    /// How far the chat was seen.
+    /// How far the chat was seen, without a hole.
     pub fn head(&self, chat: ChatId) -> Option<Head> {
         self.shared.views.lock().head(chat)
     }
@@ -363,7 +374,12 @@ impl Client {
 
     /// Drops the connection without a goodbye, as a lost network does; the device comes back by itself.
     pub async fn break_connection(&self) {
-        let _ended = self.commands.send(Command::Break).await;
+        self.stay_away(Duration::ZERO).await;
+    }
+
+    /// Likewise, and comes back after `away` at the earliest.
+    pub async fn stay_away(&self, away: Duration) {
+        let _ended = self.commands.send(Command::Break(away)).await;
     }
 
     /// Says goodbye, ends the device, and writes out its journal.

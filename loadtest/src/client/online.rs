@@ -4,9 +4,10 @@ use std::time::{Duration, Instant};
 
 use common::{
     ids::ClientId,
-    model::Head,
     wire::{
-        client::{Ack, ClientFrame, Delete, Edit, ErrorFrame, History, HistoryPage, Ping, Read, Ref, Send},
+        client::{
+            Ack, Changes, ClientFrame, Delete, Edit, ErrorFrame, History, HistoryPage, Ping, Read, Ref, Send,
+        },
         codes::ErrorCode,
     },
 };
@@ -14,7 +15,7 @@ use common::{
 use super::{
     Command, Done, Outcome, Request, Undone,
     connection::{Connection, Gone, Received},
-    device::{Device, Over, Reread, Waiting},
+    device::{Device, Over, Waiting},
     frames::{Event, Happened, Incoming},
     views::Verdict,
 };
@@ -30,14 +31,8 @@ const LOOK: Duration = Duration::from_secs(2);
 /// enough to starve the other side.
 const TURN: usize = 64;
 
-/// Chats read again at once. A device with hundreds of chats is no burden for its node when it comes back.
-const REREADS: usize = 4;
-
 /// Kept free of the node's limit of pending requests for what is not a send.
 const SPARE_PENDING: u64 = 8;
-
-/// Messages asked for at once when a chat is read again.
-const PAGE: u32 = 100;
 
 /// What one session knows.
 struct Turn {
@@ -142,15 +137,8 @@ impl Device {
             connection.feed(&ClientFrame::Send(frame)).await?;
             turn.fed = true;
         }
-        let reading =
-            self.waiting.values().filter(|(_, waiting)| matches!(waiting, Waiting::Reread(_))).count();
-        for _ in reading..REREADS {
-            let Some(reread) = self.rereads.pop_front() else { break };
-            let ref_ = self.mark();
-            let limit = if reread.after.is_some() { PAGE } else { 1 };
-            let ask =
-                History { ref_, chat: reread.chat, before: None, after: reread.after, limit: Some(limit) };
-            self.ask(connection, ref_, ClientFrame::History(ask), Waiting::Reread(reread)).await?;
+        while let Some((ref_, frame, waiting)) = self.next_to_mend() {
+            self.ask(connection, ref_, frame, waiting).await?;
             turn.fed = true;
         }
         if std::mem::take(&mut turn.fed) { connection.flush().await } else { Ok(()) }
@@ -191,14 +179,11 @@ impl Device {
     async fn obey(&mut self, command: Command, connection: &mut Connection, turn: &mut Turn) -> Option<Over> {
         match command {
             Command::Stop => return Some(Over::Stopped),
-            Command::Break => return Some(Over::Broken(None)),
+            Command::Break(away) => return Some(Over::Away(away)),
             Command::Post(post, room, reply) => self.write(*post, room, reply),
             Command::Follow(chat) => {
-                let mut views = self.shared.views.lock();
-                views.follow(chat, None);
-                let known = views.head(chat).unwrap_or_default().number;
-                drop(views);
-                self.read_soon(Reread::new(chat, Restart::Opened, known));
+                self.shared.views.lock().follow(chat, None);
+                self.doubt(chat, Restart::Opened);
             }
             Command::Request(request, reply) => {
                 let ref_ = self.mark();
@@ -208,6 +193,7 @@ impl Device {
                     }
                     Request::Delete { chat, number } => ClientFrame::Delete(Delete { ref_, chat, number }),
                     Request::Read { chat, number } => ClientFrame::Read(Read { ref_, chat, number }),
+                    Request::Changes { chat, after } => ClientFrame::Changes(Changes { ref_, chat, after }),
                     Request::Newest { chat, before, limit } => {
                         ClientFrame::History(History { ref_, chat, before, after: None, limit: Some(limit) })
                     }
@@ -225,23 +211,30 @@ impl Device {
         match frame {
             Incoming::Event(event) => self.event(&event),
             Incoming::Ack(ack) => self.acked(ack),
-            Incoming::Error(error) => self.refused(error),
+            Incoming::Error(error) => return self.refused(error),
             Incoming::Page(page) => self.page(page),
             Incoming::Pong(ref_) => drop(self.waiting.remove(&ref_)),
             Incoming::NewChat { chat, seq } => {
                 self.note(|| Entry::NewChat { chat, seq });
                 self.shared.views.lock().follow(chat, Some(seq));
+                self.whereabouts.moved(chat);
                 self.shared.moved.notify_waiters();
             }
             Incoming::ChatRemoved(chat) => {
                 self.note(|| Entry::ChatRemoved { chat });
-                self.shared.views.lock().forget(chat);
-                self.shared.moved.notify_waiters();
+                self.forget(chat);
             }
             Incoming::ChatReload(chat) => {
                 self.note(|| Entry::ChatReload { chat });
-                let known = self.shared.views.lock().head(chat).unwrap_or_default().number;
-                self.read_soon(Reread::new(chat, Restart::Told, known));
+                self.doubt(chat, Restart::Told);
+            }
+            Incoming::Resumed { ref_, chats } => self.resumed(ref_, &chats),
+            Incoming::Cursor(cursor) => {
+                self.note(|| Entry::Cursor { cursor: cursor.clone() });
+                // Before `resumed`, not everything before any new one was shown.
+                if !self.resuming {
+                    self.whereabouts.at(&cursor, &self.shared.views.lock());
+                }
             }
             Incoming::MessageRead { chat, user, number } => {
                 self.note(|| Entry::ReadMark { chat, user, number });
@@ -260,20 +253,19 @@ impl Device {
             Happened::Message(message) => Some(message.number),
             _ => None,
         };
-        let (had, verdict) = {
-            let mut views = self.shared.views.lock();
-            (views.head(event.chat).unwrap_or_default(), views.event(event.chat, event.seq, number))
-        };
+        let verdict = self.shared.views.lock().event(event.chat, event.seq, number);
+        self.whereabouts.moved(event.chat);
         match verdict {
             Verdict::Repeat => return,
             Verdict::News => {}
+            // What is missing while missed events are told is looked at when they have been.
+            Verdict::AfterGap if self.resuming => {}
             Verdict::AfterGap => {
                 self.observer.gap();
-                if self.options.mend {
-                    self.read_soon(Reread::new(event.chat, Restart::Gap, had.number));
-                }
+                self.mend_soon(event.chat);
             }
         }
+        self.read_if_new(event.chat);
         self.observer.event(event, self.clock.micros());
         self.shared.moved.notify_waiters();
     }
@@ -303,28 +295,37 @@ impl Device {
         }
     }
 
-    fn refused(&mut self, error: ErrorFrame) {
+    fn refused(&mut self, error: ErrorFrame) -> Option<Over> {
         let code = error.code;
         let Some(ref_) = error.ref_ else {
             tracing::warn!(code = code.word(), detail = error.detail, "an error that answers nothing");
             self.observer.refused(code, true);
-            return;
+            return None;
         };
         match self.waiting.remove(&ref_) {
             Some((_, Waiting::Caller(reply))) => {
                 self.observer.refused(code, true);
                 drop(reply.send(Err(Undone::Refused(code))));
-                return;
+                return None;
             }
             Some((_, Waiting::Reread(reread))) => {
                 if code == ErrorCode::NotFound {
-                    self.shared.views.lock().forget(reread.chat);
+                    self.forget(reread.chat);
                 } else if error.temporary {
                     self.rereads_later.push(reread);
                 }
-                return;
+                return None;
             }
-            Some((_, Waiting::Ping)) => return,
+            Some((_, Waiting::Changes(chat, mark))) => {
+                self.not_mended(chat, mark, code);
+                return None;
+            }
+            Some((_, Waiting::Hello)) => {
+                // It took the resume and cannot do it: the next session begins anew.
+                self.whereabouts.anew("");
+                return Some(Over::Broken(None));
+            }
+            Some((_, Waiting::Ping)) => return None,
             None => {}
         }
         if error.temporary {
@@ -334,7 +335,7 @@ impl Device {
                 .again(ref_, Instant::now(), after)
                 .map(|(chat, item)| (chat, item.client_id.clone()))
             else {
-                return;
+                return None;
             };
             self.observer.refused(code, false);
             self.note(|| Entry::Refused { chat, client_id, code, last: false });
@@ -346,6 +347,7 @@ impl Device {
                 drop(reply.send(Outcome::Refused { client_id, code }));
             }
         }
+        None
     }
 
     fn page(&mut self, page: HistoryPage) {
@@ -353,37 +355,6 @@ impl Device {
             Some((_, Waiting::Caller(reply))) => drop(reply.send(Ok(Done::Page(page)))),
             Some((_, Waiting::Reread(reread))) => self.reread(reread, &page),
             _ => {}
-        }
-    }
-
-    /// Has a chat read again, once however often it is asked for meanwhile: so there are never more of these than chats.
-    fn read_soon(&mut self, reread: Reread) {
-        if !self.rereads.iter().any(|queued| queued.chat == reread.chat) {
-            self.rereads.push_back(reread);
-        }
-    }
-
-    /// Takes in a page of a chat that is read again.
-    fn reread(&mut self, reread: Reread, page: &HistoryPage) {
-        let Reread { chat, why, after, to } = reread;
-        if !page.complete {
-            self.rereads_later.push(reread);
-            return;
-        }
-        let Head { number, seq } = page.head;
-        if to.is_none() {
-            self.note(|| Entry::ViewRestarted { chat, seq, number, why });
-            self.shared.views.lock().read(chat, page.head);
-            self.shared.moved.notify_waiters();
-        }
-        // What the chat has grown by since the first page comes as events.
-        let to = to.unwrap_or(number);
-        let read_to = page.messages.iter().map(|message| message.number).max();
-        if let (Some(after), Some(read_to)) = (after, read_to)
-            && read_to > after
-            && read_to < to
-        {
-            self.rereads.push_back(Reread { after: Some(read_to), to: Some(to), ..reread });
         }
     }
 }

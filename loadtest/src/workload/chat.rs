@@ -96,6 +96,7 @@ pub async fn run(load: &ChatLoad, progress: &Progress) -> Result<ChatReport, Wor
             // In all of a sender's chats together; and a second's worth and more of any rate one device is given.
             outbox: 4_096.max(load.window.saturating_mul(load.chats.div_ceil(load.users.max(1)) + 1)),
             mend: false,
+            resume: false,
         },
     };
     let memory = || load.server.and_then(|server| server.memory_bytes());
