@@ -1,7 +1,9 @@
 //! Invariant 7, of resuming: what `resumed` calls complete is complete. Everything between `from` and `to` was shown in this
-//! session, and `from` is no further than the device had seen the chat.
+//! session, and `from` is no further than what the device said it has, or than it had seen a chat that it did not name; answering
+//! `changes`, no further than it asked from.
 //!
-//! Whether it was the right thing that was shown is invariant 3, and whether `to` was far enough invariants 4 and 6.
+//! Whether it was the right thing that was shown is invariant 3, and whether `to` was far enough invariants 4 and 6. What came before
+//! somebody was let in again need not be shown.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -13,37 +15,69 @@ use common::ids::{ChatId, Seq};
 use super::{
     DeviceJournal, Violation,
     facts::{Facts, Place},
+    members::{Membership, memberships},
 };
-use crate::journal::{Entry, Event, Mended};
+use crate::journal::{Ask, Entry, Event, Mended};
 
 /// A chat as a device has it.
 #[derive(Debug, Default)]
 struct Seen {
-    /// How far, over all sessions.
+    /// How far, since the last session that began anew.
     have: Option<(Seq, Place)>,
-    /// How far when this session began.
+    /// How far when this session began, by the device's own words if it named the chat.
     had: Option<(Seq, Place)>,
     /// What was shown in this session.
     shown: BTreeSet<Seq>,
     /// Where the chat begins for this session, if it was told so (`new_chat`).
     since: Seq,
+    /// After which seq its changes were asked for, and where; the newest.
+    asked: Option<(Seq, Place)>,
 }
 
 pub(super) fn find(facts: &Facts<'_>) -> Vec<Violation> {
     let devices = facts.journals.devices.iter().enumerate();
-    devices.flat_map(|(device, journal)| resumed(facts, device, journal)).collect()
+    let (members, _) = memberships(facts);
+    let nobody = Membership::default();
+    devices
+        .flat_map(|(device, journal)| {
+            let member = |chat| members.get(&(chat, journal.user)).unwrap_or(&nobody);
+            resumed(facts, device, journal, member)
+        })
+        .collect()
 }
 
-fn resumed(facts: &Facts<'_>, device: usize, journal: &DeviceJournal) -> Vec<Violation> {
+fn resumed<'m>(
+    facts: &Facts<'_>,
+    device: usize,
+    journal: &DeviceJournal,
+    member: impl Fn(ChatId) -> &'m Membership,
+) -> Vec<Violation> {
     let mut found = Vec::new();
     let mut chats: HashMap<ChatId, Seen> = HashMap::new();
+    let mut said = None;
     for (line, entry) in journal.lines.iter().map(|line| &line.entry).enumerate() {
         let place = Place { device, line };
         match entry {
-            Entry::Opened { .. } => {
+            Entry::Resuming { chats, .. } => said = Some((chats, place)),
+            Entry::Opened { resuming: false, .. } => {
+                // How far a cursor of this session is in a chat that it has not read, nobody knows.
+                chats.clear();
+                said = None;
+            }
+            Entry::Opened { resuming: true, .. } => {
                 for seen in chats.values_mut() {
                     *seen = Seen { have: seen.have, had: seen.have, ..Seen::default() };
                 }
+                if let Some((said, place)) = said.take() {
+                    for (chat, seq) in said {
+                        let had = Some((*seq, place));
+                        chats.insert(*chat, Seen { have: had, had, ..Seen::default() });
+                    }
+                }
+            }
+            Entry::Asked { ask: Ask::Changes { chat, after }, .. } => {
+                let seen = chats.entry(*chat).or_default();
+                seen.asked = seen.asked.max(Some((*after, place)));
             }
             Entry::Event(Event { chat, seq, .. }) => {
                 let seen = chats.entry(*chat).or_default();
@@ -59,15 +93,21 @@ fn resumed(facts: &Facts<'_>, device: usize, journal: &DeviceJournal) -> Vec<Vio
                 seen.since = seen.since.max(*seq);
                 seen.have = seen.have.max(Some((*seq, place)));
             }
-            Entry::ChatRemoved { chat } | Entry::ChatReload { chat } => drop(chats.remove(chat)),
+            Entry::ChatRemoved { chat } | Entry::ChatReload { chat } => {
+                let seen = chats.entry(*chat).or_default();
+                (seen.have, seen.had) = (None, None);
+            }
             Entry::Resumed { chats: mended, hello } => {
                 for mended in mended {
+                    let seen = chats.entry(mended.chat).or_default();
                     if mended.complete {
-                        let seen = chats.entry(mended.chat).or_default();
-                        found.extend(incomplete(facts, mended, seen, *hello, place));
+                        found.extend(incomplete(facts, mended, seen, member(mended.chat), *hello, place));
                         seen.have = seen.have.max(Some((mended.to, place)));
                     } else {
-                        chats.remove(&mended.chat);
+                        (seen.have, seen.had) = (None, None);
+                    }
+                    if !hello {
+                        seen.asked = None;
                     }
                 }
             }
@@ -81,6 +121,7 @@ fn incomplete(
     facts: &Facts<'_>,
     mended: &Mended,
     seen: &Seen,
+    member: &Membership,
     hello: bool,
     place: Place,
 ) -> Option<Violation> {
@@ -89,13 +130,14 @@ fn incomplete(
         let what = format!("chat {chat} was called complete from seq {from} to {to}, {what}");
         Some(Violation { invariant: 7, what, evidence: facts.evidences(before.into_iter().chain([place])) })
     };
-    if hello
-        && let Some((had, before)) = seen.had
+    if let Some((had, before)) = if hello { seen.had } else { seen.asked }
         && from > had.max(seen.since)
+        && member.let_in(had, from).is_none()
     {
-        return wrong(format!("and its client had seen it up to seq {had}"), Some(before));
+        let word = if hello { "had seen it up to" } else { "asked for what came after" };
+        return wrong(format!("and its client {word} seq {had}"), Some(before));
     }
-    let from = from.max(seen.since);
+    let from = from.max(seen.since).max(member.let_in(from, to).unwrap_or(0));
     let between = (Bound::Excluded(from), Bound::Included(to.max(from)));
     let shown = seen.shown.range(between).count() as u64;
     if shown == to.saturating_sub(from) {

@@ -12,6 +12,16 @@ pub struct Exercise {
     pub devices: u64,
     /// Socket sessions.
     pub sessions: u64,
+    /// Of these, how many were to be told what they missed, and how many were, to the end.
+    pub resuming: u64,
+    /// See `resuming`.
+    pub resumed: u64,
+    /// Chats that were told to resumed sessions, and are complete.
+    pub complete: u64,
+    /// Likewise, and are not.
+    pub incomplete: u64,
+    /// Times that a chat's changes were asked for and told.
+    pub mended: u64,
     /// Messages acknowledged.
     pub acked: u64,
     /// Of these, how many had been there already.
@@ -38,7 +48,17 @@ impl Exercise {
             let mut asks = std::collections::HashMap::new();
             for line in &journal.lines {
                 match &line.entry {
-                    Entry::Opened { .. } => counts.sessions += 1,
+                    Entry::Opened { resuming, .. } => {
+                        counts.sessions += 1;
+                        counts.resuming += u64::from(*resuming);
+                    }
+                    Entry::Resumed { hello: false, .. } => counts.mended += 1,
+                    Entry::Resumed { chats, hello: true } => {
+                        counts.resumed += 1;
+                        let complete = chats.iter().filter(|mended| mended.complete).count() as u64;
+                        counts.complete += complete;
+                        counts.incomplete += chats.len() as u64 - complete;
+                    }
                     Entry::Acked { repeat, .. } => {
                         counts.acked += 1;
                         counts.repeats += u64::from(*repeat);
@@ -68,6 +88,11 @@ impl fmt::Display for Exercise {
         let Self {
             devices,
             sessions,
+            resuming,
+            resumed,
+            complete,
+            incomplete,
+            mended,
             acked,
             repeats,
             refused,
@@ -80,6 +105,10 @@ impl fmt::Display for Exercise {
         writeln!(
             f,
             "{devices} devices in {sessions} sessions: {acked} acks ({repeats} of repeats), {refused} errors, {events} events,"
+        )?;
+        writeln!(
+            f,
+            "{resuming} sessions resumed, {resumed} to the end: {complete} chats complete and {incomplete} not; {mended} times changes were asked for,"
         )?;
         write!(
             f,

@@ -33,6 +33,15 @@ impl Membership {
         (!joined && joins >= self.additions).then_some((*left, *place))
     }
 
+    /// Where the user last came in after `after` and not after `until`. Where an addition was seen by nobody it may be anywhere.
+    pub(super) fn let_in(&self, after: Seq, until: Seq) -> Option<Seq> {
+        let joins = || self.changes.iter().filter(|(_, (joined, _))| *joined);
+        if joins().count() < self.additions {
+            return Some(until).filter(|until| *until > after);
+        }
+        joins().map(|(seq, _)| *seq).filter(|seq| after < *seq && *seq <= until).next_back()
+    }
+
     fn stranger(&self) -> bool {
         !self.founder && self.additions == 0 && self.changes.is_empty()
     }

@@ -3,15 +3,16 @@
 //! A session is one socket, from `ready` to its close. Where it begins to be entitled to a chat's events is known from the chat's
 //! first event in it, from a read of the chat after `ready` (its head: everything later comes as an event), or from `new_chat` (its seq).
 //! Where the server itself says that a view is not whole (`chat_reload`, or `resumed` without `complete`), the view begins anew. A session
-//! that is resumed goes on where the one before it ended.
+//! that is resumed goes on where its device said it left off, and of chats it did not name, where the one before it ended.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 
 use common::ids::{ChatId, Seq};
 
 use super::{
     DeviceJournal, Violation,
     facts::{Facts, Place},
+    members::{Members, memberships},
 };
 use crate::journal::{Ask, Entry, Event, Mended, Restart};
 
@@ -23,12 +24,15 @@ struct View {
     first: Option<(Seq, Place)>,
     /// The head of a read in this session, or how far the chat was known before it when it is resumed.
     read: Option<(Seq, Place)>,
+    /// How far it is known, by whatever told it.
+    known: Option<(Seq, Place)>,
 }
 
 pub(super) fn find(facts: &Facts<'_>) -> Vec<Violation> {
+    let (members, _) = memberships(facts);
     let mut found = Vec::new();
     for (device, journal) in facts.journals.devices.iter().enumerate() {
-        sessions(facts, device, journal, &mut found);
+        sessions(facts, &members, device, journal, &mut found);
     }
     found
 }
@@ -40,25 +44,45 @@ struct Walk {
     /// Between `ready` and `resumed`: a hole is none when the chat is then called incomplete.
     resuming: bool,
     held: Vec<(ChatId, Violation)>,
-    /// Chats whose changes were asked for: what is shown again is no repeat, until `resumed`.
-    mending: HashSet<ChatId>,
+    /// What the next session says it has, and where that is written.
+    said: Option<(BTreeMap<ChatId, Seq>, Place)>,
+    /// Chats whose changes were asked for, by request: what is shown again is no repeat, until `resumed`.
+    mending: BTreeMap<u64, ChatId>,
 }
 
 impl Walk {
-    /// The session is resumed: what was known before it is known in it, and goes on somewhere at or before its end.
+    /// The session is resumed: what its device said it has, and what is known of other chats, is known in it, and goes on somewhere at or
+    /// before its end.
     fn carry_over(&mut self) {
         for view in self.views.values_mut() {
-            let known = view.last.max(view.read);
+            let known = view.last.max(view.read).max(view.known);
             *view = View { read: known, ..View::default() };
         }
+        if let Some((said, place)) = self.said.take() {
+            let said = said
+                .into_iter()
+                .map(|(chat, seq)| (chat, View { read: Some((seq, place)), ..View::default() }));
+            self.views.extend(said);
+        }
+    }
+
+    fn is_mending(&self, chat: ChatId) -> bool {
+        self.mending.values().any(|of| *of == chat)
+    }
+
+    /// Whether one request for the chat's changes is answered now.
+    fn mended(&mut self, chat: ChatId) -> bool {
+        let request = self.mending.iter().find(|(_, of)| **of == chat).map(|(request, _)| *request);
+        request.and_then(|request| self.mending.remove(&request)).is_some()
     }
 
     fn resumed(&mut self, chats: &[Mended], place: Place, hello: bool, found: &mut Vec<Violation>) {
         for mended in chats {
+            let asked = !hello && self.mended(mended.chat);
             if !mended.complete {
                 self.views.remove(&mended.chat);
                 self.held.retain(|(chat, _)| *chat != mended.chat);
-            } else if self.mending.remove(&mended.chat) || hello {
+            } else if asked || hello {
                 // That everything up to there was shown is invariant 7.
                 let view = self.views.entry(mended.chat).or_default();
                 let to = view.last.max(Some((mended.to, place)));
@@ -67,7 +91,6 @@ impl Walk {
                     None => view.read = view.read.max(to),
                 }
             }
-            self.mending.remove(&mended.chat);
         }
         if hello {
             self.resuming = false;
@@ -80,14 +103,31 @@ impl Walk {
     }
 }
 
-fn sessions(facts: &Facts<'_>, device: usize, journal: &DeviceJournal, found: &mut Vec<Violation>) {
+fn sessions(
+    facts: &Facts<'_>,
+    members: &Members,
+    device: usize,
+    journal: &DeviceJournal,
+    found: &mut Vec<Violation>,
+) {
     let mut walk = Walk::default();
+    // Let in again while away: what came before that was not for this user, and `new_chat` may come later.
+    let let_in = |hole: &Hole| {
+        let member = members.get(&(hole.chat, journal.user));
+        member.is_some_and(|member| member.let_in(hole.after, hole.before - 1).is_some())
+    };
     for (line, entry) in journal.lines.iter().map(|line| &line.entry).enumerate() {
         let place = Place { device, line };
         match entry {
+            Entry::Resuming { chats, .. } => walk.said = Some((chats.clone(), place)),
             Entry::Opened { resuming, .. } => {
                 walk.resuming = *resuming;
-                if *resuming { walk.carry_over() } else { walk.views.clear() }
+                if *resuming {
+                    walk.carry_over();
+                } else {
+                    walk.views.clear();
+                    walk.said = None;
+                }
             }
             Entry::Closed { .. } => {
                 // Nobody has said whether these chats would have been called complete.
@@ -97,37 +137,57 @@ fn sessions(facts: &Facts<'_>, device: usize, journal: &DeviceJournal, found: &m
                 walk.mending.clear();
             }
             Entry::Resumed { chats, hello } => walk.resumed(chats, place, *hello, found),
-            Entry::Asked { ask: Ask::Changes { chat, .. }, .. } => {
-                walk.mending.insert(*chat);
+            Entry::Asked { request, ask: Ask::Changes { chat, .. } } => {
+                walk.mending.insert(*request, *chat);
             }
+            Entry::Answered { request, .. } => drop(walk.mending.remove(request)),
             Entry::ChatReload { chat } | Entry::ChatRemoved { chat } => {
                 walk.views.remove(chat);
                 walk.held.retain(|(held, _)| held != chat);
             }
             Entry::NewChat { chat, seq } => {
                 let view = walk.views.entry(*chat).or_default();
-                if view.last.is_none_or(|(last, _)| last < *seq) {
+                // A resumed session may be told once more of a chat that it knows.
+                if view.last.max(view.read).is_none_or(|(known, _)| known < *seq) {
                     view.last = Some((*seq, place));
                 }
             }
-            Entry::ViewRestarted { chat, seq, why, .. } if *why != Restart::Gap => {
+            Entry::ViewRestarted { chat, seq, why, .. } => {
                 let view = walk.views.entry(*chat).or_default();
+                view.known = view.known.max(Some((*seq, place)));
+                // A hole that its device closed is one all the same.
+                if *why == Restart::Gap {
+                    continue;
+                }
                 view.read.get_or_insert((*seq, place));
-                if let Some(violation) = beginning(facts, *chat, view) {
-                    walk.wrong(*chat, violation, found);
+                if let Some(hole) = beginning(*chat, view).filter(|hole| !let_in(hole)) {
+                    walk.wrong(*chat, hole.violation(facts, "that knew it up to"), found);
                 }
             }
-            Entry::Event(Event { chat, seq, .. }) if walk.mending.contains(chat) => {
+            Entry::Event(Event { chat, seq, .. }) if walk.is_mending(*chat) => {
                 let view = walk.views.entry(*chat).or_default();
                 view.last = view.last.max(Some((*seq, place)));
             }
             Entry::Event(Event { chat, seq, .. }) => {
                 let view = walk.views.entry(*chat).or_default();
-                let violation = follows(facts, *chat, *seq, view, place);
+                let resuming = walk.resuming;
+                let wrong = match view.last {
+                    None => {
+                        view.first = Some((*seq, place));
+                        let hole = beginning(*chat, view).filter(|hole| !let_in(hole));
+                        hole.map(|hole| hole.violation(facts, "that knew it up to"))
+                    }
+                    Some((last, before)) if *seq > last + 1 => {
+                        let hole = Hole { chat: *chat, after: last, before: *seq, places: [before, place] };
+                        let excused = resuming && let_in(&hole);
+                        (!excused).then(|| hole.violation(facts, "that then saw"))
+                    }
+                    Some((last, before)) => out_of_order(facts, *chat, (last, before), (*seq, place)),
+                };
                 if view.last.is_none_or(|(last, _)| last < *seq) {
                     view.last = Some((*seq, place));
                 }
-                if let Some(violation) = violation {
+                if let Some(violation) = wrong {
                     walk.wrong(*chat, violation, found);
                 }
             }
@@ -136,42 +196,48 @@ fn sessions(facts: &Facts<'_>, device: usize, journal: &DeviceJournal, found: &m
     }
 }
 
-/// Whether an event is the next one.
-fn follows(facts: &Facts<'_>, chat: ChatId, seq: Seq, view: &mut View, place: Place) -> Option<Violation> {
-    let Some((last, before)) = view.last else {
-        view.first = Some((seq, place));
-        return beginning(facts, chat, view);
-    };
-    if seq == last + 1 {
-        return None;
+/// What never came, between two places that show it.
+#[derive(Clone, Copy, Debug)]
+struct Hole {
+    chat: ChatId,
+    after: Seq,
+    before: Seq,
+    places: [Place; 2],
+}
+
+impl Hole {
+    fn violation(self, facts: &Facts<'_>, who: &str) -> Violation {
+        let Self { chat, after, before, places } = self;
+        let shown = if who.ends_with("up to") { after } else { before };
+        let what = format!(
+            "seq {} to {} of chat {chat} never came to a session {who} seq {shown}",
+            after + 1,
+            before - 1
+        );
+        Violation { invariant: 4, what, evidence: facts.evidences(places) }
     }
-    let what = if seq > last + 1 {
-        format!(
-            "seq {} to {} of chat {chat} never came to a session that then saw seq {seq}",
-            last + 1,
-            seq - 1
-        )
-    } else if seq == last {
-        format!("seq {seq} of chat {chat} came twice to a session")
-    } else {
-        format!("seq {seq} of chat {chat} came to a session after seq {last}")
+}
+
+/// An event that is not the next one and leaves no hole either.
+fn out_of_order(
+    facts: &Facts<'_>,
+    chat: ChatId,
+    (last, before): (Seq, Place),
+    (seq, place): (Seq, Place),
+) -> Option<Violation> {
+    let what = match seq {
+        _ if seq > last => return None,
+        _ if seq == last => format!("seq {seq} of chat {chat} came twice to a session"),
+        _ => format!("seq {seq} of chat {chat} came to a session after seq {last}"),
     };
     Some(Violation { invariant: 4, what, evidence: facts.evidences([before, place]) })
 }
 
 /// What was known before the session's events and the first of them, once both are known: nothing may lie between.
-fn beginning(facts: &Facts<'_>, chat: ChatId, view: &mut View) -> Option<Violation> {
-    let ((read, at), (first, place)) = view.read.zip(view.first)?;
+fn beginning(chat: ChatId, view: &mut View) -> Option<Hole> {
+    let ((after, at), (before, place)) = view.read.zip(view.first)?;
     view.first = None;
-    if first <= read + 1 {
-        return None;
-    }
-    let what = format!(
-        "seq {} to {} of chat {chat} never came to a session that knew it up to seq {read}",
-        read + 1,
-        first - 1
-    );
-    Some(Violation { invariant: 4, what, evidence: facts.evidences([at, place]) })
+    (before > after + 1).then_some(Hole { chat, after, before, places: [at, place] })
 }
 
 #[cfg(test)]

@@ -125,9 +125,10 @@ impl View {
 #[derive(Debug)]
 struct Session {
     opened: u64,
+    /// When the last session began that was not resumed, this one or one before it: everything was to be read then.
+    anew: u64,
     place: Place,
     closed: Option<u64>,
-    resuming: bool,
     views: HashMap<ChatId, View>,
 }
 
@@ -141,20 +142,34 @@ struct Run<'f, 'a> {
 impl Run<'_, '_> {
     fn device(&self, device: usize, journal: &DeviceJournal, found: &mut Vec<Violation>) {
         let mut have: HashMap<ChatId, Seq> = HashMap::new();
+        // What was told is known in the next session as well, if it is resumed.
+        let mut told: HashMap<ChatId, u64> = HashMap::new();
+        let mut said = None;
+        let mut anew = 0;
         let mut session: Option<Session> = None;
         for (line, written) in journal.lines.iter().enumerate() {
             let (at, place) = (written.at, Place { device, line });
+            if let Entry::Resuming { chats, .. } = &written.entry {
+                said = Some(chats);
+                continue;
+            }
             if let Entry::Opened { resuming, .. } = &written.entry {
-                let carried = have.iter().filter(|_| *resuming);
-                let views =
-                    carried.map(|(chat, seq)| (*chat, View { has: vec![(at, *seq)], told: Vec::new() }));
-                session = Some(Session {
-                    opened: at,
-                    place,
-                    closed: None,
-                    resuming: *resuming,
-                    views: views.collect(),
-                });
+                let said = said.take();
+                if *resuming {
+                    have.extend(said.into_iter().flatten().map(|(chat, seq)| (*chat, *seq)));
+                } else {
+                    anew = at;
+                    have.clear();
+                    told.clear();
+                }
+                let mut views: HashMap<ChatId, View> = HashMap::new();
+                for (chat, seq) in &have {
+                    views.entry(*chat).or_default().knows(at, *seq);
+                }
+                for (chat, at) in &told {
+                    views.entry(*chat).or_default().told.push(*at);
+                }
+                session = Some(Session { opened: at, anew, place, closed: None, views });
                 continue;
             }
             let Some(open) = &mut session else { continue };
@@ -180,12 +195,14 @@ impl Run<'_, '_> {
                                 .or_insert(mended.to);
                         } else {
                             view.told.push(at);
+                            told.insert(mended.chat, at);
                             have.remove(&mended.chat);
                         }
                     }
                 }
                 Entry::ChatReload { chat } | Entry::ChatRemoved { chat } => {
                     open.views.entry(*chat).or_default().told.push(at);
+                    told.insert(*chat, at);
                     have.remove(chat);
                 }
                 _ => {}
@@ -230,8 +247,8 @@ impl Run<'_, '_> {
         seq: Seq,
         at: u64,
     ) -> bool {
-        // The session began with "read everything again".
-        if !session.resuming && at <= session.opened + SEEN_WITHIN {
+        // The session, or the one it goes on from, began with "read everything again".
+        if at <= session.anew + SEEN_WITHIN {
             return false;
         }
         let due = self.due(at.max(session.opened));
