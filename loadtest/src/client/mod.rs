@@ -341,6 +341,11 @@ impl Client {
         self.shared.views.lock().head(chat)
     }
 
+    /// After which seq, and up to which one, everything of the chat came as events.
+    pub fn came(&self, chat: ChatId) -> Option<(Seq, Seq)> {
+        self.shared.views.lock().came(chat)
+    }
+
     /// How far `user` has read the chat, as this device was told last.
     pub fn read_mark(&self, chat: ChatId, user: UserId) -> Option<Number> {
         self.shared.views.lock().read_mark(chat, user)

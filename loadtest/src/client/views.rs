@@ -37,6 +37,8 @@ struct View {
     head: Head,
     /// Whether everything up to the head is had. If not, it is to be read, and what comes meanwhile is kept beside the head.
     whole: bool,
+    /// From where on everything up to the head came as events: where it was read, or where the user came in.
+    since: Seq,
     /// What is had behind the head, by its first seq.
     behind: BTreeMap<Seq, Run>,
 }
@@ -121,6 +123,7 @@ impl Views {
         view.head.seq = view.head.seq.max(head.seq);
         view.head.number = view.head.number.max(head.number);
         view.whole = true;
+        view.since = view.head.seq;
         view.join();
     }
 
@@ -129,7 +132,10 @@ impl Views {
         let view = self.chats.entry(chat).or_default();
         let Some(seq) = seq else { return };
         view.whole |= view.head.seq == 0;
-        view.head.seq = view.head.seq.max(seq);
+        if seq > view.head.seq {
+            view.head.seq = seq;
+            view.since = seq;
+        }
         view.join();
     }
 
@@ -152,6 +158,11 @@ impl Views {
     /// How far the chat is had, if everything up to there is.
     pub(crate) fn whole(&self, chat: ChatId) -> Option<Seq> {
         self.chats.get(&chat).filter(|view| view.whole).map(|view| view.head.seq)
+    }
+
+    /// After which seq, and up to which one, everything of the chat came as events.
+    pub(crate) fn came(&self, chat: ChatId) -> Option<(Seq, Seq)> {
+        self.chats.get(&chat).filter(|view| view.whole).map(|view| (view.since, view.head.seq))
     }
 
     /// Whether something of the chat is missing before what came.
@@ -249,6 +260,7 @@ mod tests {
         assert_eq!((views.whole(chat), views.has_hole(chat)), (Some(3), true));
         views.follow(chat, Some(4));
         assert_eq!((views.whole(chat), views.has_hole(chat)), (Some(5), false), "let in again");
+        assert_eq!(views.came(chat), Some((4, 5)));
         views.follow(chat, Some(2));
         assert_eq!(views.restart(), [(chat, Head { number: 0, seq: 5 })]);
         assert_eq!((views.event(chat, 9, None), views.whole(chat)), (Verdict::News, None));

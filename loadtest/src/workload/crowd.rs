@@ -50,7 +50,7 @@ pub struct CrowdOptions {
     pub devices: usize,
     /// Where their journals go; none are written without.
     pub journal: Option<PathBuf>,
-    /// How the devices behave.
+    /// How the devices behave; one in four does not resume, whatever this says.
     pub client: Options,
 }
 
@@ -110,7 +110,9 @@ impl SignedIn {
             async move {
                 let mut devices = Vec::with_capacity(sessions.len());
                 for (d, session) in sessions.into_iter().enumerate() {
-                    let device = start(options, &format!("user-{n:05}-{d}"), session, clock, observer)?;
+                    let name = format!("user-{n:05}-{d}");
+                    let client = habits(&options.client, &name, n * options.devices + d);
+                    let device = start(options, &name, client, session, clock, observer)?;
                     devices.push(ready(device).await?);
                     stage.step();
                 }
@@ -122,9 +124,16 @@ impl SignedIn {
     }
 }
 
+/// How the `n`-th device behaves. One in four does not resume: a crowd has both ways in it.
+fn habits(client: &Options, name: &str, n: usize) -> Options {
+    let resume = client.resume && n % 4 != 3;
+    Options { device: Some(name.to_owned()), resume, ..client.clone() }
+}
+
 fn start(
     options: &CrowdOptions,
     name: &str,
+    client: Options,
     session: Session,
     clock: Clock,
     observer: &Arc<dyn Observer>,
@@ -137,7 +146,6 @@ fn start(
         }
         None => None,
     };
-    let client = Options { device: Some(name.to_owned()), ..options.client.clone() };
     Ok(Client::start(session, client, clock, journal, Arc::clone(observer)))
 }
 

@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use common::ids::{ChatId, ClientId, Number};
+use common::ids::{ChatId, ClientId, Number, Seq};
 use parking_lot::Mutex;
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 use tokio::task::JoinHandle;
@@ -158,6 +158,12 @@ struct One {
 /// Own messages that are remembered for editing and deleting.
 const REMEMBERED: usize = 64;
 
+/// How long a device is away that does not come back at once, at most: messages, edits, removals go on, and a cursor or two.
+const AWAY: Duration = Duration::from_secs(2);
+
+/// How far back changes are asked for once more, at most.
+const ONCE_MORE: Seq = 20;
+
 /// Messages of a page that is read on the way.
 const PAGE: u32 = 30;
 
@@ -182,7 +188,7 @@ impl One {
         }
         let MixedOptions { breaks, sign_outs, reads, .. } = self.options;
         match self.random.random_range(0..1_000) {
-            what if what < breaks => device.break_connection().await,
+            what if what < breaks => self.lose_connection(device).await,
             what if what < breaks + sign_outs => {
                 // Refused or unanswered: the journal has it.
                 let _ = device.sign_out().await;
@@ -196,6 +202,15 @@ impl One {
             what if what < 980 => self.change_members(&crowd).await,
             _ => self.open_direct(&crowd).await,
         }
+    }
+
+    /// Comes back at once, or stays away for a while in which others go on.
+    async fn lose_connection(&mut self, device: &Client) {
+        let away = match self.random.random_range(0..3) {
+            0 => AWAY.mul_f64(self.random.random()),
+            _ => Duration::ZERO,
+        };
+        device.stay_away(away).await;
     }
 
     fn post(&mut self, device: &Client, chat: ChatId) -> Post {
@@ -233,12 +248,21 @@ impl One {
         }
     }
 
-    /// Reads the newest page of a chat, or what is unread in all of them.
+    /// Reads the newest page of a chat, what is unread in all of them, or what came of one of late.
     async fn read_back(&mut self, device: &Client) {
         // Refused or unanswered: the journal has it.
-        if self.random.random_range(0..4) == 0 {
+        let what = self.random.random_range(0..4);
+        if what == 0 {
             let _ = device.chats(1).await;
-        } else if let Some(chat) = self.some_chat() {
+            return;
+        }
+        let Some(chat) = self.some_chat() else { return };
+        if what == 1 {
+            // What came before one was let in again is not asked for: it was not for this user.
+            let Some((since, head)) = device.came(chat) else { return };
+            let after = head.saturating_sub(self.random.random_range(0..=ONCE_MORE)).max(since);
+            let _ = device.changes(chat, after).await;
+        } else {
             let _ = device.newest(chat, None, PAGE).await;
         }
     }

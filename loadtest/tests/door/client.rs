@@ -1,10 +1,11 @@
 //! A device on its own: what it does about trouble.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use common::{ids::ClientId, wire::codes::ErrorCode};
 use loadtest::{
-    client::{Client, Nobody, Outcome, Post, State, Undone},
+    check::{Exercise, Journals},
+    client::{Client, Nobody, Options, Outcome, Post, State, Undone},
     clock::Clock,
     progress::Progress,
     workload::{Crowd, CrowdOptions},
@@ -15,8 +16,19 @@ use crate::fake::{self, Fault};
 const SOON: Duration = Duration::from_secs(20);
 
 async fn crowd(fault: Fault, every: u64, users: usize, devices: usize) -> Crowd {
+    journaling(fault, every, (users, devices), true, None).await
+}
+
+async fn journaling(
+    fault: Fault,
+    every: u64,
+    (users, devices): (usize, usize),
+    resume: bool,
+    journal: Option<&Path>,
+) -> Crowd {
     let url = fake::start(fault, every).await;
-    let options = CrowdOptions { users, devices, ..CrowdOptions::default() };
+    let client = Options { resume, ..Options::default() };
+    let options = CrowdOptions { users, devices, journal: journal.map(Path::to_owned), client };
     Crowd::gather(&url, options, Clock::start(), Arc::new(Nobody), &Progress::quiet()).await.unwrap()
 }
 
@@ -109,18 +121,52 @@ async fn a_refusal_for_good_is_told_and_holds_nothing_back() {
     assert_eq!(number(&stranger.send(own, "here I may").await), 1);
 }
 
-#[tokio::test]
-async fn what_was_missed_between_two_sessions_is_closed_by_reading() {
-    let crowd = crowd(Fault::None, 0, 2, 1).await;
+/// One writes and edits, the other loses the connection now and then, and has everything in the end.
+async fn missed_and_mended(fault: Fault, every: u64, resume: bool) -> Exercise {
+    let folder = tempfile::tempdir().unwrap();
+    let crowd = journaling(fault, every, (2, 1), resume, Some(folder.path())).await;
     let chat = crowd.direct(0, 1).await.unwrap();
     let (ana, ben) = (crowd.device(0).unwrap(), crowd.device(1).unwrap());
     ana.send(chat, "one").await;
     assert!(ben.seen(chat, |head| head.number == 1, SOON).await);
+    let mut last = 0;
     for n in 2..200 {
-        if n % 40 == 0 {
-            ben.break_connection().await;
+        match n % 40 {
+            0 => ben.break_connection().await,
+            20 => ben.stay_away(Duration::from_millis(200)).await,
+            _ => {}
         }
-        ana.send(chat, n.to_string()).await;
+        let number = number(&ana.send(chat, n.to_string()).await);
+        last = ana.edit(chat, number, "edited").await.unwrap().unwrap();
     }
-    assert!(ben.seen(chat, |head| head.number == 199, SOON).await);
+    assert!(ben.seen(chat, |head| (head.number, head.seq) == (199, last), SOON).await);
+    crowd.stop().await.unwrap();
+    Exercise::of(&Journals::read(folder.path()).unwrap())
+}
+
+#[tokio::test]
+async fn what_was_missed_between_two_sessions_is_told_on_coming_back() {
+    let told = missed_and_mended(Fault::None, 0, true).await;
+    assert!(told.resumed > 1 && told.resumed == told.resuming && told.complete > 0, "{told}");
+    assert_eq!(told.incomplete + told.mended, 0, "{told}");
+}
+
+#[tokio::test]
+async fn a_device_that_does_not_resume_reads_what_it_missed() {
+    let told = missed_and_mended(Fault::None, 0, false).await;
+    assert!(told.resuming == 0 && told.sessions > 2, "{told}");
+}
+
+#[tokio::test]
+async fn what_a_resume_does_not_give_is_read_or_given_the_next_time() {
+    for fault in [Fault::Incomplete, Fault::CutInResume, Fault::SlowResume, Fault::ClaimComplete] {
+        let told = missed_and_mended(fault, 2, true).await;
+        assert!(told.resuming > 1, "{fault:?} {told}");
+    }
+}
+
+#[tokio::test]
+async fn a_hole_between_two_events_is_mended_by_asking_for_it() {
+    let told = missed_and_mended(Fault::LoseEvent, 7, true).await;
+    assert!(told.mended > 0, "{told}");
 }

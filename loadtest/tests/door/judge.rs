@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, path::Path, sync::Arc, time::Duration};
 
 use loadtest::{
-    check::{Journals, Violation, judge},
+    check::{Exercise, Journals, Violation, judge},
     client::{Nobody, Options, Outcome, Post},
     clock::Clock,
     progress::Progress,
@@ -28,11 +28,16 @@ async fn crowd(url: &str, users: usize, devices: usize, folder: &Path) -> Crowd 
 }
 
 async fn verdict(crowd: Crowd, folder: &Path) -> Vec<Violation> {
+    verdict_and_exercise(crowd, folder).await.0
+}
+
+async fn verdict_and_exercise(crowd: Crowd, folder: &Path) -> (Vec<Violation>, Exercise) {
     crowd.read_histories(folder, &Progress::quiet()).await.unwrap();
     crowd.stop().await.unwrap();
-    let violations = judge(&Journals::read(folder).unwrap());
+    let journals = Journals::read(folder).unwrap();
+    let violations = judge(&journals);
     violations.iter().for_each(|violation| println!("{violation}"));
-    violations
+    (violations, Exercise::of(&journals))
 }
 
 /// Two members write, a third is removed and goes on writing, a fourth was never in. What does the judge find?
@@ -104,21 +109,60 @@ async fn every_broken_word_is_found() {
     }
 }
 
+/// Everybody does everything, and loses their connections often, until there are so many messages in one chat.
+async fn mixed(fault: Fault, every: u64, messages: u64, honest: bool) -> (Vec<Violation>, Exercise) {
+    let folder = tempfile::tempdir().unwrap();
+    let url = fake::start(fault, every).await;
+    let crowd = Arc::new(crowd(&url, 7, 2, folder.path()).await);
+    let options =
+        MixedOptions { pause: Duration::from_millis(10), breaks: 60, seed: 7, ..Default::default() };
+    let mixed = Mixed::start(&crowd, &options, &Progress::quiet()).await.unwrap();
+    let busy = crowd.chats()[0].0;
+    assert!(crowd.device(0).unwrap().seen(busy, |head| head.number > messages, SOON * 3).await);
+    mixed.stop().await;
+    assert_eq!(crowd.drained(SOON).await, 0);
+    if honest {
+        assert_eq!(crowd.settled(SOON).await.unwrap(), [] as [String; 0], "{fault:?}");
+    }
+    let crowd = Arc::into_inner(crowd).unwrap();
+    let (violations, exercise) = verdict_and_exercise(crowd, folder.path()).await;
+    println!("{fault:?}: {exercise}");
+    (violations, exercise)
+}
+
 #[tokio::test]
 async fn a_mixed_workload_on_an_honest_server_ends_at_rest_and_unblamed() {
     for fault in [Fault::None, Fault::CutAfterStoring] {
-        let folder = tempfile::tempdir().unwrap();
-        let url = fake::start(fault, 50).await;
-        let crowd = Arc::new(crowd(&url, 7, 2, folder.path()).await);
-        let options =
-            MixedOptions { pause: Duration::from_millis(10), breaks: 30, seed: 7, ..Default::default() };
-        let mixed = Mixed::start(&crowd, &options, &Progress::quiet()).await.unwrap();
-        let busy = crowd.chats()[0].0;
-        assert!(crowd.device(0).unwrap().seen(busy, |head| head.number > 150, SOON * 3).await);
-        mixed.stop().await;
-        assert_eq!(crowd.drained(SOON).await, 0);
-        assert_eq!(crowd.settled(SOON).await.unwrap(), [] as [String; 0]);
-        let crowd = Arc::into_inner(crowd).unwrap();
-        assert_eq!(verdict(crowd, folder.path()).await, []);
+        let (violations, exercise) = mixed(fault, 50, 150, true).await;
+        assert_eq!(violations, []);
+        assert!(exercise.resumed > 10 && exercise.complete > 10 && exercise.incomplete == 0);
+        assert!(exercise.mended > 0 && exercise.sessions > exercise.resuming, "{exercise}");
+    }
+}
+
+#[tokio::test]
+async fn whatever_befalls_an_honest_resume_nobody_is_blamed_and_every_view_is_whole_in_the_end() {
+    let misfortunes =
+        [Fault::CutInResume, Fault::Incomplete, Fault::SlowResume, Fault::LateNewChat, Fault::NoResume];
+    for fault in misfortunes {
+        let (violations, exercise) = mixed(fault, 2, 100, true).await;
+        assert_eq!(violations, [], "{fault:?}");
+        assert!(exercise.resumed > 5, "{exercise}");
+        assert_eq!(exercise.resumed < exercise.resuming, fault == Fault::CutInResume, "{exercise}");
+        assert_eq!(exercise.incomplete > 0, fault == Fault::Incomplete, "{exercise}");
+    }
+}
+
+#[tokio::test]
+async fn a_resume_that_breaks_its_word_is_found() {
+    for (fault, every, invariants) in [
+        (Fault::ForgetAnEdit, 1, [4, 7]),
+        (Fault::ClaimComplete, 2, [7, 7]),
+        (Fault::Unnamed, 2, [4, 6]),
+        (Fault::LoseTheLast, 7, [4, 7]),
+    ] {
+        let (violations, _) = mixed(fault, every, 100, false).await;
+        let found = violations.iter().any(|violation| invariants.contains(&violation.invariant));
+        assert!(found, "{fault:?}: {violations:?}");
     }
 }

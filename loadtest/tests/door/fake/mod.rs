@@ -1,5 +1,6 @@
 //! A chat server in one process and in memory, honest unless it is told to do something wrong every so many sends.
 
+mod resume;
 mod socket;
 mod world;
 

@@ -8,7 +8,6 @@ use common::{
         codec::{FromClient, decode_client},
     },
 };
-use serde_json::json;
 use tokio::sync::mpsc;
 
 use super::{Shared, world::Out};
@@ -20,18 +19,11 @@ pub(super) async fn serve(mut ws: WebSocket, world: Shared, user: UserId) {
     let (outbox, mut frames) = mpsc::channel(QUEUE);
     let Some(Ok(Message::Text(hello))) = ws.recv().await else { return };
     let Ok(FromClient::Frame(ClientFrame::Hello(hello))) = decode_client(&hello) else { return };
-    let ready = json!({
-        "type": "ready", "ref": hello.ref_, "session": UserId::random(), "user": user, "node": "fake", "cursor": "",
-        "ping_interval_ms": 20_000, "resuming": false,
-        "limits": { "frame_bytes": 65_536, "body_bytes": 16_384, "pending_sends": 64 }
-    });
-    if ws.send(Message::text(ready.to_string())).await.is_err() {
-        return;
-    }
-    let socket = world.lock().connect(user, outbox);
+    let socket = world.lock().connect(user, outbox, hello);
     loop {
         tokio::select! {
             out = frames.recv() => match out {
+                Some(Out::Later(text)) => later(&world, socket, text),
                 Some(Out::Frame(text)) => if ws.send(Message::text(text)).await.is_err() { break },
                 Some(Out::Close(code)) => {
                     let close = CloseFrame { code, reason: "".into() };
@@ -52,4 +44,13 @@ pub(super) async fn serve(mut ws: WebSocket, world: Shared, user: UserId) {
         }
     }
     world.lock().sockets.remove(&socket);
+}
+
+/// Says it after a moment, in which other things are said.
+fn later(world: &Shared, socket: u64, text: String) {
+    let world = Shared::clone(world);
+    tokio::spawn(async move {
+        tokio::time::sleep(std::time::Duration::from_millis(30)).await;
+        world.lock().end_of_resume(socket, text);
+    });
 }

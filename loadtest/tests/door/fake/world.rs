@@ -56,20 +56,53 @@ pub(crate) enum Fault {
     Revoke,
     /// Says that the user's place is elsewhere, and stores.
     Move,
+    /// Resuming, cuts the connection in the middle. This and the following ones befall every so many-eth resume.
+    CutInResume,
+    /// Resuming, says that some chats are not complete, and shows only the end of what was missed.
+    Incomplete,
+    /// Resuming, takes its time to say that it is done, and shows what happens meanwhile.
+    SlowResume,
+    /// Resuming, tells of chats joined meanwhile last.
+    LateNewChat,
+    /// Does not resume.
+    NoResume,
+    /// Resuming, shows no edits.
+    ForgetAnEdit,
+    /// Resuming, shows only the end of what was missed, and calls it complete.
+    ClaimComplete,
+    /// Resuming, shows nothing of one chat and does not name it.
+    Unnamed,
+    /// Cuts the connections of those who are to be told of a message, and thinks that they were.
+    LoseTheLast,
 }
 
 pub(crate) enum Out {
     Frame(String),
+    Later(String),
     Close(u16),
     Cut,
 }
 
+/// An open socket.
+pub(crate) struct Socket {
+    pub(super) user: UserId,
+    pub(super) device: String,
+    pub(super) outbox: mpsc::Sender<Out>,
+    /// It is being told what it missed: cursors wait.
+    pub(super) resuming: bool,
+}
+
 #[derive(Default)]
-struct Chat {
+pub(super) struct Chat {
     owner: Option<UserId>,
-    members: BTreeSet<UserId>,
+    pub(super) members: BTreeSet<UserId>,
     removed: BTreeSet<UserId>,
-    seq: u64,
+    /// Where, and at which stamp, each member came in; at which stamp each left.
+    pub(super) came: HashMap<UserId, (u64, u64)>,
+    pub(super) left: HashMap<UserId, u64>,
+    /// Every event by its seq, with its stamp.
+    pub(super) events: BTreeMap<u64, (u64, Value)>,
+    pub(super) seq: u64,
     next_number: u64,
     messages: Vec<Message>,
     names: HashMap<(UserId, ClientId), (MessageId, u64, u64)>,
@@ -77,18 +110,35 @@ struct Chat {
 }
 
 pub(crate) struct World {
-    fault: Fault,
-    every: u64,
+    pub(super) fault: Fault,
+    pub(super) every: u64,
+    /// Counts whatever happens in any chat: a cursor is one of these.
+    pub(super) stamp: u64,
+    pub(super) resumes: u64,
+    /// Up to which stamp a device is taken to have been told everything.
+    pub(super) taken: HashMap<String, u64>,
     sends: u64,
     pub(crate) users: HashMap<String, UserId>,
     pub(crate) tokens: HashMap<String, UserId>,
     pub(crate) tickets: HashMap<String, UserId>,
-    pub(crate) sockets: BTreeMap<u64, (UserId, mpsc::Sender<Out>)>,
-    next_socket: u64,
+    pub(crate) sockets: BTreeMap<u64, Socket>,
+    pub(super) next_socket: u64,
     marks: HashMap<(ChatId, UserId), u64>,
-    chats: HashMap<ChatId, Chat>,
+    pub(super) chats: HashMap<ChatId, Chat>,
     /// Sends that a device must not be told of in order: held until the next one is stored.
     held: Option<(u64, UserId, Send)>,
+}
+
+/// A cursor is told whenever so many things have happened.
+const CURSOR_EVERY: u64 = 8;
+
+/// An event as this user is shown it.
+pub(super) fn for_user(event: &Value, user: UserId) -> Value {
+    let mut event = event.clone();
+    if event["type"] == "new_message" && event["message"]["from"] != json!(user) {
+        event["message"].as_object_mut().unwrap().remove("client_id");
+    }
+    event
 }
 
 impl World {
@@ -96,6 +146,9 @@ impl World {
         Self {
             fault,
             every,
+            stamp: 0,
+            resumes: 0,
+            taken: HashMap::new(),
             sends: 0,
             users: HashMap::new(),
             tokens: HashMap::new(),
@@ -106,12 +159,6 @@ impl World {
             chats: HashMap::new(),
             held: None,
         }
-    }
-
-    pub(crate) fn connect(&mut self, user: UserId, outbox: mpsc::Sender<Out>) -> u64 {
-        self.next_socket += 1;
-        self.sockets.insert(self.next_socket, (user, outbox));
-        self.next_socket
     }
 
     pub(crate) fn is_member(&self, chat: ChatId, user: UserId) -> bool {
@@ -136,7 +183,9 @@ impl World {
     }
 
     fn found(&mut self, id: ChatId, owner: UserId, members: BTreeSet<UserId>) {
-        let chat = Chat { owner: Some(owner), members: members.clone(), seq: 1, ..Chat::default() };
+        self.stamp += 1;
+        let came = members.iter().map(|member| (*member, (1, self.stamp))).collect();
+        let chat = Chat { owner: Some(owner), members: members.clone(), came, seq: 1, ..Chat::default() };
         self.chats.insert(id, chat);
         for member in members {
             self.tell(member, &json!({ "type": "new_chat", "chat": self.view(id), "seq": 1 }));
@@ -180,6 +229,7 @@ impl World {
         chat.members.insert(user);
         chat.removed.remove(&user);
         let seq = chat.seq;
+        chat.came.insert(user, (seq, self.stamp));
         self.tell(user, &json!({ "type": "new_chat", "chat": self.view(id), "seq": seq }));
     }
 
@@ -188,16 +238,15 @@ impl World {
         chat.members.remove(&user);
         chat.removed.insert(user);
         self.event(id, json!({ "type": "member_left", "by": by, "user": user }));
+        self.chats.get_mut(&id).unwrap().left.insert(user, self.stamp);
         if self.fault != Fault::KeepRemoved {
             self.tell(user, &json!({ "type": "chat_removed", "chat": id }));
         }
     }
 
     fn tell(&self, user: UserId, frame: &Value) {
-        for (of, socket) in self.sockets.values() {
-            if *of == user {
-                let _ = socket.try_send(Out::Frame(frame.to_string()));
-            }
+        for socket in self.sockets.values().filter(|socket| socket.user == user) {
+            let _ = socket.outbox.try_send(Out::Frame(frame.to_string()));
         }
     }
 
@@ -208,7 +257,12 @@ impl World {
         event["chat"] = json!(id);
         event["seq"] = json!(chat.seq);
         event["at"] = json!(Millis::now());
+        self.stamp += 1;
+        chat.events.insert(chat.seq, (self.stamp, event.clone()));
         self.publish(id, event);
+        if self.stamp.is_multiple_of(CURSOR_EVERY) {
+            self.tell_cursors();
+        }
     }
 
     fn publish(&mut self, id: ChatId, event: Value) {
@@ -223,23 +277,28 @@ impl World {
             Fault::LateEvent => events.append(&mut chat.late),
             _ => {}
         }
-        let chat = &self.chats[&id];
         for event in events {
-            for (user, socket) in self.sockets.values() {
-                let mut event = event.clone();
+            let chat = &self.chats[&id];
+            let mut lost = Vec::new();
+            for (socket, Socket { user, outbox, .. }) in &self.sockets {
+                let mut event = for_user(&event, *user);
                 let sender = event["message"]["from"] == json!(user);
-                if !sender && is_message {
-                    event["message"].as_object_mut().unwrap().remove("client_id");
-                }
                 if self.fault == Fault::TwoNumbers && wrong && sender {
                     event["message"]["number"] = json!(event["message"]["number"].as_u64().unwrap() + 1_000);
                 }
                 let told = chat.members.contains(user)
                     || self.fault == Fault::Leak && wrong
                     || self.fault == Fault::KeepRemoved && chat.removed.contains(user);
-                if told {
-                    let _ = socket.try_send(Out::Frame(event.to_string()));
+                if told && self.fault == Fault::LoseTheLast && wrong && is_message && !sender {
+                    lost.push(*socket);
+                } else if told {
+                    let _ = outbox.try_send(Out::Frame(event.to_string()));
                 }
+            }
+            for socket in lost {
+                let device = self.sockets[&socket].device.clone();
+                self.taken.insert(device, self.stamp);
+                self.cut(socket);
             }
         }
     }
@@ -281,7 +340,7 @@ impl World {
             }
             ClientFrame::Read(read) => self.read(socket, user, read),
             ClientFrame::Ping(ping) => self.answer(socket, &json!({ "type": "pong", "ref": ping.ref_ })),
-            ClientFrame::Changes(ask) => self.refuse(socket, ask.ref_, "unknown_type", false),
+            ClientFrame::Changes(ask) => self.changes(socket, user, &ask),
             ClientFrame::Hello(_) => panic!("hello twice"),
         }
     }
@@ -299,27 +358,25 @@ impl World {
         self.answer(socket, &json!({ "type": "ack", "ref": ref_, "chat": chat, "number": number }));
         if moved {
             let told = json!({ "type": "message_read", "chat": chat, "user": user, "number": number });
-            let others = self
-                .sockets
-                .iter()
-                .filter(|(other, (member, _))| **other != socket && self.is_member(chat, *member));
+            let others =
+                self.sockets.iter().filter(|(other, to)| **other != socket && self.is_member(chat, to.user));
             others.for_each(|(other, _)| self.answer(*other, &told));
         }
     }
 
-    fn answer(&self, socket: u64, frame: &Value) {
-        if let Some((_, outbox)) = self.sockets.get(&socket) {
+    pub(super) fn answer(&self, socket: u64, frame: &Value) {
+        if let Some(Socket { outbox, .. }) = self.sockets.get(&socket) {
             let _ = outbox.try_send(Out::Frame(frame.to_string()));
         }
     }
 
-    fn refuse(&self, socket: u64, ref_: u64, code: &str, temporary: bool) {
+    pub(super) fn refuse(&self, socket: u64, ref_: u64, code: &str, temporary: bool) {
         let error =
             json!({ "type": "error", "ref": ref_, "code": code, "detail": "", "temporary": temporary });
         self.answer(socket, &error);
     }
 
-    fn cut(&mut self, socket: u64) {
+    pub(super) fn cut(&mut self, socket: u64) {
         self.end(socket, Out::Cut);
     }
 
@@ -328,7 +385,7 @@ impl World {
     }
 
     fn end(&mut self, socket: u64, how: Out) {
-        if let Some((_, outbox)) = self.sockets.remove(&socket) {
+        if let Some(Socket { outbox, .. }) = self.sockets.remove(&socket) {
             let _ = outbox.try_send(how);
         }
     }
