@@ -152,7 +152,7 @@ fn incomplete(
 mod tests {
     use crate::{
         check::testing::Run,
-        journal::{Entry, Mended, What},
+        journal::{Ask, Entry, Mended, What},
     };
 
     /// Two events seen, then a session that is resumed and shows these.
@@ -179,6 +179,44 @@ mod tests {
         assert!(again(&[4, 5], 2, 5, true).contains(&7), "the first");
         assert!(again(&[4, 5], 3, 5, true).contains(&7), "from later than was seen");
         assert_eq!(again(&[3], 2, 5, false), [] as [u8; 0], "it says so itself");
+    }
+
+    #[test]
+    fn a_device_is_taken_at_its_word_about_what_it_has() {
+        for (from, broken) in [(1, false), (2, true)] {
+            let mut run = Run::new();
+            let chat = run.chat;
+            run.event('b', 1, What::ChatUpdated).event('b', 2, What::ChatUpdated).close('b');
+            run.write('b', Entry::Resuming { cursor: None, chats: [(chat, 1)].into() }).opens('b', true);
+            (from + 1..=3).for_each(|seq| _ = run.event('b', seq, What::ChatUpdated));
+            let told = Mended { chat, from, to: 3, complete: true };
+            run.write('b', Entry::Resumed { chats: vec![told], hello: true });
+            assert_eq!(run.broken().contains(&7), broken, "{from}");
+        }
+    }
+
+    #[test]
+    fn what_a_session_that_began_anew_did_not_read_may_lie_before_its_cursor() {
+        let mut run = Run::new();
+        let chat = run.chat;
+        run.event('b', 1, What::ChatUpdated).close('b').opens('b', false);
+        run.close('b').opens('b', true).event('b', 9, What::ChatUpdated);
+        let told = Mended { chat, from: 8, to: 9, complete: true };
+        run.write('b', Entry::Resumed { chats: vec![told], hello: true });
+        assert_eq!(run.broken(), [] as [u8; 0]);
+    }
+
+    #[test]
+    fn changes_are_told_from_where_they_were_asked_for() {
+        for (from, shown, broken) in [(1, 2, false), (2, 3, true), (1, 3, true)] {
+            let mut run = Run::new();
+            let chat = run.chat;
+            run.write('b', Entry::Asked { request: 1, ask: Ask::Changes { chat, after: 1 } });
+            (shown..=3).for_each(|seq| _ = run.event('b', seq, What::ChatUpdated));
+            let told = Mended { chat, from, to: 3, complete: true };
+            run.write('b', Entry::Resumed { chats: vec![told], hello: false });
+            assert_eq!(run.broken().contains(&7), broken, "{from} {shown}");
+        }
     }
 
     #[test]

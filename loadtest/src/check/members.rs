@@ -39,7 +39,7 @@ impl Membership {
         if joins().count() < self.additions {
             return Some(until).filter(|until| *until > after);
         }
-        joins().map(|(seq, _)| *seq).filter(|seq| after < *seq && *seq <= until).next_back()
+        joins().map(|(seq, _)| *seq).rfind(|seq| after < *seq && *seq <= until)
     }
 
     fn stranger(&self) -> bool {

@@ -243,8 +243,8 @@ fn beginning(chat: ChatId, view: &mut View) -> Option<Hole> {
 #[cfg(test)]
 mod tests {
     use crate::{
-        check::testing::Run,
-        journal::{Ask, Entry, Mended, Restart, What},
+        check::testing::{Run, user},
+        journal::{Answer, Ask, Entry, Mended, Restart, What},
     };
 
     fn see(run: &mut Run, seqs: &[u64]) {
@@ -342,6 +342,96 @@ mod tests {
         run.close('b').opens('b', true);
         run.write('b', Entry::Resumed { chats: vec![], hello: true });
         see(&mut run, &[4]);
+        assert_eq!(run.broken(), [4]);
+    }
+
+    fn says(run: &mut Run, seq: u64) {
+        let chats = [(run.chat, seq)].into();
+        run.close('b').write('b', Entry::Resuming { cursor: Some("c".into()), chats }).opens('b', true);
+    }
+
+    #[test]
+    fn a_resumed_session_goes_on_where_its_device_said_it_left_off() {
+        for (first, broken) in [(3, false), (2, false), (4, true)] {
+            let mut run = Run::new();
+            // The device knows that it has 1 and 2 only.
+            run.event('b', 1, What::ChatUpdated).event('b', 2, What::ChatUpdated);
+            run.close('b').opens('b', true);
+            see(&mut run, &[3, 6]);
+            says(&mut run, 2);
+            see(&mut run, &[first]);
+            resumed(&mut run, 2, first, true, true);
+            let found = run.judged();
+            assert_eq!(found.iter().any(|violation| violation.invariant == 4), broken, "{first}");
+        }
+    }
+
+    #[test]
+    fn what_was_read_after_the_last_event_is_had_as_well() {
+        let mut run = Run::new();
+        restart(&mut run, 1, Restart::Opened);
+        see(&mut run, &[2]);
+        restart(&mut run, 6, Restart::Opened);
+        run.close('b').opens('b', true);
+        see(&mut run, &[7]);
+        assert_eq!(run.broken(), [] as [u8; 0]);
+    }
+
+    #[test]
+    fn a_resumed_session_may_be_told_again_of_a_chat_that_it_knows() {
+        let mut run = Run::new();
+        let chat = run.chat;
+        run.write('b', Entry::NewChat { chat, seq: 3 });
+        see(&mut run, &[4, 5]);
+        says(&mut run, 5);
+        run.write('b', Entry::NewChat { chat, seq: 3 });
+        see(&mut run, &[6]);
+        resumed(&mut run, 5, 6, true, true);
+        assert_eq!(run.broken(), [] as [u8; 0]);
+        see(&mut run, &[8]);
+        assert_eq!(run.broken(), [4]);
+    }
+
+    #[test]
+    fn who_was_let_in_again_while_away_missed_nothing() {
+        for let_in in [false, true] {
+            let mut run = Run::new();
+            see(&mut run, &[1, 2]);
+            if let_in {
+                run.event('a', 3, What::Left { user: user('b') });
+                run.event('a', 4, What::ChatUpdated).event('a', 5, What::Joined { user: user('b') });
+            }
+            says(&mut run, 2);
+            see(&mut run, &[6, 7]);
+            resumed(&mut run, 5, 7, true, true);
+            let chat = run.chat;
+            run.write('b', Entry::NewChat { chat, seq: 5 });
+            assert_eq!(run.judged().is_empty(), let_in);
+        }
+    }
+
+    #[test]
+    fn a_resume_that_breaks_before_its_end_proves_nothing_and_the_next_one_does() {
+        let mut run = Run::new();
+        see(&mut run, &[1, 2]);
+        says(&mut run, 2);
+        see(&mut run, &[3, 4]);
+        says(&mut run, 4);
+        see(&mut run, &[5]);
+        resumed(&mut run, 4, 5, true, true);
+        assert_eq!(run.broken(), [] as [u8; 0]);
+        see(&mut run, &[7]);
+        assert_eq!(run.broken(), [4]);
+    }
+
+    #[test]
+    fn what_is_asked_for_and_refused_ends_as_it_began() {
+        let mut run = Run::new();
+        let chat = run.chat;
+        see(&mut run, &[1]);
+        let code = common::wire::codes::ErrorCode::RetryLater;
+        run.asks('b', Ask::Changes { chat, after: 1 }, Answer::Refused { code });
+        see(&mut run, &[3]);
         assert_eq!(run.broken(), [4]);
     }
 

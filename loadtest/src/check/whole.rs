@@ -361,6 +361,31 @@ mod tests {
     }
 
     #[test]
+    fn what_was_told_or_began_anew_before_a_resumed_session_is_not_asked_of_it() {
+        let chat = testing::Run::new().chat;
+        let told = silent(0, |run| {
+            run.write('b', Entry::ChatReload { chat }).close('b').opens('b', true).later(11 * SECOND);
+        });
+        assert_eq!(told, [] as [u8; 0]);
+        let anew = silent(0, |run| {
+            run.close('b').opens('b', false).close('b').opens('b', true).later(11 * SECOND);
+        });
+        assert_eq!(anew, [] as [u8; 0]);
+    }
+
+    #[test]
+    fn a_change_that_a_resumed_session_is_not_told_of_is_found() {
+        let chat = testing::Run::new().chat;
+        let silent = silent(0, |run| {
+            // It came behind a hole, and the device said so.
+            run.event('b', 2, What::ChatUpdated).close('b');
+            run.write('b', Entry::Resuming { cursor: None, chats: [(chat, 1)].into() }).opens('b', true);
+            run.write('b', Entry::Resumed { chats: vec![], hello: true }).later(11 * SECOND);
+        });
+        assert_eq!(silent, [6]);
+    }
+
+    #[test]
     fn who_has_left_or_comes_later_misses_nothing() {
         let mut run = testing::Run::new();
         run.device('c');

@@ -62,6 +62,12 @@ pub(super) enum Over {
     Away(Duration),
 }
 
+/// How long the user's chats may take to be listed.
+const LISTED_WITHIN: Duration = Duration::from_secs(5);
+
+/// Pages of them, at most.
+const PAGES: u32 = 20;
+
 #[derive(Debug)]
 enum Next {
     Connect,
@@ -198,9 +204,18 @@ impl Device {
     async fn connect(&mut self) -> Option<Result<Connection, OpenError>> {
         let (session, device) = (self.session.clone(), self.options.device.clone());
         let resume = self.resume();
+        let back = self.options.mend && self.sockets > 0;
         let mut opened = None;
-        let open = async { opened = Some(Connection::open(&session, device.as_deref(), resume).await) };
+        let mut listed = Vec::new();
+        let open = async {
+            let connection = Connection::open(&session, device.as_deref(), resume).await;
+            if back && connection.as_ref().is_ok_and(|connection| !connection.ready.resuming) {
+                listed = list(&session).await;
+            }
+            opened = Some(connection);
+        };
         let goes_on = self.meanwhile(open).await;
+        listed.into_iter().for_each(|chat| self.shared.views.lock().follow(chat, None));
         if goes_on { opened } else { None }
     }
 
@@ -318,6 +333,23 @@ impl Device {
         let asked = Duration::from_millis(asked_ms.unwrap_or(0).min(10_000));
         backoff(tries, random).max(asked)
     }
+}
+
+/// The user's chats. One that was joined while the device was away is told by nothing else to a session that begins anew.
+async fn list(session: &Session) -> Vec<ChatId> {
+    let mut chats = Vec::new();
+    let listing = async {
+        for page in 1..=PAGES {
+            let Ok(listed) = session.chats(page).await else { break };
+            chats.extend(listed.results.iter().map(|chat| chat.id));
+            if listed.results.is_empty() || page >= listed.total {
+                break;
+            }
+        }
+    };
+    // Frames wait meanwhile; what is not listed in time is known by its next event.
+    let _ = tokio::time::timeout(LISTED_WITHIN, listing).await;
+    chats
 }
 
 /// What follows a close, by the table of close codes. A broken connection and codes of a later version: come back.

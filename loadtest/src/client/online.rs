@@ -330,13 +330,8 @@ impl Device {
         }
         if error.temporary {
             let after = |tries| Self::pause(tries, error.retry_after_ms, &mut rand::rng());
-            let Some((chat, client_id)) = self
-                .outbox
-                .again(ref_, Instant::now(), after)
-                .map(|(chat, item)| (chat, item.client_id.clone()))
-            else {
-                return None;
-            };
+            let (chat, item) = self.outbox.again(ref_, Instant::now(), after)?;
+            let client_id = item.client_id.clone();
             self.observer.refused(code, false);
             self.note(|| Entry::Refused { chat, client_id, code, last: false });
         } else if let Some((chat, item)) = self.outbox.done(ref_) {

@@ -130,16 +130,16 @@ async fn missed_and_mended(fault: Fault, every: u64, resume: bool) -> Exercise {
     ana.send(chat, "one").await;
     assert!(ben.seen(chat, |head| head.number == 1, SOON).await);
     let mut last = 0;
-    for n in 2..200 {
-        match n % 40 {
+    for n in 2..60 {
+        match n % 16 {
             0 => ben.break_connection().await,
-            20 => ben.stay_away(Duration::from_millis(200)).await,
+            8 => ben.stay_away(Duration::from_millis(200)).await,
             _ => {}
         }
         let number = number(&ana.send(chat, n.to_string()).await);
         last = ana.edit(chat, number, "edited").await.unwrap().unwrap();
     }
-    assert!(ben.seen(chat, |head| (head.number, head.seq) == (199, last), SOON).await);
+    assert!(ben.seen(chat, |head| (head.number, head.seq) == (59, last), SOON).await);
     crowd.stop().await.unwrap();
     Exercise::of(&Journals::read(folder.path()).unwrap())
 }

@@ -30,7 +30,7 @@ pub(crate) async fn start(fault: Fault, every: u64) -> String {
     let app = Router::new()
         .route("/api/v1/users", post(register))
         .route("/api/v1/sessions", post(sign_in))
-        .route("/api/v1/chats", post(make_chat))
+        .route("/api/v1/chats", post(make_chat).get(list))
         .route("/api/v1/chats/{chat}", get(one_chat))
         .route("/api/v1/chats/{chat}/messages", get(messages))
         .route("/api/v1/chats/{chat}/members/{user}", put(add).delete(remove))
@@ -113,6 +113,16 @@ async fn make_chat(State(world): State<Shared>, headers: HeaderMap, Json(body): 
         }
     };
     (StatusCode::CREATED, Json(world.view(chat))).into_response()
+}
+
+async fn list(State(world): State<Shared>, headers: HeaderMap) -> Response {
+    match caller(&world, &headers) {
+        Ok(user) => {
+            let chats = world.lock().list(user);
+            Json(json!({ "current": 1, "total": 1, "results": chats })).into_response()
+        }
+        Err(refused) => refused,
+    }
 }
 
 async fn one_chat(State(world): State<Shared>, headers: HeaderMap, Path(chat): Path<ChatId>) -> Response {

@@ -204,6 +204,23 @@ impl World {
         })
     }
 
+    /// The user's chats, with what is unread in them.
+    pub(crate) fn list(&self, user: UserId) -> Vec<Value> {
+        let mine = self.chats.iter().filter(|(_, chat)| chat.members.contains(&user));
+        mine.map(|(id, chat)| {
+            let own = chat.messages.iter().filter(|message| message.from == user);
+            let own = own.map(|message| message.number).max().unwrap_or(0);
+            let mark = self.marks.get(&(*id, user)).copied().unwrap_or(0);
+            let before = chat.events.range(..=chat.came[&user].0);
+            let before = before.filter(|(_, (_, event))| event["type"] == "new_message").count() as u64;
+            let read = own.max(mark).max(before);
+            let mut view = self.view(*id);
+            view["unread_count"] = json!((chat.messages.len() as u64).saturating_sub(read));
+            view
+        })
+        .collect()
+    }
+
     pub(crate) fn page(&self, id: ChatId, after: Option<u64>, limit: usize) -> (Vec<Message>, Head) {
         let chat = &self.chats[&id];
         let newest = chat.messages.iter().map(|message| message.number).max().unwrap_or(0);
