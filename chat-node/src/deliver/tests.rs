@@ -435,6 +435,7 @@ impl Client {
 struct Ready {
     confirmed: usize,
     listed: bool,
+    seated: bool,
     cursor: String,
 }
 
@@ -507,9 +508,9 @@ impl Stage {
             client.admitted = None;
             let Some(ready) = client.ready.lock().clone() else { return };
             client.cursor = client.cursor.take().or(Some(ready.cursor));
-            // What it was never told of, it did not read either.
+            // What it was never told of, it did not read either; nor does anybody tell it that it is out of that again.
             let untold = |(_, frame): &(usize, serde_json::Value)| frame["type"] == ANEW;
-            if !ready.listed && client.frames.last().is_none_or(untold) {
+            if !ready.seated && client.frames.last().is_none_or(untold) {
                 client.frames.push((confirmed, serde_json::json!({"type": "chat_removed"})));
             }
             client.frames.push((confirmed, serde_json::json!({"type": BACK})));
@@ -548,7 +549,8 @@ impl Stage {
                     }
                     None => {}
                 }
-                *is_ready.lock() = Some(Ready { confirmed: truth.confirmed, listed, cursor });
+                let seated = deliver.0.hub.seated(admitted.handle(), CHAT.chat, 0);
+                *is_ready.lock() = Some(Ready { confirmed: truth.confirmed, listed, seated, cursor });
             }
             deliver.started(&admitted, read);
         });
@@ -678,11 +680,10 @@ fn judge(client: &Client, truth: &Truth) -> View {
                 _ => View::Reads(*confirmed),
             },
             // Once more than it knew, when it came in and went before it could be told.
-            ("chat_removed", View::Has(at) | View::Reads(at), _) => {
-                had = had.max(at);
+            ("chat_removed", ..) => {
+                had = had.max(*confirmed);
                 View::Gone
             }
-            ("chat_removed", ..) => View::Gone,
             ("chat_reload", View::Has(_) | View::Reads(_), _) => View::Reads(*confirmed),
             // It had read that it is in the chat no more, and reads again.
             ("chat_reload", View::Gone, _) if frames.iter().any(|(_, frame)| frame["type"] == BACK) => {
