@@ -57,16 +57,28 @@ async fn ask<Q, A>(queue: &mpsc::Sender<(Q, Reply<A>)>, question: Q) -> Result<A
 async fn load(store: SharedStore, mut asked: mpsc::Receiver<(ChatKey, Reply<Option<ChatRow>>)>) {
     let mut questions = Vec::with_capacity(TOGETHER);
     while asked.recv_many(&mut questions, TOGETHER).await > 0 {
-        let keys: Vec<_> = questions.iter().map(|(key, _)| *key).collect();
+        // Of a chat that was asked for in a term that is over, and is asked for again in the next, there are two.
+        let mut takers: HashMap<ChatKey, Vec<Reply<Option<ChatRow>>>> = HashMap::new();
+        for (key, reply) in questions.drain(..).filter(|(_, reply)| !reply.is_closed()) {
+            takers.entry(key).or_default().push(reply);
+        }
+        if takers.is_empty() {
+            continue;
+        }
+        let keys: Vec<_> = takers.keys().copied().collect();
         let answer = store.load(&keys).await;
         let mut rows =
             answer.map(|rows| rows.into_iter().map(|row| (row.key, row)).collect::<HashMap<_, _>>());
-        for (key, reply) in questions.drain(..) {
-            let _ = reply.send(match &mut rows {
-                // One node asks once for a chat at a time, so a row has one taker.
+        for (key, mut takers) in takers {
+            let row = match &mut rows {
                 Ok(rows) => Ok(rows.remove(&key)),
                 Err(error) => Err(error.clone()),
-            });
+            };
+            let last = takers.pop();
+            for taker in takers {
+                let _ = taker.send(row.clone());
+            }
+            let _ = last.map(|last| last.send(row));
         }
     }
 }
@@ -74,6 +86,7 @@ async fn load(store: SharedStore, mut asked: mpsc::Receiver<(ChatKey, Reply<Opti
 async fn find(store: SharedStore, mut asked: mpsc::Receiver<(Vec<SendKey>, Reply<Vec<Found>>)>) {
     let mut questions = Vec::with_capacity(TOGETHER);
     while asked.recv_many(&mut questions, TOGETHER).await > 0 {
+        questions.retain(|(_, reply)| !reply.is_closed());
         let keys: Vec<_> = questions.iter().flat_map(|(keys, _)| keys.iter().cloned()).collect();
         let mut found = HashMap::new();
         let mut failed = None;
