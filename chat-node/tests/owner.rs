@@ -8,11 +8,14 @@
     reason = "a test may fall"
 )]
 
+#[path = "owner/engines.rs"]
+mod engines;
 #[path = "owner/stage.rs"]
 mod stage;
 
 use std::{collections::HashSet, time::Duration};
 
+use chat_node::owner::OwnerLimits;
 use common::{
     ids::{ChatId, Incarnation, NodeId, UserId},
     log::Log as _,
@@ -456,4 +459,144 @@ async fn what_was_handed_over_answers_no_read_though_the_lease_holds() {
     // Flushed before it was said, or never begun.
     let logged = stage.valid_messages(chat).await.len();
     assert_eq!(logged, usize::from(answer != Answer::NotOwner), "{answer:?}");
+}
+
+#[tokio::test]
+async fn what_is_drained_while_a_chat_is_being_looked_up_is_neither_lost_nor_numbered_again() {
+    let stage = Stage::new().await;
+    let (ana, ben) = (UserId::random(), UserId::random());
+    let node = stage.node("node-1").await;
+    let chat = stage.direct(&node, ana, ben).await;
+    for name in ["m1", "m2"] {
+        node.ask(ana, chat, Ask::Send(vec![draft(name, "hello")])).await;
+    }
+    drop(node);
+
+    // Memory is looked through whenever something is drained.
+    let limits = OwnerLimits { drained_bytes: 0, ..OwnerLimits::default() };
+    let node = stage.node_with("node-2", limits).await;
+    stage.held.hold();
+    let asking = node.ask(ana, chat, Ask::Send(vec![draft("m3", "hello")]));
+    let meanwhile = async {
+        stage.held.until_read(1).await;
+        stage.drain().await;
+        node.until_seen_drained(&stage, chat).await;
+        stage.held.release();
+    };
+    let (answer, ()) = tokio::join!(asking, meanwhile);
+    assert_eq!(sent(&answer).number, 3);
+    // The writer checks that each follows the one before.
+    stage.drain().await;
+    assert_eq!(stage.stored_messages(chat).await.len(), 3);
+}
+
+#[tokio::test]
+async fn a_question_of_a_term_that_is_over_takes_no_answer_from_the_next_ones() {
+    let stage = Stage::new().await;
+    let (ana, ben, cleo) = (UserId::random(), UserId::random(), UserId::random());
+    let maker = stage.node("node-1").await;
+    let (chat, other) = (stage.direct(&maker, ana, ben).await, stage.direct(&maker, ana, cleo).await);
+    drop(maker);
+    let node = stage.node("node-2").await;
+    stage.held.hold();
+    let ask = || node.ask(ana, chat, Ask::OpenDirect { peer: ben });
+    let scene = async {
+        // While the store is asked for another chat, questions wait together.
+        stage.held.until_read(1).await;
+        let dead = ask();
+        tokio::pin!(dead);
+        assert!(futures_util::poll!(&mut dead).is_pending());
+        // The owner takes the request, and its question waits.
+        for _ in 0..20 {
+            tokio::task::yield_now().await;
+        }
+        assert!(node.hand_over().await);
+        assert_eq!(dead.await, Answer::NotOwner);
+        node.take_over();
+        node.until_seen_drained(&stage, chat).await;
+        let releasing = async {
+            for _ in 0..20 {
+                tokio::task::yield_now().await;
+            }
+            stage.held.release();
+        };
+        let (answer, ()) = tokio::join!(ask(), releasing);
+        assert_eq!(answer, Answer::Created { made: false, seq: 1 });
+    };
+    tokio::join!(scene, node.ask(ana, other, Ask::Recent));
+}
+
+#[tokio::test]
+async fn drained_history_in_memory_refuses_nobody_and_is_shed() {
+    let limits = OwnerLimits { undrained_bytes: 4 * 1024, drained_bytes: 8 * 1024, ..OwnerLimits::default() };
+    let stage = Stage::new().await;
+    let node = stage.node_with("node-1", limits).await;
+    let (ana, ben) = (UserId::random(), UserId::random());
+    let chat = stage.direct(&node, ana, ben).await;
+    let send =
+        async |name: String| node.ask(ana, chat, Ask::Send(vec![draft(&name, &"x".repeat(1_000))])).await;
+    for round in 0..6 {
+        for n in (1..=3).map(|n| 3 * round + n) {
+            assert_eq!(sent(&send(format!("m{n}")).await).number, n);
+        }
+        stage.drain().await;
+        node.until_seen_drained(&stage, chat).await;
+    }
+    // Message n is change n + 1.
+    let Answer::Changes { changes, complete, .. } = node.ask(ana, chat, Ask::Changes { after: 18 }).await
+    else {
+        panic!("no changes")
+    };
+    assert_eq!((changes.len(), complete), (1, true), "the newest is kept");
+    let Answer::Changes { complete, .. } = node.ask(ana, chat, Ask::Changes { after: 6 }).await else {
+        panic!("no changes")
+    };
+    assert!(!complete, "12 changes of a kilobyte are more than may be kept");
+    // What is undrained has its bound all the same.
+    for n in 19..=22 {
+        assert_eq!(sent(&send(format!("m{n}")).await).number, n);
+    }
+    assert_eq!(refusal(&send("m23".into()).await).code, ErrorCode::RetryLater);
+}
+
+#[tokio::test]
+async fn who_takes_over_from_a_full_owner_can_be_read() {
+    let limits = OwnerLimits { undrained_bytes: 4 * 1024, ..OwnerLimits::default() };
+    let stage = Stage::new().await;
+    let node = stage.node_with("node-1", limits).await;
+    let (ana, ben) = (UserId::random(), UserId::random());
+    let chat = stage.direct(&node, ana, ben).await;
+    let drafts = (0..50).map(|n| draft(&format!("m{n}"), &"x".repeat(1_000))).collect();
+    assert_eq!(sent(&node.ask(ana, chat, Ask::Send(drafts)).await).number, 1);
+    let full = |answer: &Answer| assert_eq!(refusal(answer).code, ErrorCode::RetryLater);
+    full(&node.ask(ana, chat, Ask::Send(vec![draft("more", "hello")])).await);
+    drop(node);
+    let node = stage.node_with("node-2", limits).await;
+    let Answer::Recent { changes, .. } = stage::until_answered(|| node.ask(ana, chat, Ask::Recent)).await
+    else {
+        panic!("no recent history")
+    };
+    assert_eq!(changes.len(), 50);
+    full(&node.ask(ana, chat, Ask::Send(vec![draft("more", "hello")])).await);
+}
+
+#[tokio::test]
+async fn a_group_of_which_a_part_is_in_the_log_is_not_said_to_be_surely_not_stored() {
+    let stage = Stage::new().await;
+    let node = stage.node("node-1").await;
+    let ana = UserId::random();
+    let members: Vec<_> = (0..2_500).map(|_| UserId::random()).collect();
+    let (chat, untouched) = (ChatId::random(), ChatId::random());
+    // The partition is taken over.
+    stage::until_answered(|| node.ask(ana, chat, Ask::Recent)).await;
+    stage::until_answered(|| node.ask(ana, untouched, Ask::Recent)).await;
+    let ask = || group("a group", &members, None);
+    stage.narrow.leave(1);
+    assert_eq!(node.ask(ana, chat, ask()).await, Answer::Unknown);
+    let answer = node.ask(ana, untouched, ask()).await;
+    assert_eq!(refusal(&answer).code, ErrorCode::RetryLater, "nothing of that one is there");
+    stage.narrow.leave(100);
+    stage.make(&node, ana, chat, ask()).await;
+    let row = stage.store.load(&[stage::key(chat)]).await.unwrap().remove(0);
+    assert_eq!(row.members.len(), 2_501);
 }

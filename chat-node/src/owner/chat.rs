@@ -26,7 +26,7 @@ use tokio::time::Instant;
 pub(super) const REPEAT_MEMORY: Duration = Duration::from_secs(60);
 
 /// Drained changes that are kept for nodes that ask what they missed: about 30 KiB of a busy chat.
-const KEPT_DRAINED: usize = 64;
+pub(super) const KEPT_DRAINED: usize = 64;
 
 /// A change of the chat and where it stands.
 #[derive(Clone, Debug)]
@@ -325,10 +325,10 @@ impl Chat {
         })
     }
 
-    /// Forgets what no longer needs to be held: drained changes beyond the kept few, and old client ids.
-    pub(super) fn forget(&mut self, drained: Offset, now: Instant) {
+    /// Forgets what no longer needs to be held: drained changes but the newest `keep`, and old client ids.
+    pub(super) fn forget(&mut self, drained: Offset, keep: usize, now: Instant) {
         let first_undrained = self.kept.partition_point(|kept| kept.offset < drained);
-        for _ in KEPT_DRAINED..first_undrained {
+        for _ in keep..first_undrained {
             if let Some(kept) = self.kept.pop_front() {
                 self.kept_bytes -= kept.payload.len();
             }

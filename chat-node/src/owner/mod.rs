@@ -61,14 +61,16 @@ pub trait Outlet: Send + Sync + 'static {
 pub struct OwnerLimits {
     /// Bytes of undrained changes in one partition; beyond it requests are refused with `retry_later` until the writer has caught up.
     pub undrained_bytes: usize,
+    /// Bytes of drained changes that one partition keeps for nodes that ask what they missed; beyond it they are forgotten, and read elsewhere.
+    pub drained_bytes: usize,
     /// Chats in memory in one partition; beyond it a chat that is not in memory is refused with `retry_later`.
     pub chats: usize,
 }
 
 impl Default for OwnerLimits {
     fn default() -> Self {
-        // 16 partitions on one node: 1 GiB of changes at the worst, and about 1 KiB a small chat.
-        Self { undrained_bytes: 64 * 1024 * 1024, chats: 50_000 }
+        // 16 partitions on one node: 1 GiB of undrained and 256 MiB of drained changes at the worst, and about 1 KiB a small chat.
+        Self { undrained_bytes: 64 * 1024 * 1024, drained_bytes: 16 * 1024 * 1024, chats: 50_000 }
     }
 }
 

@@ -29,13 +29,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Context,
-    chat::{Chat, Kept, Known},
+    chat::{Chat, KEPT_DRAINED, Kept, Known},
     later,
     policy::{self, Decision},
     publish::{Confirmed, Lost, Tail, announcement, refused},
     queue::{CHAT_QUEUE, Job, Open, Slot},
     retry_later,
-    since::{self, Undrained, Whereabouts},
+    since::{self, Lacking, Undrained, Whereabouts},
     stored::Positions,
     takeover::{self, Failure, Taken},
 };
@@ -180,8 +180,8 @@ struct Owned {
     drained: Offset,
     undrained: Undrained,
     place: Whereabouts,
-    /// Bytes of undrained changes, roughly: counted up by appends, counted anew when memory is tidied.
-    bytes: usize,
+    /// Bytes of all changes in memory, drained ones included, roughly: counted up by appends, counted anew when memory is tidied.
+    held_bytes: usize,
     /// Confirmed requests that wait for the store.
     unstored: BTreeMap<Offset, Vec<Open>>,
     /// What is said once it is stored.
@@ -206,7 +206,12 @@ impl Owned {
             for kept in kept {
                 context.outlet.publish(vec![kept.change.key().into()], Live::Change(kept.payload.clone()));
                 context.tails.push(kept.change.key(), kept.tail_entry());
-                undrained.push((kept.offset, kept.change.key(), kept.change.seq));
+                undrained.push(Lacking {
+                    offset: kept.offset,
+                    chat: kept.change.key(),
+                    seq: kept.change.seq,
+                    bytes: kept.payload.len(),
+                });
             }
             announcements
                 .extend(slot.chat().map(|chat| chat.undrained_memberships(drained)).unwrap_or_default());
@@ -224,7 +229,7 @@ impl Owned {
             drained,
             undrained: Undrained::from_log(undrained),
             place,
-            bytes,
+            held_bytes: bytes,
             unstored: BTreeMap::new(),
             announcements,
             fetches: JoinSet::new(),
@@ -267,7 +272,7 @@ impl Owned {
                     let read = positions.borrow_and_update().clone();
                     self.stored(&read);
                 }
-                _ = tidy.tick() => self.tidy(),
+                _ = tidy.tick() => self.tidy(KEPT_DRAINED),
                 job = jobs.recv(), if !self.tail.is_full() => match job {
                     Some(job) => self.take(job).await,
                     None => return self.flush().await,
@@ -425,7 +430,7 @@ impl Owned {
         if self.context.clock.now() > job.deadline {
             return job.answer(retry_later("the request came too late"));
         }
-        if self.bytes > self.context.limits.undrained_bytes && !job.request.ask.reads() {
+        if self.undrained_bytes() > self.context.limits.undrained_bytes && !job.request.ask.reads() {
             return job.answer(retry_later("the storage writer is too far behind"));
         }
         let OwnerRequest { by, retry, ask, .. } = job.request.clone();
@@ -640,11 +645,13 @@ impl Owned {
             Ok(changes) => changes,
             Err(refusal) => return job.answer(self.read(Answer::Refused(refusal))),
         };
-        let made = !changes.is_empty();
+        let mut made = false;
         for what in changes {
-            if let Err(refusal) = self.append(key, by, what).await {
-                // Some of it may be there: temporary, and the next try goes on behind it.
-                return job.answer(Answer::Refused(refusal));
+            match self.append(key, by, what).await {
+                Ok(()) => made = true,
+                // Some of it is there, and the next try goes on behind it.
+                Err(_) if made => return job.answer(Answer::Unknown),
+                Err(refusal) => return job.answer(Answer::Refused(refusal)),
             }
         }
         self.wait_for_head(key, job, made);
@@ -672,7 +679,7 @@ impl Owned {
         let receipt = self.context.log.append(self.partition, name, payload.clone()).await;
         let receipt = receipt.map_err(|error| refused(&error))?;
         self.context.metrics.appended.inc();
-        self.bytes += payload.len();
+        self.held_bytes += payload.len();
         self.tail.push(Arc::clone(&change), payload.clone(), receipt);
         if change.of_membership() {
             self.announcements.insert(offset, Arc::clone(&change));
@@ -706,10 +713,11 @@ impl Owned {
             chat.confirm(&change);
         }
         let (offset, seq) = (self.tail.offset_of(change.n), change.seq);
+        let bytes = payload.len();
         self.context.tails.push(key, TailEntry { seq, offset, bytes: payload.clone() });
         self.context.outlet.publish(vec![key.into()], Live::Change(payload));
         // Behind the publishing: a mark speaks of what is on its way already.
-        self.undrained.push(offset, key, seq);
+        self.undrained.push(Lacking { offset, chat: key, seq, bytes });
         if let Some(place) = self.place.lock().as_mut() {
             place.to = offset + 1;
         }
@@ -740,13 +748,33 @@ impl Owned {
         for open in std::mem::replace(&mut self.unstored, later).into_values().flatten() {
             open.finish();
         }
-        if self.bytes > self.context.limits.undrained_bytes / 2 {
-            self.tidy();
+        if self.drained_bytes() > self.context.limits.drained_bytes {
+            self.shed();
         }
     }
 
-    /// Forgets what the store has and nobody uses.
-    fn tidy(&mut self) {
+    /// Bytes of what is appended and not in the store.
+    fn undrained_bytes(&self) -> usize {
+        self.undrained.bytes() + self.tail.bytes()
+    }
+
+    /// Bytes of what is kept though the store has it.
+    fn drained_bytes(&self) -> usize {
+        self.held_bytes.saturating_sub(self.undrained_bytes())
+    }
+
+    /// Keeps less and less of what is drained, until it is half of what may be kept: then as much again is drained before the next time.
+    fn shed(&mut self) {
+        let mut keep = KEPT_DRAINED;
+        self.tidy(keep);
+        while keep > 0 && self.drained_bytes() > self.context.limits.drained_bytes / 2 {
+            keep /= 4;
+            self.tidy(keep);
+        }
+    }
+
+    /// Forgets what the store has and nobody uses. Each chat keeps `keep` drained changes.
+    fn tidy(&mut self, keep: usize) {
         let (drained, now) = (self.drained, Instant::now());
         // Whoever waited for the store and has stopped waiting.
         self.unstored.retain(|_, open| {
@@ -756,13 +784,16 @@ impl Owned {
         self.tail.forget_abandoned();
         let mut bytes = 0;
         self.slots.retain(|_, slot| {
-            // Of a chat that nobody has asked for since the take-over: what was drained meanwhile the store has.
-            slot.replay.retain(|kept| kept.offset >= drained);
+            // Of a chat that nobody has asked for since the take-over: what was drained meanwhile the store has. An answer that is under
+            // way may have been read before.
+            if !slot.fetching {
+                slot.replay.retain(|kept| kept.offset >= drained);
+            }
             bytes += slot.replay.iter().map(|kept| kept.payload.len()).sum::<usize>();
             let waits = slot.fetching || !slot.jobs.is_empty() || !slot.replay.is_empty();
             let idle = match &mut slot.chat {
                 Some(Some(chat)) => {
-                    chat.forget(drained, now);
+                    chat.forget(drained, keep, now);
                     bytes += chat.kept_bytes;
                     chat.idle(drained, now)
                 }
@@ -770,7 +801,7 @@ impl Owned {
             };
             waits || !idle
         });
-        self.bytes = bytes;
+        self.held_bytes = bytes;
     }
 
     /// What `by` may read that the store may lack.

@@ -52,6 +52,8 @@ pub(super) struct Tail {
     /// Of the newest record confirmed.
     confirmed: u64,
     under_way: VecDeque<UnderWay>,
+    /// Bytes of the records under way.
+    bytes: usize,
     waiting: BTreeMap<u64, Vec<Open>>,
     #[cfg(feature = "planted")]
     planted: common::planted::Planted,
@@ -72,6 +74,7 @@ impl Tail {
             n: 0,
             confirmed: 0,
             under_way: VecDeque::new(),
+            bytes: 0,
             waiting: BTreeMap::new(),
             #[cfg(feature = "planted")]
             planted: Default::default(),
@@ -102,6 +105,11 @@ impl Tail {
         offset.saturating_sub(self.term)
     }
 
+    /// Bytes of the records under way.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.under_way.is_empty()
     }
@@ -113,6 +121,7 @@ impl Tail {
     /// The next record is on its way.
     pub(super) fn push(&mut self, change: Arc<Change>, payload: Bytes, receipt: Receipt) {
         self.n += 1;
+        self.bytes += payload.len();
         self.under_way.push_back(UnderWay { n: self.n, change, payload, receipt });
     }
 
@@ -153,6 +162,7 @@ impl Tail {
         let Some(UnderWay { n, change, payload, .. }) = self.under_way.pop_front() else {
             return Err(Unconfirmed("nothing was under way".into()).into());
         };
+        self.bytes -= payload.len();
         #[cfg(feature = "planted")]
         let offset = if self.planted.is(common::planted::Bug::AckOnAnyReport) {
             confirmed_at(self.term, n)

@@ -28,34 +28,53 @@ const NAMED: usize = 10_000;
 /// Where a partition is, for whoever sends its marks; none while it is not owned.
 pub(super) type Whereabouts = Arc<Mutex<Option<Place>>>;
 
+/// A confirmed change that the store may lack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Lacking {
+    pub(super) offset: Offset,
+    pub(super) chat: ChatKey,
+    pub(super) seq: Seq,
+    /// Of the record.
+    pub(super) bytes: usize,
+}
+
 /// The confirmed changes that the store may lack, oldest first, by their chats. As many as there are undrained changes in memory.
 #[derive(Debug, Default)]
-pub(super) struct Undrained(VecDeque<(Offset, ChatKey, Seq)>);
+pub(super) struct Undrained {
+    changes: VecDeque<Lacking>,
+    bytes: usize,
+}
 
 impl Undrained {
     /// A change, the newest.
-    pub(super) fn push(&mut self, offset: Offset, chat: ChatKey, seq: Seq) {
-        self.0.push_back((offset, chat, seq));
+    pub(super) fn push(&mut self, change: Lacking) {
+        self.bytes += change.bytes;
+        self.changes.push_back(change);
     }
 
-    /// Changes in the order in which they were found in the log.
-    pub(super) fn from_log(mut all: Vec<(Offset, ChatKey, Seq)>) -> Self {
+    /// Changes in any order.
+    pub(super) fn from_log(mut all: Vec<Lacking>) -> Self {
         all.sort_unstable();
-        Self(all.into())
+        Self { bytes: all.iter().map(|change| change.bytes).sum(), changes: all.into() }
+    }
+
+    /// Bytes of their records.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// Everything before `offset` is in the store.
     pub(super) fn drained(&mut self, offset: Offset) {
-        let stored = self.0.partition_point(|(at, ..)| *at < offset);
-        self.0.drain(..stored);
+        let stored = self.changes.partition_point(|change| change.offset < offset);
+        self.bytes -= self.changes.drain(..stored).map(|change| change.bytes).sum::<usize>();
     }
 
     /// What stands at `offset` or after it.
     pub(super) fn since(&self, offset: Offset, place: Place) -> Since {
         let mut found = Found::default();
-        let first = self.0.partition_point(|(at, ..)| *at < offset);
-        for (_, chat, seq) in self.0.range(first..) {
-            found.chats.insert(*chat, *seq);
+        let first = self.changes.partition_point(|change| change.offset < offset);
+        for change in self.changes.range(first..) {
+            found.chats.insert(change.chat, change.seq);
         }
         found.answer(place)
     }
@@ -158,8 +177,9 @@ mod tests {
     #[test]
     fn what_is_undrained_is_named_once_with_its_newest_change_and_forgotten_when_it_is_stored() {
         let place = Place { term: 3, to: 9, told: Told::default() };
-        let mut undrained = Undrained::from_log(vec![(5, chat(1), 2), (4, chat(1), 1), (6, chat(2), 1)]);
-        undrained.push(8, chat(1), 3);
+        let change = |offset, number, seq| Lacking { offset, chat: chat(number), seq, bytes: 10 };
+        let mut undrained = Undrained::from_log(vec![change(5, 1, 2), change(4, 1, 1), change(6, 2, 1)]);
+        undrained.push(change(8, 1, 3));
         let named = |undrained: &Undrained, offset| {
             let mut chats = undrained.since(offset, place).chats;
             chats.sort_unstable();
@@ -167,9 +187,12 @@ mod tests {
         };
         assert_eq!(named(&undrained, 0), [(chat(1), 3), (chat(2), 1)]);
         assert_eq!(named(&undrained, 7), [(chat(1), 3)]);
+        assert_eq!(undrained.bytes(), 40);
         undrained.drained(8);
         assert_eq!(named(&undrained, 0), [(chat(1), 3)]);
+        assert_eq!(undrained.bytes(), 10);
         undrained.drained(9);
         assert_eq!(named(&undrained, 0), []);
+        assert_eq!(undrained.bytes(), 0);
     }
 }

@@ -24,6 +24,10 @@ use super::{
 /// A claim that the log has not answered by then may still land; another one is made then.
 const CLAIM_WAIT: Duration = Duration::from_secs(10);
 
+/// What one request may add to what is undrained after the owner before has found room for it: it comes in one frame of a link (4 MiB),
+/// and makes few enough records that these are not twice as long. A successor that could not hold that would refuse reads as well.
+const ONE_REQUEST: usize = 2 * 4 * 1024 * 1024;
+
 /// What a term begins with.
 pub(super) struct Taken {
     /// The offset of the claim.
@@ -126,7 +130,7 @@ async fn read(
             }
             if let Record::Change(change) = record {
                 taken.bytes += entry.payload.len();
-                if taken.bytes > context.limits.undrained_bytes {
+                if taken.bytes > context.limits.undrained_bytes.saturating_add(ONE_REQUEST) {
                     return Err(Failure::TooFarBehind { bytes: taken.bytes });
                 }
                 let kept = Kept { offset: entry.offset, change: Arc::new(change), payload: entry.payload };
