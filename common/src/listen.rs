@@ -1,7 +1,7 @@
 //! Accepts HTTP connections and serves a router on them, with a bound on everything a stranger could make us wait for.
 //!
 //! `axum::serve` has no such bounds: of 200 half-open connections it held 200 after 75 s. WebSockets leave here with their upgrade: from then on
-//! they are their handler's, count no more, and are not waited for.
+//! they are their handler's, count no more, and are not waited for; [`bare`] gives their connection without the bounds.
 
 use std::{
     convert::Infallible,
@@ -19,9 +19,11 @@ use hyper::{
     body::{Body as HttpBody, Bytes, Frame, Incoming, SizeHint},
     server::conn::http1,
     service::service_fn,
+    upgrade::Upgraded,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{Sleep, sleep, timeout},
@@ -51,6 +53,8 @@ pub struct ListenLimits {
     pub header: Duration,
     /// From a request's header until its body is complete.
     pub body: Duration,
+    /// How long a client may take in nothing at all of an answer that waits for it.
+    pub write: Duration,
     /// A request's header, in bytes; more is answered 431. At least 8 KiB are taken.
     pub header_bytes: usize,
     /// How long requests in flight may take to finish once it stops.
@@ -63,6 +67,7 @@ impl Default for ListenLimits {
             connections: 50_000,
             header: Duration::from_secs(10),
             body: Duration::from_secs(30),
+            write: Duration::from_secs(30),
             header_bytes: 16 * 1024,
             grace: Duration::from_secs(10),
         }
@@ -155,7 +160,7 @@ impl Server {
                 .timer(TokioTimer::new())
                 .header_read_timeout(self.limits.header)
                 .max_buf_size(self.limits.header_bytes.max(MIN_BUFFER))
-                .serve_connection(TokioIo::new(stream), service)
+                .serve_connection(TokioIo::new(Written::new(stream, self.limits.write)), service)
                 .with_upgrades()
         );
         let serving = async {
@@ -169,6 +174,83 @@ impl Server {
             tracing::debug!(%client, %error, "connection ended");
         }
         drop(permit);
+    }
+}
+
+/// The connection under an upgrade, with what the client said already, for whoever wants to write to it. None when it did not come in here.
+pub fn bare(upgraded: Upgraded) -> Option<(TcpStream, Bytes)> {
+    let parts = upgraded.downcast::<TokioIo<Written>>().ok()?;
+    Some((parts.io.into_inner().stream, parts.read_buf))
+}
+
+/// A connection whose client has to take in what is written, little by little.
+struct Written {
+    stream: TcpStream,
+    limit: Duration,
+    /// Set at the first write that has to wait, until one goes on: most answers are taken in at once.
+    over: Option<Pin<Box<Sleep>>>,
+}
+
+impl Written {
+    fn new(stream: TcpStream, limit: Duration) -> Self {
+        Self { stream, limit, over: None }
+    }
+
+    fn progress(
+        &mut self,
+        context: &mut Context<'_>,
+        written: Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        if written.is_ready() {
+            self.over = None;
+            return written;
+        }
+        let limit = self.limit;
+        let over = self.over.get_or_insert_with(|| Box::pin(sleep(limit)));
+        let end = || Err(io::Error::new(io::ErrorKind::TimedOut, "the client takes nothing in"));
+        over.as_mut().poll(context).map(|()| end())
+    }
+}
+
+impl AsyncRead for Written {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Written {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.progress(context, written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
+        self.progress(context, written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }
 

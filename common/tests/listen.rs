@@ -27,6 +27,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 const SOON: Duration = Duration::from_secs(20);
+/// More than the system takes in for a client that does not read.
+const BIG: usize = 64 * 1024 * 1024;
 const GET: &[u8] = b"GET /who HTTP/1.1\r\nhost: x\r\n\r\n";
 
 struct Server {
@@ -44,6 +46,7 @@ async fn server(limits: ListenLimits) -> Server {
     let (wait, tell) = (finish.clone(), begun.clone());
     let router = Router::new()
         .route("/who", get(|ConnectInfo(client): ConnectInfo<SocketAddr>| async move { client.to_string() }))
+        .route("/big", get(|| async { vec![b'x'; BIG] }))
         .route("/echo", post(|body: String| async move { body }))
         .route(
             "/slow",
@@ -223,4 +226,43 @@ async fn what_does_not_finish_in_the_grace_is_dropped() {
     server.shutdown.cancel();
     assert_eq!(timeout(SOON, server.serving).await.unwrap().unwrap(), 1);
     assert_eq!(rest(&mut busy).await, "");
+}
+
+#[tokio::test]
+async fn a_client_that_reads_nothing_is_let_go_and_one_that_reads_slowly_gets_everything() {
+    let write = Duration::from_secs(1);
+    let server = server(ListenLimits { connections: 2, write, ..ListenLimits::default() }).await;
+    let big = b"GET /big HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+    let (mut deaf, mut slow) = (server.connect().await, server.connect().await);
+    deaf.write_all(big).await.unwrap();
+    slow.write_all(big).await.unwrap();
+    let begun = std::time::Instant::now();
+    let (mut read, mut part) = (0, vec![0; BIG / 32]);
+    let reading = async {
+        loop {
+            match slow.read(&mut part).await.unwrap() {
+                0 => break,
+                more => read += more,
+            }
+            if begun.elapsed() < 3 * write {
+                tokio::time::sleep(write / 16).await;
+            }
+        }
+    };
+    timeout(SOON, reading).await.unwrap();
+    assert!(read > BIG && begun.elapsed() > write, "{read} bytes in {:?}", begun.elapsed());
+    // Both places are free.
+    let again = async {
+        loop {
+            let (mut one, mut other) = (server.connect().await, server.connect().await);
+            let _ = (one.write_all(GET).await, other.write_all(GET).await);
+            let mut first = [[0; 12]; 2];
+            let _ = (one.read_exact(&mut first[0]).await, other.read_exact(&mut first[1]).await);
+            if first.iter().all(|first| first == b"HTTP/1.1 200") {
+                break;
+            }
+        }
+    };
+    timeout(SOON, again).await.expect("the one that reads nothing is still held");
+    drop(deaf);
 }

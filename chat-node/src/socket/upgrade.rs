@@ -8,9 +8,8 @@ use axum::{
     response::Response,
 };
 use bytes::Bytes;
-use common::wire::codec::Format;
+use common::{listen, wire::codec::Format};
 use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
@@ -66,13 +65,11 @@ impl Connecting {
     /// The connection, with what the client said already. None when it broke.
     pub(crate) async fn connected(self) -> Option<(TcpStream, Bytes)> {
         let upgraded = self.0.await.ok()?;
-        match upgraded.downcast::<TokioIo<TcpStream>>() {
-            Ok(parts) => Some((parts.io.into_inner(), parts.read_buf)),
-            Err(_) => {
-                tracing::error!("a socket came over something else than TCP");
-                None
-            }
+        let connection = listen::bare(upgraded);
+        if connection.is_none() {
+            tracing::error!("a socket came over something else than TCP");
         }
+        connection
     }
 }
 
