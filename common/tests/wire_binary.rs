@@ -61,6 +61,7 @@ fn to_dispatcher() -> Vec<(&'static str, NodeToDispatcher)> {
                 http_url: "http://127.0.0.1:1".into(),
                 capacity: 10_000,
                 holds: vec![5],
+                epoch: 6,
             },
         ),
         ("heartbeat", NodeToDispatcher::Heartbeat { no: 1, sockets: 2 }),

@@ -49,8 +49,17 @@ pub struct Settings {
     pub settle: Duration,
     /// With this many nodes it is made at once: all there are, and each has said what it holds. 0: not known.
     pub expect_nodes: usize,
-    /// The first epoch is the one after it. Must be above all that a former dispatcher has used: the time in milliseconds is.
+    /// The first epoch is the one after it. What a former dispatcher has used the nodes say when they register.
     pub epoch: u64,
+}
+
+/// What a node that registers has heard of placements, by whomever.
+#[derive(Clone, Debug, Default)]
+pub struct Heard {
+    /// The newest one's epoch; 0: none.
+    pub epoch: u64,
+    /// The partitions that it is named for there.
+    pub holds: Vec<Partition>,
 }
 
 /// A registered node: what it said of itself, and the way to it.
@@ -218,12 +227,13 @@ impl Cluster {
     }
 
     /// Takes a node in, tells it so, and tells everybody when that changes who owns what. Its topics are forgotten: it registers them anew.
-    /// What it `holds` matters before the first placement: later this dispatcher knows better.
+    /// What it holds matters before the first placement: later this dispatcher knows better. The epoch it has heard matters always: it takes no
+    /// placement that is not above it.
     pub fn register(
         &self,
         id: &NodeId,
         registration: Registration,
-        holds: &[Partition],
+        heard: &Heard,
         link: &Link,
         now: Instant,
         clock: Millis,
@@ -242,7 +252,7 @@ impl Cluster {
         state.first.get_or_insert(now);
         if !state.settled {
             let partitions = self.settings.partitions;
-            let holds = holds.iter().copied().filter(|partition| *partition < partitions);
+            let holds = heard.holds.iter().copied().filter(|partition| *partition < partitions);
             state.handover.named(id, incarnation, holds);
         }
         tracing::info!(node = %id, %incarnation, ?registered, "node registered");
@@ -252,9 +262,19 @@ impl Cluster {
         };
         // A link without room is one whose node does not listen; it hears nothing and its lease will end.
         let _ = link.send(pack(&welcome));
+        let behind = heard.epoch > state.epoch;
+        if behind {
+            tracing::warn!(
+                epoch = state.epoch,
+                heard = heard.epoch,
+                "a node knows a newer placement: going on above it"
+            );
+            state.epoch = heard.epoch;
+        }
+        let freed = registered == Registered::Replaced && state.handover.replaced(id, incarnation);
         if registered == Registered::Joined {
             self.change(&mut state, now);
-        } else if registered == Registered::Replaced && state.handover.replaced(id, incarnation) {
+        } else if freed || (behind && state.settled) {
             self.publish(&mut state, now);
         } else {
             let view = self.store(&state);

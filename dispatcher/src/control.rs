@@ -8,7 +8,7 @@ use std::{
 };
 
 use common::{
-    ids::{Incarnation, NodeId, Partition},
+    ids::{Incarnation, NodeId},
     link::{Endpoint, Event, Events, Link, Role},
     time::Millis,
     wire::{
@@ -24,7 +24,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    cluster::Cluster,
+    cluster::{Cluster, Heard},
     forward::{self, Request},
     members::Registration,
 };
@@ -121,8 +121,9 @@ impl LinkTask {
 
     fn frame(&mut self, frame: NodeToDispatcher) {
         match frame {
-            NodeToDispatcher::Register { incarnation, socket_url, http_url, capacity, holds } => {
-                self.register(Registration { incarnation, socket_url, http_url, capacity }, &holds);
+            NodeToDispatcher::Register { incarnation, socket_url, http_url, capacity, holds, epoch } => {
+                let registration = Registration { incarnation, socket_url, http_url, capacity };
+                self.register(registration, &Heard { epoch, holds });
             }
             NodeToDispatcher::Heartbeat { no, sockets } => {
                 let renewed = self.incarnation.is_some_and(|incarnation| {
@@ -175,7 +176,7 @@ impl LinkTask {
         }
     }
 
-    fn register(&mut self, registration: Registration, holds: &[Partition]) {
+    fn register(&mut self, registration: Registration, heard: &Heard) {
         if !is_address(&registration.socket_url, &["ws", "wss"])
             || !is_address(&registration.http_url, &["http"])
         {
@@ -187,7 +188,7 @@ impl LinkTask {
             return;
         }
         self.incarnation = Some(registration.incarnation);
-        self.cluster.register(&self.id, registration, holds, &self.link, Instant::now(), Millis::now());
+        self.cluster.register(&self.id, registration, heard, &self.link, Instant::now(), Millis::now());
     }
 
     /// A node without room for it hears nothing, counts its lease as over and registers anew.

@@ -133,7 +133,7 @@ pub async fn run(
         lease: config.lease,
         settle: config.settle,
         expect_nodes: config.expect_nodes,
-        // Above all that a dispatcher before this one has used: it did not make a placement each millisecond.
+        // For those who look at it from outside it goes on across a restart, as long as the clock does. Nodes say what they have heard.
         epoch: u64::try_from(Millis::now().0).unwrap_or(0),
     };
     let cluster = Arc::new(Cluster::new(settings, metrics.clone()));

@@ -286,6 +286,7 @@ async fn only_nodes_are_taken_in() {
             http_url: "http://x:1".into(),
             capacity: 1,
             holds: Vec::new(),
+            epoch: 0,
         };
         link.send(common::wire::codec::pack(&register)).unwrap();
         let turned_away = async {
@@ -313,6 +314,7 @@ async fn a_node_with_an_address_that_is_none_is_turned_away() {
         http_url: "http://127.0.0.1:1".into(),
         capacity: 1,
         holds: Vec::new(),
+        epoch: 0,
     });
     node.dropped().await;
     let mut good = FakeNode::joined(&rig, "b").await;
@@ -354,5 +356,26 @@ async fn a_node_that_does_not_listen_costs_the_others_nothing_and_learns_of_its_
     a.say(&NodeToDispatcher::Request { id: 1, partition, deadline: SOON, body: Bytes::from_static(&LARGE) });
     assert_eq!(a.next().await, DispatcherToNode::Undeliverable { id: 1 });
     b.gap().await;
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_placement_is_above_all_that_nodes_have_heard_of_a_dispatcher_whose_clock_was_ahead() {
+    let rig = Rig::start(2).await;
+    let ahead = u64::try_from(Millis::now().0).unwrap() + 3_600_000;
+    let (mut a, mut b) = (FakeNode::linked(&rig, "a").await, FakeNode::linked(&rig, "b").await);
+    a.epoch = ahead;
+    a.register().await;
+    b.register().await;
+    assert!(a.settled(|_| true).await.epoch > ahead);
+    // One that comes later has heard more, of yet another one; or takes its link up again.
+    for (late, epoch) in [("c", 2 * ahead), ("c", 3 * ahead)] {
+        let mut late = FakeNode::linked(&rig, late).await;
+        late.epoch = epoch;
+        late.register().await;
+        late.placed(|placement| placement.epoch > epoch).await;
+        a.placed(|placement| placement.epoch > epoch).await;
+        b.placed(|placement| placement.epoch > epoch).await;
+    }
     rig.stop().await;
 }

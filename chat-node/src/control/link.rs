@@ -146,6 +146,7 @@ impl LinkTask {
             http_url: who.http_url.clone(),
             capacity: who.capacity,
             holds: self.holds(),
+            epoch: shared.placement.borrow().epoch,
         };
         if line.send(&register).is_err() {
             line.behind.store(true, Ordering::Release);

@@ -36,6 +36,9 @@ pub enum NodeToDispatcher {
         /// serve what.
         #[serde(default)]
         holds: Vec<Partition>,
+        /// The epoch of that placement, 0 before the first: only one above it counts for the node.
+        #[serde(default)]
+        epoch: u64,
     },
     /// Renews the lease, each second.
     Heartbeat {
@@ -177,7 +180,7 @@ pub enum DispatcherToNode {
 /// Who owns which partition.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Placement {
-    /// Counts up with every change.
+    /// Counts up with every change, above whatever the nodes have heard of dispatchers before.
     pub epoch: u64,
     /// The owner of each partition; none while no node is alive, and while the one before may still serve it.
     pub owners: Vec<Option<NodeId>>,

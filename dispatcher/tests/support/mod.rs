@@ -211,6 +211,8 @@ pub(crate) struct FakeNode {
     pub(crate) capacity: u32,
     /// What it says to have been named for when it registers.
     pub(crate) holds: Vec<Partition>,
+    /// The newest placement that it says to have heard of when it registers.
+    pub(crate) epoch: u64,
     /// Whether it says that it has given up what a placement does not name it for.
     pub(crate) hands_over: bool,
     lease: Duration,
@@ -241,6 +243,7 @@ impl FakeNode {
             http_url: "http://127.0.0.1:9".into(),
             capacity: 1_000,
             holds: Vec::new(),
+            epoch: 0,
             hands_over: true,
             lease: rig.lease,
             events,
@@ -263,6 +266,7 @@ impl FakeNode {
             http_url: self.http_url.clone(),
             capacity: self.capacity,
             holds: self.holds.clone(),
+            epoch: self.epoch,
         });
         self.beat(0);
         let lease = self
