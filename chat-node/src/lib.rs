@@ -32,4 +32,4 @@ pub mod socket;
 mod standing;
 pub mod tickets;
 
-pub use self::run::{Listeners, NodeConfig, RunError, run};
+pub use self::run::{Listeners, NodeConfig, RunError, STOPPING, run};

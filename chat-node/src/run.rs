@@ -36,6 +36,9 @@ use crate::{
     socket::{self, SocketConfig, SocketDeps, SocketMetrics},
 };
 
+/// How long it may take until nobody is sent here any more and others own what this node owned: a placement, and owners that flush, for
+/// which they give themselves 2 s. Later, whoever still comes hears that the node stops.
+const LEAVING: Duration = Duration::from_secs(3);
 /// How long requests that are under way may take once the node is asked to stop. Slower ones are cut off, which is a clean stop all the same.
 const REQUESTS: Duration = Duration::from_secs(2);
 /// How long sockets and requests may take to end, and what is left of them to be cut off; sockets are told at once. Past it, one hangs.
@@ -44,6 +47,8 @@ const DOORS: Duration = Duration::from_secs(3);
 const OWNING: Duration = Duration::from_secs(3);
 /// How long the last frames to the dispatchers may take; the links give themselves 1 s.
 const LINKS: Duration = Duration::from_secs(2);
+/// How long all of that takes at the most, when nothing hangs: whoever stops a node gives it longer.
+pub const STOPPING: Duration = LEAVING.saturating_add(DOORS).saturating_add(OWNING).saturating_add(LINKS);
 
 /// What an operator may choose.
 #[derive(Clone, Debug)]
@@ -121,7 +126,7 @@ impl Outlet for Out {
     }
 }
 
-/// Runs a node until `shutdown`; then it tells its clients, leaves the cluster, and settles what it has begun.
+/// Runs a node until `shutdown`; then it has its place in the cluster taken by others, tells its clients, and settles what it has begun.
 ///
 /// # Errors
 /// [`RunError`].
@@ -133,14 +138,14 @@ pub async fn run(
 ) -> Result<(), RunError> {
     let registry = Registry::new();
     // Three stops, one after the other: what clients reach, what decides, what links.
-    let (doors, owning, linking) = (shutdown.child(), Shutdown::new(), Shutdown::new());
-    let (soft, tasks) = (doors.soft(), TaskTracker::new());
+    let (doors, owning, linking) = (Shutdown::new(), Shutdown::new(), Shutdown::new());
+    let (asked, soft, tasks) = (shutdown.soft(), doors.soft(), TaskTracker::new());
     let metrics = SocketMetrics::new(&registry)?;
 
     // What every request needs.
-    let keys = token::load(&engines.store, &soft).await;
+    let keys = token::load(&engines.store, &asked).await;
     let (tokens, tickets) = keys.ok_or(RunError::StoppedEarly)?;
-    let revocations = Revocations::load(engines.store.clone(), &soft).await.ok_or(RunError::StoppedEarly)?;
+    let revocations = Revocations::load(engines.store.clone(), &asked).await.ok_or(RunError::StoppedEarly)?;
     doors.spawn("revocations", revocations.clone().run(soft.clone()));
 
     // The way to the dispatchers, and through them to every owner.
@@ -267,23 +272,36 @@ pub async fn run(
         Ok::<(), std::convert::Infallible>(())
     });
 
-    // Until it is asked to stop, or a part dies; then from the outside in, so that whatever is begun still finds what it needs.
+    // Until it is asked to stop, or a part dies.
     tokio::select! {
+        () = asked.cancelled() => {}
         () = soft.cancelled() => {}
         () = owning.soft().cancelled_owned() => {}
         () = linking.soft().cancelled_owned() => {}
     }
-    doors.stop();
-    tasks.close();
-    let doors = doors.wait(DOORS).await;
-    let sockets = tokio::time::timeout(DOORS, tasks.wait()).await;
-    if sockets.is_err() {
-        tracing::warn!(left = tasks.len(), "sockets that did not end in time are dropped");
-    }
-    owning.stop();
-    let owning = owning.wait(OWNING).await;
-    linking.stop();
-    let linking = linking.wait(LINKS).await;
+    // First nobody comes any more; then from the outside in, so that whatever is begun still finds what it needs.
+    let stopping = async {
+        if !control.leave(&owners, LEAVING).await {
+            tracing::warn!("stopping before others have this node's place");
+        }
+        doors.stop();
+        tasks.close();
+        let (closed, sockets) = tokio::join!(doors.wait(DOORS), tokio::time::timeout(DOORS, tasks.wait()));
+        if sockets.is_err() {
+            tracing::warn!(left = tasks.len(), "sockets that did not end in time are dropped");
+        }
+        owning.stop();
+        let owned = owning.wait(OWNING).await;
+        linking.stop();
+        closed.and(owned).and(linking.wait(LINKS).await)
+    };
+    let stopped = tokio::select! {
+        stopped = stopping => stopped,
+        () = shutdown.hard().cancelled_owned() => {
+            [&doors, &owning, &linking].into_iter().for_each(Shutdown::stop_now);
+            Ok(())
+        }
+    };
     listeners.links.close().await;
-    Ok(doors.and(owning).and(linking)?)
+    Ok(stopped?)
 }

@@ -65,6 +65,7 @@ fn to_dispatcher() -> Vec<(&'static str, NodeToDispatcher)> {
             },
         ),
         ("heartbeat", NodeToDispatcher::Heartbeat { no: 1, sockets: 2 }),
+        ("leaving", NodeToDispatcher::Leaving),
         ("leave", NodeToDispatcher::Leave),
         (
             "interest",
@@ -85,6 +86,7 @@ fn to_dispatcher() -> Vec<(&'static str, NodeToDispatcher)> {
         match frame {
             NodeToDispatcher::Register { .. }
             | NodeToDispatcher::Heartbeat { .. }
+            | NodeToDispatcher::Leaving
             | NodeToDispatcher::Leave
             | NodeToDispatcher::Interest { .. }
             | NodeToDispatcher::Request { .. }

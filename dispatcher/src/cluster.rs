@@ -129,7 +129,7 @@ pub struct View {
     pub epoch: u64,
     /// Whether a placement was made. Until then nobody is placed: a dispatcher that has just started does not know yet who is there.
     pub settled: bool,
-    /// The ring of all registered nodes.
+    /// The ring of all registered nodes but those that are about to leave.
     pub ring: Arc<Ring>,
     /// The owner of each partition; none while the one before may still serve it.
     pub owners: Vec<Option<NodeId>>,
@@ -272,7 +272,9 @@ impl Cluster {
             state.epoch = heard.epoch;
         }
         let freed = registered == Registered::Replaced && state.handover.replaced(id, incarnation);
-        if registered == Registered::Joined {
+        // New, or another life of one that was about to leave.
+        let stays = state.members.get(id).is_some_and(|member| !member.leaving);
+        if stays && state.ring.nodes().binary_search(id).is_err() {
             self.change(&mut state, now);
         } else if freed || (behind && state.settled) {
             self.publish(&mut state, now);
@@ -297,6 +299,15 @@ impl Cluster {
             node.load.heard(sockets);
         }
         renewed
+    }
+
+    /// A node is about to stop: it has no place on the ring any more, and its partitions are moved.
+    pub fn leaving(&self, id: &NodeId, incarnation: Incarnation, now: Instant) {
+        let mut state = self.state.lock();
+        if state.members.leaving(id, incarnation) {
+            tracing::info!(node = %id, %incarnation, "node is about to leave");
+            self.change(&mut state, now);
+        }
     }
 
     /// Takes a node out that stops. It has sent what it had to send.
@@ -361,7 +372,7 @@ impl Cluster {
         let complete = self.settings.expect_nodes > 0 && count >= self.settings.expect_nodes;
         let settle = self.settings.settle.max(self.settings.lease);
         let settled = state.settled || (count > 0 && (complete || since >= settle));
-        state.ring = Arc::new(Ring::new(state.members.ids().cloned()));
+        state.ring = Arc::new(Ring::new(state.members.staying().cloned()));
         self.metrics.nodes.set(i64::try_from(count).unwrap_or(i64::MAX));
         if settled {
             let partitions = self.settings.partitions;

@@ -136,6 +136,11 @@ impl LinkTask {
                     DispatcherToNode::Expired
                 });
             }
+            NodeToDispatcher::Leaving => {
+                if let Some(incarnation) = self.incarnation {
+                    self.cluster.leaving(&self.id, incarnation, Instant::now());
+                }
+            }
             NodeToDispatcher::Leave => {
                 if let Some(incarnation) = self.incarnation.take() {
                     self.cluster.leave(&self.id, incarnation, Instant::now());

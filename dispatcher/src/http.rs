@@ -144,7 +144,7 @@ impl Door {
         match () {
             () if self.keys.get().is_none() => Some("the store has not answered yet"),
             () if !view.settled => Some("there is no placement yet"),
-            () if view.nodes.is_empty() => Some("no chat node is alive"),
+            () if view.ring.nodes().is_empty() => Some("no chat node is alive"),
             () => None,
         }
     }
@@ -219,6 +219,8 @@ struct NodeView {
     linked: bool,
     sockets: u32,
     capacity: u32,
+    /// Whether it is about to stop.
+    leaving: bool,
     /// Those it owns.
     partitions: Vec<Partition>,
 }
@@ -231,7 +233,9 @@ async fn cluster(State(door): State<Arc<Door>>) -> Json<ClusterView> {
             owned.entry(owner).or_default().push(partition);
         }
     }
-    let nodes = view.ring.nodes().iter().filter_map(|id| view.nodes.get(id)).map(|node| {
+    let mut nodes: Vec<_> = view.nodes.values().collect();
+    nodes.sort_unstable_by(|one, other| one.id.cmp(&other.id));
+    let nodes = nodes.into_iter().map(|node| {
         let Incarnation(incarnation) = node.registration.incarnation;
         NodeView {
             node: node.id.clone(),
@@ -240,6 +244,7 @@ async fn cluster(State(door): State<Arc<Door>>) -> Json<ClusterView> {
             linked: node.link.is_up(),
             sockets: node.load.sockets(),
             capacity: node.registration.capacity,
+            leaving: view.ring.nodes().binary_search(&node.id).is_err(),
             partitions: owned.remove(&node.id).unwrap_or_default(),
         }
     });

@@ -29,6 +29,8 @@ pub struct Member {
     pub registration: Registration,
     /// When the lease was last renewed.
     pub renewed: Instant,
+    /// It is about to stop: it is to have no users and no partitions any more.
+    pub leaving: bool,
 }
 
 /// What a registration changed.
@@ -58,7 +60,9 @@ impl Members {
     /// Takes a node in, with a new lease. Of two lives of one name the one that registers last stands.
     pub fn register(&mut self, id: NodeId, registration: Registration, now: Instant) -> Registered {
         let incarnation = registration.incarnation;
-        match self.members.insert(id, Member { registration, renewed: now }) {
+        let same = |member: &Member| member.registration.incarnation == incarnation;
+        let leaving = self.members.get(&id).is_some_and(|before| before.leaving && same(before));
+        match self.members.insert(id, Member { registration, renewed: now, leaving }) {
             None => Registered::Joined,
             Some(before) if before.registration.incarnation != incarnation => Registered::Replaced,
             Some(_) => Registered::Again,
@@ -75,6 +79,12 @@ impl Members {
             }
             _ => false,
         }
+    }
+
+    /// A node says that it is about to stop. False when this life of it was not there, or has said so before.
+    pub fn leaving(&mut self, id: &NodeId, incarnation: Incarnation) -> bool {
+        let member = self.members.get_mut(id).filter(|member| member.registration.incarnation == incarnation);
+        member.is_some_and(|member| !std::mem::replace(&mut member.leaving, true))
     }
 
     /// Takes a node out that says it stops. False when this life of it was not there.
@@ -101,9 +111,9 @@ impl Members {
         self.members.get(id)
     }
 
-    /// All of them, in order of their names.
-    pub fn ids(&self) -> impl Iterator<Item = &NodeId> {
-        self.members.keys()
+    /// Those that stay, in order of their names.
+    pub fn staying(&self) -> impl Iterator<Item = &NodeId> {
+        self.members.iter().filter(|(_, member)| !member.leaving).map(|(id, _)| id)
     }
 
     /// How many there are.
@@ -173,6 +183,23 @@ mod tests {
         assert!(members.renew(&node("a"), Incarnation(2), start));
         assert!(members.leave(&node("a"), Incarnation(2)));
         assert!(members.is_empty());
+    }
+
+    #[test]
+    fn a_node_that_is_about_to_stop_keeps_its_lease_and_stays_so_until_another_life_of_it() {
+        let start = Instant::now();
+        let mut members = Members::new(LEASE);
+        members.register(node("a"), life(1), start);
+        assert!(!members.leaving(&node("a"), Incarnation(2)));
+        assert_eq!(members.staying().count(), 1);
+        assert!(members.leaving(&node("a"), Incarnation(1)));
+        assert!(!members.leaving(&node("a"), Incarnation(1)), "said already");
+        // Its link breaks meanwhile.
+        assert_eq!(members.register(node("a"), life(1), start), Registered::Again);
+        assert_eq!((members.staying().count(), members.len()), (0, 1));
+        assert!(members.renew(&node("a"), Incarnation(1), start));
+        assert_eq!(members.register(node("a"), life(2), start), Registered::Replaced);
+        assert_eq!(members.staying().count(), 1);
     }
 
     #[test]

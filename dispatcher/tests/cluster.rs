@@ -379,3 +379,37 @@ async fn a_placement_is_above_all_that_nodes_have_heard_of_a_dispatcher_whose_cl
     }
     rig.stop().await;
 }
+
+#[tokio::test]
+async fn a_node_that_is_about_to_leave_gives_its_partitions_away_and_still_hears_everything() {
+    let rig = Rig::start(3).await;
+    let [mut a, mut b, mut c] = three(&rig).await;
+    c.interest(1, &[chat(1)], &[]).await;
+    c.say(&NodeToDispatcher::Leaving);
+    let without =
+        |placement: &Placement| counts(placement).len() == 2 && !counts(placement).contains_key("c");
+    let (mine, theirs) = tokio::join!(c.settled(without), a.settled(without));
+    assert_eq!(mine, theirs);
+    let nodes = rig.cluster().await["nodes"].clone();
+    let leaving: Vec<_> = nodes.as_array().unwrap().iter().map(|node| node["leaving"] == true).collect();
+    assert_eq!(leaving, [false, false, true]);
+    for _ in 0..30 {
+        let (_, token) = rig.token();
+        let location = support::json(rig.get("/chat/location", Some(&token)).await).await;
+        assert_ne!(location["node"], "c");
+    }
+    b.publish(&[chat(1)], b"late");
+    c.hear("Publish", publish).await;
+    // Its link breaks, and it says the same again.
+    c.register().await;
+    c.say(&NodeToDispatcher::Leaving);
+    c.say(&NodeToDispatcher::Leave);
+    until("gone", async || rig.cluster().await["nodes"].as_array().unwrap().len() == 2).await;
+    assert_eq!(rig.cluster().await["epoch"], theirs.epoch + 1, "nothing was moved again");
+    // Whoever is the last one leaves nobody.
+    for node in [&a, &b] {
+        node.say(&NodeToDispatcher::Leaving);
+    }
+    until("nobody to go to", async || rig.get("/readyz", None).await.status() == 503).await;
+    rig.stop().await;
+}

@@ -152,6 +152,9 @@ impl LinkTask {
             line.behind.store(true, Ordering::Release);
             return;
         }
+        if shared.leaving.load(Ordering::Acquire) && line.send(&NodeToDispatcher::Leaving).is_err() {
+            line.behind.store(true, Ordering::Release);
+        }
         if lost {
             // Not only now: whoever registers later than this is told by the next marks.
             shared.lossy.store(true, Ordering::Release);

@@ -19,6 +19,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -107,6 +108,8 @@ struct Shared {
     sockets: Arc<AtomicU32>,
     /// Live events were lost on the way out since the last marks.
     lossy: AtomicBool,
+    /// The node is about to stop: said with every registration.
+    leaving: AtomicBool,
 }
 
 impl fmt::Debug for Control {
@@ -137,6 +140,7 @@ impl Control {
             placement: watch::Sender::new(Arc::default()),
             sockets,
             lossy: AtomicBool::new(false),
+            leaving: AtomicBool::new(false),
         }))
     }
 
@@ -160,6 +164,27 @@ impl Control {
         }
         let saying = marks::run(self.clone(), owners.clone(), Arc::clone(receiver), shutdown.soft());
         shutdown.spawn("marks", saying);
+    }
+
+    /// Says that this node is about to stop, and waits until the dispatchers send nobody here any more and others are to own what it owned;
+    /// `wait` at most. False when that is not so: no dispatcher is linked, or none answers in time.
+    pub async fn leave(&self, owners: &Owners, wait: Duration) -> bool {
+        let shared = &self.0;
+        let mut placement = shared.placement.subscribe();
+        let before = placement.borrow().epoch;
+        shared.leaving.store(true, Ordering::Release);
+        let ready = shared.lines.iter().filter(|line| line.ready() && line.link.is_up());
+        // As many as can be told; not only until the first.
+        let told = ready.filter(|line| line.send(&NodeToDispatcher::Leaving).is_ok()).count();
+        if told == 0 {
+            return false;
+        }
+        let me = Some(shared.presentation.node.clone());
+        let left = async {
+            let unnamed = |known: &Arc<Placement>| known.epoch > before && !known.owners.contains(&me);
+            placement.wait_for(unnamed).await.is_ok() && owners.given_up(wait).await
+        };
+        tokio::time::timeout(wait, left).await.unwrap_or(false)
     }
 
     /// The topics that dispatchers send here.

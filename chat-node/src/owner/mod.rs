@@ -234,6 +234,17 @@ impl Owners {
         tokio::time::timeout(wait, all).await.is_ok()
     }
 
+    /// Resolves once this node is named for nothing, and has given everything up. False when that took longer than `wait`.
+    pub async fn given_up(&self, wait: Duration) -> bool {
+        let all = async {
+            for handle in self.0.iter() {
+                let _ = handle.named.subscribe().wait_for(|named| !named).await;
+                let _ = handle.serving.clone().wait_for(|serving| !serving).await;
+            }
+        };
+        tokio::time::timeout(wait, all).await.is_ok()
+    }
+
     /// Where the partitions are that this node owns now.
     pub fn places(&self) -> Vec<(Partition, Place)> {
         let places = (0..).zip(self.0.iter());

@@ -47,7 +47,10 @@ pub enum NodeToDispatcher {
         /// Open sockets.
         sockets: u32,
     },
-    /// The node stops: it is to be taken out of ring and table now.
+    /// The node is about to stop: nobody is to be sent there any more, and its partitions are to be others'. It serves what it has until
+    /// `Leave`, and keeps its lease.
+    Leaving,
+    /// The node stops: it is to be taken out now.
     Leave,
     /// The topics that the node has sessions for have changed.
     Interest {

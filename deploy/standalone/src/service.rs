@@ -6,8 +6,8 @@ use common::shutdown::Shutdown;
 use futures_util::FutureExt;
 use tokio::{runtime::Runtime, sync::oneshot};
 
-/// How long a service may take to stop before it is dropped.
-const GRACE: Duration = Duration::from_secs(8);
+/// How long a service may take to stop before it is dropped: what the slowest, a node, gives its parts, and a second.
+const GRACE: Duration = chat_node::STOPPING.saturating_add(Duration::from_secs(1));
 
 /// Where services run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

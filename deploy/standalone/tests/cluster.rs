@@ -12,12 +12,14 @@ mod stage;
 use std::{collections::HashSet, time::Duration};
 
 use common::ids::ClientId;
+use futures_util::StreamExt;
 use loadtest::{
     client::{Outcome, Post},
     progress::Progress,
     workload::mixed::{Mixed, MixedOptions},
 };
 use stage::{MEND, Stage};
+use tokio_tungstenite::tungstenite::Message;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn people_on_different_nodes_chat_on_all_their_devices() {
@@ -135,5 +137,36 @@ async fn everything_at_once_leaves_nothing_to_complain_of() {
     let mixed = Mixed::start(&crowd, &options, &Progress::quiet()).await.unwrap();
     tokio::time::sleep(Duration::from_secs(8)).await;
     mixed.stop().await;
+    stage.judge(crowd).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_is_asked_to_stop_tells_its_clients_when_others_have_its_place() {
+    let mut stage = Stage::new(2).await;
+    let crowd = stage.crowd(2, 1).await;
+    let chat = crowd.direct(0, 1).await.unwrap();
+    let location = crowd.device(0).unwrap().session().location().await.unwrap();
+    let (mut socket, _) = tokio_tungstenite::connect_async(&location.url).await.unwrap();
+    let view = format!("{}/cluster", stage.cluster.url());
+    let told = async {
+        let code = loop {
+            match socket.next().await.unwrap().unwrap() {
+                Message::Close(close) => break u16::from(close.unwrap().code),
+                _ => continue,
+            }
+        };
+        assert_eq!(code, 4006);
+        let body = reqwest::get(&view).await.unwrap().bytes().await.unwrap();
+        let cluster: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        let owned = |node: &serde_json::Value| node["partitions"].as_array().unwrap().len() as u64;
+        for node in cluster["nodes"].as_array().unwrap() {
+            let stops = node["node"] == location.node.as_str();
+            assert_eq!(node["leaving"], stops);
+            assert_eq!(owned(node), if stops { 0 } else { cluster["partitions"].as_u64().unwrap() });
+        }
+    };
+    let (stopped, ()) = tokio::join!(stage.cluster.stop_node(location.node.as_str()), told);
+    stopped.unwrap();
+    assert!(matches!(crowd.device(0).unwrap().send(chat, "still here").await, Outcome::Acked { .. }));
     stage.judge(crowd).await;
 }
