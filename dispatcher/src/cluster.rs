@@ -7,7 +7,7 @@
 //! [`Cluster::change`].
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
@@ -89,24 +89,33 @@ impl Node {
 }
 
 /// A node's open sockets as far as known. Heartbeats say it each second; users who were sent there since may not be in it yet, so those
-/// of this second and of the one before are added.
+/// of this second and of the one before are added, each once: asking again and again makes no node full.
 #[derive(Debug, Default)]
 pub struct Load {
     sockets: AtomicU32,
-    sent_now: AtomicU32,
-    sent_before: AtomicU32,
+    /// By their hashes. No more than the node takes, for then nobody else is sent there.
+    sent: Mutex<Sent>,
+}
+
+#[derive(Debug, Default)]
+struct Sent {
+    now: HashSet<u64>,
+    before: HashSet<u64>,
 }
 
 impl Load {
-    /// A user was sent there.
-    pub fn sent(&self) {
-        self.sent_now.fetch_add(1, Relaxed);
+    /// The user with this hash was sent there.
+    pub fn sent(&self, user: u64) {
+        let mut sent = self.sent.lock();
+        sent.before.remove(&user);
+        sent.now.insert(user);
     }
 
     /// What a heartbeat says.
     pub fn heard(&self, sockets: u32) {
         self.sockets.store(sockets, Relaxed);
-        self.sent_before.store(self.sent_now.swap(0, Relaxed), Relaxed);
+        let mut sent = self.sent.lock();
+        sent.before = std::mem::take(&mut sent.now);
     }
 
     /// Open sockets by the last heartbeat.
@@ -116,9 +125,9 @@ impl Load {
 
     /// Open sockets, and those that are on their way.
     pub fn estimate(&self) -> u32 {
-        [&self.sent_now, &self.sent_before]
-            .iter()
-            .fold(self.sockets(), |sum, sent| sum.saturating_add(sent.load(Relaxed)))
+        let sent = self.sent.lock();
+        let coming = u32::try_from(sent.now.len() + sent.before.len()).unwrap_or(u32::MAX);
+        self.sockets().saturating_add(coming)
     }
 }
 

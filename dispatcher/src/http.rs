@@ -123,7 +123,7 @@ impl Door {
             .tickets
             .issue(&ticket, now)
             .map_err(|_| Problem::new(ErrorCode::Internal, "something is wrong here; it was reported"))?;
-        node.load.sent();
+        node.load.sent(user.hash64());
         Ok(Location {
             url: format!("{}/socket?ticket={signed}", node.registration.socket_url),
             node: ticket.node,

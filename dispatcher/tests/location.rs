@@ -182,6 +182,27 @@ async fn a_full_node_is_passed_over_before_a_heartbeat_has_told_so() {
 }
 
 #[tokio::test]
+async fn who_asks_again_and_again_makes_no_node_full() {
+    let rig = Rig::with(DispatcherConfig { lease: Duration::from_secs(60), ..config(1) }).await;
+    let mut node = FakeNode::linked(&rig, "a").await;
+    node.capacity = 3;
+    node.register().await;
+    node.silence();
+    rig.ready().await;
+    let (_, eager) = rig.token();
+    for _ in 0..2 {
+        for _ in 0..20 {
+            node_of(&rig, &eager).await;
+        }
+        let (_, other) = rig.token();
+        node_of(&rig, &other).await;
+    }
+    let (_, late) = rig.token();
+    problem(rig.get("/chat/location", Some(&late)).await, 503, "retry_later").await;
+    rig.stop().await;
+}
+
+#[tokio::test]
 async fn operators_see_the_cluster() {
     let rig = Rig::start(2).await;
     let (mut a, b) = (FakeNode::joined(&rig, "a").await, FakeNode::joined(&rig, "b").await);
