@@ -25,7 +25,7 @@ use uuid::Uuid;
 
 /// A store that reads a chat when it is asked, and answers when it may.
 #[derive(Debug)]
-pub struct Held {
+pub(crate) struct Held {
     inner: Arc<Sqlite>,
     held: watch::Sender<bool>,
     /// Answers that were read and are held.
@@ -33,21 +33,21 @@ pub struct Held {
 }
 
 impl Held {
-    pub fn over(inner: Arc<Sqlite>) -> Self {
+    pub(crate) fn over(inner: Arc<Sqlite>) -> Self {
         Self { inner, held: watch::Sender::new(false), read: watch::Sender::new(0) }
     }
 
     /// From now on what was read of chats is not answered.
-    pub fn hold(&self) {
+    pub(crate) fn hold(&self) {
         self.held.send_replace(true);
     }
 
-    pub fn release(&self) {
+    pub(crate) fn release(&self) {
         self.held.send_replace(false);
     }
 
     /// Waits until this many answers have been read and are held.
-    pub async fn until_read(&self, answers: usize) {
+    pub(crate) async fn until_read(&self, answers: usize) {
         self.read.subscribe().wait_for(|read| *read >= answers).await.unwrap();
     }
 }
@@ -175,18 +175,18 @@ impl Accounts for Held {
 }
 
 /// A log that takes in so many records and no more.
-pub struct Narrow {
+pub(crate) struct Narrow {
     inner: Arc<SqliteLog>,
     room: AtomicUsize,
 }
 
 impl Narrow {
-    pub fn over(inner: Arc<SqliteLog>) -> Self {
+    pub(crate) fn over(inner: Arc<SqliteLog>) -> Self {
         Self { inner, room: AtomicUsize::new(usize::MAX) }
     }
 
     /// Takes in this many more.
-    pub fn leave(&self, room: usize) {
+    pub(crate) fn leave(&self, room: usize) {
         self.room.store(room, Ordering::SeqCst);
     }
 }

@@ -27,16 +27,16 @@ use tokio_util::sync::CancellationToken;
 
 use crate::engines::{Held, Narrow};
 
-pub const PARTITIONS: u16 = 4;
+pub(crate) const PARTITIONS: u16 = 4;
 
 /// How long an owner has.
 const DEADLINE: Duration = Duration::from_secs(5);
 
-pub fn key(chat: ChatId) -> ChatKey {
+pub(crate) fn key(chat: ChatId) -> ChatKey {
     ChatKey { app: AppId::DEFAULT, chat }
 }
 
-pub fn draft(client_id: &str, body: &str) -> Draft {
+pub(crate) fn draft(client_id: &str, body: &str) -> Draft {
     Draft {
         client_id: Some(ClientId::new(client_id).unwrap()),
         body: body.into(),
@@ -47,11 +47,11 @@ pub fn draft(client_id: &str, body: &str) -> Draft {
     }
 }
 
-pub fn retried(client_id: &str, body: &str) -> Draft {
+pub(crate) fn retried(client_id: &str, body: &str) -> Draft {
     Draft { retry: true, ..draft(client_id, body) }
 }
 
-pub fn sent(answer: &Answer) -> &Sent {
+pub(crate) fn sent(answer: &Answer) -> &Sent {
     match answer {
         Answer::Sent(outcomes) => {
             outcomes[0].as_ref().unwrap_or_else(|refusal| panic!("refused: {refusal:?}"))
@@ -60,7 +60,7 @@ pub fn sent(answer: &Answer) -> &Sent {
     }
 }
 
-pub fn refusal(answer: &Answer) -> &Refusal {
+pub(crate) fn refusal(answer: &Answer) -> &Refusal {
     match answer {
         Answer::Refused(refusal) => refusal,
         Answer::Sent(outcomes) => outcomes[0].as_ref().expect_err("it was accepted"),
@@ -69,7 +69,7 @@ pub fn refusal(answer: &Answer) -> &Refusal {
 }
 
 /// Asks again while the partition is between two terms.
-pub async fn until_answered<F: Future<Output = Answer>>(ask: impl Fn() -> F) -> Answer {
+pub(crate) async fn until_answered<F: Future<Output = Answer>>(ask: impl Fn() -> F) -> Answer {
     for _ in 0..200 {
         match ask().await {
             Answer::NotOwner | Answer::Unknown => tokio::time::sleep(Duration::from_millis(20)).await,
@@ -79,13 +79,13 @@ pub async fn until_answered<F: Future<Output = Answer>>(ask: impl Fn() -> F) -> 
     panic!("nobody owns the partition");
 }
 
-pub struct Stage {
-    pub log: Arc<SqliteLog>,
-    pub store: Arc<Sqlite>,
+pub(crate) struct Stage {
+    pub(crate) log: Arc<SqliteLog>,
+    pub(crate) store: Arc<Sqlite>,
     /// The log as the nodes see it.
-    pub narrow: Arc<Narrow>,
+    pub(crate) narrow: Arc<Narrow>,
     /// The store as the nodes see it.
-    pub held: Arc<Held>,
+    pub(crate) held: Arc<Held>,
     draining: Arc<tokio::sync::Mutex<()>>,
     stop: CancellationToken,
     _folder: tempfile::TempDir,
@@ -98,7 +98,7 @@ impl Drop for Stage {
 }
 
 impl Stage {
-    pub async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let log = SqliteLog::open(&folder.path().join("log.db"), PARTITIONS).await.unwrap();
         let store = Sqlite::open(&folder.path().join("store.db")).await.unwrap();
@@ -115,12 +115,12 @@ impl Stage {
     }
 
     /// A node that is named for every partition, and has taken them over.
-    pub async fn node(&self, name: &str) -> Node {
+    pub(crate) async fn node(&self, name: &str) -> Node {
         self.node_with(name, OwnerLimits::default()).await
     }
 
     /// The same, with bounds.
-    pub async fn node_with(&self, name: &str, limits: OwnerLimits) -> Node {
+    pub(crate) async fn node_with(&self, name: &str, limits: OwnerLimits) -> Node {
         let shutdown = Shutdown::new();
         let outlet = Arc::new(Recorder::default());
         let (lease, name) = (Lease::unlimited(), NodeId::new(name).unwrap());
@@ -143,17 +143,17 @@ impl Stage {
         node
     }
 
-    pub async fn direct(&self, node: &Node, one: UserId, other: UserId) -> ChatId {
+    pub(crate) async fn direct(&self, node: &Node, one: UserId, other: UserId) -> ChatId {
         let chat = ChatId::direct(AppId::DEFAULT, one, other);
         self.make(node, one, chat, Ask::OpenDirect { peer: other }).await
     }
 
-    pub async fn group(&self, node: &Node, owner: UserId, members: Vec<UserId>) -> ChatId {
+    pub(crate) async fn group(&self, node: &Node, owner: UserId, members: Vec<UserId>) -> ChatId {
         let ask = Ask::CreateGroup { name: Some("a group".into()), description: None, members, first: None };
         self.make(node, owner, ChatId::random(), ask).await
     }
 
-    pub async fn make(&self, node: &Node, by: UserId, chat: ChatId, ask: Ask) -> ChatId {
+    pub(crate) async fn make(&self, node: &Node, by: UserId, chat: ChatId, ask: Ask) -> ChatId {
         let draining = async {
             loop {
                 self.drain().await;
@@ -170,7 +170,7 @@ impl Stage {
     }
 
     /// Drains until the stage is gone.
-    pub fn keep_draining(&self) {
+    pub(crate) fn keep_draining(&self) {
         let (log, store, draining, stop) =
             (self.log.clone(), self.store.clone(), Arc::clone(&self.draining), self.stop.clone());
         tokio::spawn(async move {
@@ -182,14 +182,14 @@ impl Stage {
     }
 
     /// Drains what is in the log.
-    pub async fn drain(&self) {
+    pub(crate) async fn drain(&self) {
         let (log, store, draining) = (self.log.clone(), self.store.clone(), Arc::clone(&self.draining));
         // Whoever waits for it may stop; what was begun is done before the next.
         tokio::spawn(async move { drain(&log, &store, &draining).await }).await.unwrap();
     }
 
     /// Waits until the log has this many changes.
-    pub async fn until_logged(&self, changes: usize) {
+    pub(crate) async fn until_logged(&self, changes: usize) {
         loop {
             let mut logged = 0;
             for partition in 0..PARTITIONS {
@@ -207,7 +207,7 @@ impl Stage {
     }
 
     /// What every reader of the log sees of a chat.
-    pub async fn valid_messages(&self, chat: ChatId) -> Vec<(Number, MessageId)> {
+    pub(crate) async fn valid_messages(&self, chat: ChatId) -> Vec<(Number, MessageId)> {
         let partition = partition_of(key(chat), PARTITIONS);
         let mut state = TermState::default();
         let mut messages = Vec::new();
@@ -229,12 +229,12 @@ impl Stage {
         }
     }
 
-    pub async fn stored_messages(&self, chat: ChatId) -> Vec<(Number, MessageId)> {
+    pub(crate) async fn stored_messages(&self, chat: ChatId) -> Vec<(Number, MessageId)> {
         self.store.message_ids(key(chat), 0, 10_000).await.unwrap()
     }
 
     /// A record of a term that never was.
-    pub async fn append_void(&self, chat: ChatId) {
+    pub(crate) async fn append_void(&self, chat: ChatId) {
         let change = Change {
             app: AppId::DEFAULT,
             chat,
@@ -286,7 +286,7 @@ async fn drain(log: &SqliteLog, store: &Sqlite, draining: &tokio::sync::Mutex<()
 
 /// What was published, in order.
 #[derive(Default)]
-pub struct Recorder {
+pub(crate) struct Recorder {
     published: Mutex<Vec<Live>>,
     more: tokio::sync::Notify,
 }
@@ -299,7 +299,7 @@ impl Outlet for Recorder {
 }
 
 impl Recorder {
-    pub async fn wait_for(&self, wanted: impl Fn(&Live) -> bool) -> Live {
+    pub(crate) async fn wait_for(&self, wanted: impl Fn(&Live) -> bool) -> Live {
         loop {
             let more = self.more.notified();
             if let Some(live) = self.published.lock().iter().find(|live| wanted(live)) {
@@ -309,7 +309,7 @@ impl Recorder {
         }
     }
 
-    pub fn changes(&self) -> Vec<Change> {
+    pub(crate) fn changes(&self) -> Vec<Change> {
         let published = self.published.lock();
         let changes = published.iter().filter_map(|live| match live {
             Live::Change(bytes) => Some(bytes),
@@ -325,10 +325,10 @@ impl Recorder {
 }
 
 /// A node's owners. Dropped, it is dead: nothing of it goes on.
-pub struct Node {
+pub(crate) struct Node {
     name: NodeId,
     owners: Owners,
-    pub outlet: Arc<Recorder>,
+    pub(crate) outlet: Arc<Recorder>,
     lease: Lease,
     shutdown: Shutdown,
 }
@@ -341,27 +341,27 @@ impl Drop for Node {
 
 impl Node {
     /// Asks until the partition has an owner here.
-    pub async fn ask(&self, by: UserId, chat: ChatId, ask: Ask) -> Answer {
+    pub(crate) async fn ask(&self, by: UserId, chat: ChatId, ask: Ask) -> Answer {
         let request = OwnerRequest { app: AppId::DEFAULT, chat, by, retry: false, ask };
         let partition = partition_of(key(chat), PARTITIONS);
         self.owners.handle(partition, request, Millis::now().plus(DEADLINE), DEADLINE).await
     }
 
     /// Asks with a deadline that is over.
-    pub async fn ask_late(&self, by: UserId, chat: ChatId, ask: Ask) -> Answer {
+    pub(crate) async fn ask_late(&self, by: UserId, chat: ChatId, ask: Ask) -> Answer {
         let request = OwnerRequest { app: AppId::DEFAULT, chat, by, retry: false, ask };
         let partition = partition_of(key(chat), PARTITIONS);
         self.owners.handle(partition, request, Millis(0), DEADLINE).await
     }
 
     /// A placement names it for everything.
-    pub fn take_over(&self) {
+    pub(crate) fn take_over(&self) {
         let owners = vec![Some(self.name.clone()); usize::from(PARTITIONS)];
         self.owners.place(&Placement { epoch: 1, owners }, &self.name);
     }
 
     /// Waits until the owner of this chat has seen what is drained, the chat's changes with it.
-    pub async fn until_seen_drained(&self, stage: &Stage, chat: ChatId) {
+    pub(crate) async fn until_seen_drained(&self, stage: &Stage, chat: ChatId) {
         let partition = partition_of(key(chat), PARTITIONS);
         let positions = stage.store.positions().await.unwrap();
         let drained = positions.iter().find(|(number, _)| *number == partition).unwrap().1.offset;
@@ -374,13 +374,13 @@ impl Node {
     }
 
     /// A placement names it for nothing any more. Whether it has given everything up.
-    pub async fn hand_over(&self) -> bool {
+    pub(crate) async fn hand_over(&self) -> bool {
         let nobody = Placement { epoch: 2, owners: vec![None; usize::from(PARTITIONS)] };
         self.owners.place(&nobody, &NodeId::new("nobody").unwrap());
         self.owners.handed_over(DEADLINE).await
     }
 
-    pub fn lose_lease(&self) {
+    pub(crate) fn lose_lease(&self) {
         self.lease.end();
     }
 }

@@ -62,9 +62,9 @@ async fn a_second_one_on_the_same_data_is_refused_with_a_clear_word() {
 #[test]
 fn a_wrong_setting_and_a_taken_port_are_named() {
     let folder = Folder::new();
-    let output = command(folder.path(), 0).args(["--nodes", "0"]).output();
-    // A flag given twice is refused by name as well; the environment is not given twice.
-    assert!(!output.unwrap().status.success());
+    let output = command(folder.path(), port()).args(["--nodes", "0"]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && said.contains("nodes: 0 are asked for"), "{said}");
     let output = command(folder.path(), port()).env("CHAT_NODS", "3").output().unwrap();
     assert!(String::from_utf8_lossy(&output.stderr).contains("nods"), "{output:?}");
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

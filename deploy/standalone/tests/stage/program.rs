@@ -30,8 +30,9 @@ impl Drop for Program {
 pub fn command(data: &Path, port: u16) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_chat-cluster"));
     command
-        .args(["--listen", &format!("127.0.0.1:{port}"), "--nodes", "2", "--log", "warn", "--data"])
+        .args(["--listen", &format!("127.0.0.1:{port}"), "--log", "warn", "--data"])
         .arg(data)
+        .env("CHAT_NODES", "2")
         .env("CHAT_AUTH__ARGON2_MEMORY_KIB", "8")
         .env("CHAT_AUTH__ARGON2_ITERATIONS", "1")
         .stdin(Stdio::null())
