@@ -1,5 +1,8 @@
 //! How often one may try to register or to sign in: per address and per username, counted together by all nodes.
 //!
+//! Attempts count before anybody knows whether the password is right, so a limit per username is one that strangers can use up: it is far
+//! wider than what one of them gets from one address.
+//!
 //! When the cache does not answer, everybody may: that costs processor time, which [`crate::passwords`] bounds, and nobody is shut out
 //! of their account by a cache that is down.
 
@@ -17,8 +20,11 @@ use common::{
 /// How often one may try.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AttemptLimits {
-    /// Sign-ins with one username, from wherever they come; good ones count too. At the default (10 at once, then one in 6 s) guessing
-    /// goes through 14,400 passwords a day.
+    /// Sign-ins with one username from one address (of IPv6, from one /64); good ones count too. At the default (10 at once, then one in
+    /// 6 s) guessing goes through 14,400 passwords a day, and shuts out nobody elsewhere.
+    pub per_username_there: LimitPolicy,
+    /// Sign-ins with one username, from wherever they come, as far as the limit above let them through. At the default (200 at once, then one a
+    /// second) it takes more than six addresses to shut somebody out, and however many there are, they go through 86,400 passwords a day.
     pub per_username: LimitPolicy,
     /// Registrations and sign-ins from one address (of IPv6, from one /64). At the default (60 at once, then one a second) a school behind one
     /// address gets in, and one machine cannot keep the cores busy. An address of this machine itself is not limited: it is an
@@ -29,7 +35,8 @@ pub struct AttemptLimits {
 impl Default for AttemptLimits {
     fn default() -> Self {
         Self {
-            per_username: LimitPolicy { per_second: 1.0 / 6.0, burst: 10 },
+            per_username_there: LimitPolicy { per_second: 1.0 / 6.0, burst: 10 },
+            per_username: LimitPolicy { per_second: 1.0, burst: 200 },
             per_address: LimitPolicy { per_second: 1.0, burst: 60 },
         }
     }
@@ -58,10 +65,21 @@ impl Attempts {
         }
     }
 
-    /// Whether somebody may sign in under this name.
-    pub(crate) async fn under(&self, app: AppId, username: &str, now: Millis) -> Result<(), Problem> {
+    /// Whether somebody at this address may sign in under this name.
+    pub(crate) async fn under(
+        &self,
+        app: AppId,
+        username: &str,
+        address: Option<IpAddr>,
+        now: Millis,
+    ) -> Result<(), Problem> {
         // A name may be long, and is nobody's business; two that share a hash share a limit.
         let name = stable_hash(&[username.to_lowercase().as_bytes()]);
+        let there = address
+            .map_or_else(|| "nowhere".to_owned(), |address| network(address.to_canonical()).to_string());
+        // First: what is refused there takes nothing from the others.
+        let key = format!("attempts/under/{name:016x}/from/{there}");
+        self.take(app, &key, self.limits.per_username_there, now).await?;
         self.take(app, &format!("attempts/under/{name:016x}"), self.limits.per_username, now).await
     }
 

@@ -196,7 +196,7 @@ impl Identity {
     ) -> Result<SignedIn, Problem> {
         credentials.check()?;
         self.attempts.from(app, from, self.parts.clock.now()).await?;
-        self.attempts.under(app, &credentials.username, self.parts.clock.now()).await?;
+        self.attempts.under(app, &credentials.username, from, self.parts.clock.now()).await?;
         let Credentials { username, password, device: named } = credentials;
         let user = self.parts.store.user_by_username(app, &username).await?;
         let known = user.as_ref().map(|user| user.password_hash.clone());

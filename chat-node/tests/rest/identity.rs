@@ -85,6 +85,16 @@ async fn sessions_are_listed_and_any_of_ones_own_can_be_ended() {
     let current: Vec<bool> = sessions.iter().map(|session| session["current"].as_bool().unwrap()).collect();
     assert_eq!(current.iter().filter(|current| **current).count(), 1);
 
+    for (query, current, shown) in [("perPage=2", 1, 2), ("perPage=2&page=2", 2, 1), ("page=9", 9, 0)] {
+        let page = world.get(&ana, &format!("/api/v1/sessions?{query}")).await.expect(200);
+        assert_eq!(page["current"], current);
+        assert_eq!(page["total"], if query.contains("perPage") { 2 } else { 1 });
+        assert_eq!(page["results"].as_array().unwrap().len(), shown, "{query}");
+    }
+    for query in ["page=0", "page=x", "perPage=0", "perPage=101"] {
+        world.get(&ana, &format!("/api/v1/sessions?{query}")).await.refused(400, "invalid");
+    }
+
     let phone = sessions.iter().find(|session| session["device"] == "Ana's phone").unwrap();
     let path = format!("/api/v1/sessions/{}", phone["id"].as_str().unwrap());
     let ben = world.person("ben").await;
@@ -150,10 +160,34 @@ async fn no_token_but_a_good_one_of_ours_is_let_in() {
 }
 
 #[tokio::test]
+async fn a_stranger_who_guesses_locks_nobody_out_of_their_own_account() {
+    let world = World::with(AttemptLimits::default()).await;
+    world.person("ana").await;
+    let mut guesses = 0;
+    while world.sign_in("ana", "guess guess", "203.0.113.1").await.status == 401 {
+        guesses += 1;
+        assert!(guesses < 50, "nobody stops it");
+    }
+    for _ in 0..100 {
+        world.sign_in("ana", "guess guess", "203.0.113.1").await.refused(429, "rate_limited");
+    }
+    world.sign_in("ana", PASSWORD, "203.0.113.2").await.expect(201);
+}
+
+#[tokio::test]
 async fn guessing_is_slowed_down_by_name_and_by_address() {
     let none = LimitPolicy { per_second: 0.001, burst: 1_000 };
     let three = LimitPolicy { per_second: 0.001, burst: 3 };
-    let world = World::with(AttemptLimits { per_username: three, per_address: none }).await;
+    let limits = AttemptLimits { per_username: none, per_username_there: none, per_address: none };
+    let world = World::with(AttemptLimits { per_username_there: three, ..limits.clone() }).await;
+    for _ in 0..3 {
+        world.sign_in("ana", "guess guess", "203.0.113.1").await.refused(401, "unauthenticated");
+    }
+    world.sign_in("ANA", "guess guess", "203.0.113.1").await.refused(429, "rate_limited");
+    world.sign_in("ana", "guess guess", "203.0.113.2").await.refused(401, "unauthenticated");
+    world.sign_in("ben", "guess guess", "203.0.113.1").await.refused(401, "unauthenticated");
+
+    let world = World::with(AttemptLimits { per_username: three, ..limits.clone() }).await;
     for at in 0..3 {
         world.sign_in("ana", "guess guess", &format!("203.0.113.{at}")).await.refused(401, "unauthenticated");
     }
@@ -162,7 +196,7 @@ async fn guessing_is_slowed_down_by_name_and_by_address() {
     refused.refused(429, "rate_limited");
     world.sign_in("ben", "guess guess", "203.0.113.0").await.refused(401, "unauthenticated");
 
-    let world = World::with(AttemptLimits { per_username: none, per_address: three }).await;
+    let world = World::with(AttemptLimits { per_address: three, ..limits }).await;
     for name in ["ana", "ben", "eva"] {
         world.sign_in(name, "guess guess", "1.1.1.1, 203.0.113.1").await.refused(401, "unauthenticated");
     }

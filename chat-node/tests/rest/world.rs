@@ -100,7 +100,8 @@ pub(crate) const PASSWORD: &str = "correct horse";
 impl World {
     pub(crate) async fn new() -> Self {
         let plenty = LimitPolicy { per_second: 1e6, burst: 1_000_000 };
-        Self::with(AttemptLimits { per_username: plenty, per_address: plenty }).await
+        Self::with(AttemptLimits { per_username: plenty, per_username_there: plenty, per_address: plenty })
+            .await
     }
 
     pub(crate) async fn with(attempts: AttemptLimits) -> Self {
