@@ -383,7 +383,7 @@ async fn a_placement_is_above_all_that_nodes_have_heard_of_a_dispatcher_whose_cl
 #[tokio::test]
 async fn a_node_that_is_about_to_leave_gives_its_partitions_away_and_still_hears_everything() {
     let rig = Rig::start(3).await;
-    let [mut a, mut b, mut c] = three(&rig).await;
+    let [mut a, b, mut c] = three(&rig).await;
     c.interest(1, &[chat(1)], &[]).await;
     c.say(&NodeToDispatcher::Leaving);
     let without =

@@ -8,15 +8,14 @@ use std::sync::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use common::{
-    ids::{AppId, ChatKey, MessageId, Number, Offset, Partition, SessionId, UserId},
+    ids::{AppId, ChatKey, MessageId, Number, Offset, Partition, SessionId, UserId, UserKey},
     log::{
         AppendError, Entry, Log, LogError, ReadError, ReadLimit, Receipt, Subscription, sqlite::SqliteLog,
     },
     model::{ChatView, ChatsPage, MemberView, Message, Page, PageRequest, UserView},
     store::{
-        Accounts, Application, ChatRow, Chats, Drain, Found, Marked, Membership, Owned, PartitionBatch,
-        Position, Range, ReadMark, Reads, Refused, Result, Revocation, SendKey, SignIn, Slice, User,
-        sqlite::Sqlite,
+        Accounts, Application, ChatRow, Chats, Drain, Found, Marked, Owned, PartitionBatch, Position, Range,
+        ReadMark, Reads, Refused, Result, Revocation, SendKey, SignIn, Slice, Standing, User, sqlite::Sqlite,
     },
     time::Millis,
 };
@@ -92,8 +91,8 @@ impl Reads for Held {
 
 #[async_trait]
 impl Chats for Held {
-    async fn memberships(&self, app: AppId, user: UserId) -> Result<Vec<Membership>> {
-        self.inner.memberships(app, user).await
+    async fn standing(&self, users: &[UserKey]) -> Result<Standing> {
+        self.inner.standing(users).await
     }
 
     async fn chats_of(&self, app: AppId, user: UserId, page: PageRequest) -> Result<ChatsPage> {

@@ -175,7 +175,7 @@ impl Stage {
             (self.log.clone(), self.store.clone(), Arc::clone(&self.draining), self.stop.clone());
         tokio::spawn(async move {
             while !stop.is_cancelled() {
-                drain(&*log, &store, &draining).await;
+                drain(&log, &store, &draining).await;
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         });
