@@ -6,12 +6,13 @@ use axum::{
     response::IntoResponse,
     routing::{delete, post},
 };
-use common::{ids::SessionId, model::PageRequest, problem::Problem, token::Caller, wire::codes::ErrorCode};
+use common::{ids::SessionId, problem::Problem, token::Caller, wire::codes::ErrorCode};
 use http::{HeaderMap, StatusCode, header};
 
 use super::{
     APP, Api,
     extract::{ClientAddress, Json, One},
+    query::PageOf,
 };
 use crate::identity::Credentials;
 
@@ -34,10 +35,17 @@ async fn sign_in(
     Ok((StatusCode::CREATED, [(header::CACHE_CONTROL, "no-store")], Answer(signed_in)))
 }
 
-async fn list(State(api): State<Api>, caller: Caller) -> Result<impl IntoResponse, Problem> {
+async fn list(
+    State(api): State<Api>,
+    caller: Caller,
+    PageOf(page): PageOf,
+) -> Result<impl IntoResponse, Problem> {
     let sessions = api.identity.sessions(&caller).await?;
-    let all = PageRequest { page: 1, per_page: u32::try_from(sessions.len()).unwrap_or(u32::MAX) };
-    Ok(Answer(all.answer(sessions.len() as u64, sessions)))
+    let count = sessions.len() as u64;
+    // A hundred at most.
+    let skip = usize::try_from(page.skip()).unwrap_or(usize::MAX);
+    let shown = sessions.into_iter().skip(skip).take(page.per_page as usize).collect::<Vec<_>>();
+    Ok(Answer(page.answer(count, shown)))
 }
 
 async fn sign_out(State(api): State<Api>, caller: Caller) -> Result<impl IntoResponse, Problem> {
