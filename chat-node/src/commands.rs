@@ -157,7 +157,9 @@ impl Commands {
         }
         self.user_exists(caller, host).await?;
         let chat = ChatId::direct(caller.app, caller.user, host);
-        let answer = self.ask(caller, chat, false, Ask::OpenDirect { peer: host }).await;
+        let answer = self
+            .ask(caller, chat, false, Ask::OpenDirect { peer: host, request: Some(rand::random()) })
+            .await;
         self.opened(caller, chat, answer).await
     }
 

@@ -159,7 +159,7 @@ async fn who_is_in_a_chat_is_answered_when_it_is_stored() {
     let node = stage.node("node-1").await;
     let (ana, ben) = (UserId::random(), UserId::random());
     let chat = ChatId::direct(common::ids::AppId::DEFAULT, ana, ben);
-    let asking = node.ask(ana, chat, Ask::OpenDirect { peer: ben });
+    let asking = node.ask(ana, chat, Ask::OpenDirect { peer: ben, request: None });
     tokio::pin!(asking);
     tokio::select! {
         answer = &mut asking => panic!("{answer:?}, and nothing is stored yet"),
@@ -181,7 +181,7 @@ async fn fifty_requests_for_one_direct_chat_make_one() {
     stage.keep_draining();
     let asks = (0..50).map(|n| {
         let (by, peer) = if n % 2 == 0 { (ana, ben) } else { (ben, ana) };
-        node.ask(by, chat, Ask::OpenDirect { peer })
+        node.ask(by, chat, Ask::OpenDirect { peer, request: None })
     });
     let answers = futures_util::future::join_all(asks).await;
     let made = answers.iter().filter(|answer| matches!(answer, Answer::Created { made: true, .. })).count();
@@ -205,7 +205,7 @@ async fn a_stranger_is_told_that_there_is_no_such_chat() {
         Ask::Update { name: Some("mine".into()), description: None },
         Ask::DeleteChat,
         Ask::Recent,
-        Ask::OpenDirect { peer: ana },
+        Ask::OpenDirect { peer: ana, request: None },
     ];
     for ask in asks {
         let answer = node.ask(eve, chat, ask.clone()).await;
@@ -499,7 +499,7 @@ async fn a_question_of_a_term_that_is_over_takes_no_answer_from_the_next_ones() 
     drop(maker);
     let node = stage.node("node-2").await;
     stage.held.hold();
-    let ask = || node.ask(ana, chat, Ask::OpenDirect { peer: ben });
+    let ask = || node.ask(ana, chat, Ask::OpenDirect { peer: ben, request: None });
     let scene = async {
         // While the store is asked for another chat, questions wait together.
         stage.held.until_read(1).await;
@@ -599,4 +599,24 @@ async fn a_group_of_which_a_part_is_in_the_log_is_not_said_to_be_surely_not_stor
     stage.make(&node, ana, chat, ask()).await;
     let row = stage.store.load(&[stage::key(chat)]).await.unwrap().remove(0);
     assert_eq!(row.members.len(), 2_501);
+}
+
+#[tokio::test]
+async fn the_request_that_made_a_direct_chat_hears_so_however_often_it_is_asked() {
+    let stage = Stage::new().await;
+    let node = stage.node("node-1").await;
+    let (ana, ben) = (UserId::random(), UserId::random());
+    let chat = ChatId::direct(common::ids::AppId::DEFAULT, ana, ben);
+    let open = |peer, request| Ask::OpenDirect { peer, request: Some(request) };
+    let asked_again = async |node: &stage::Node| {
+        for (by, peer, request, made) in [(ana, ben, 7, true), (ana, ben, 8, false), (ben, ana, 9, false)] {
+            let answer = stage::until_answered(|| node.ask(by, chat, open(peer, request))).await;
+            assert_eq!(answer, Answer::Created { made, seq: 1 }, "{request}");
+        }
+    };
+    stage.make(&node, ana, chat, open(ben, 7)).await;
+    asked_again(&node).await;
+    drop(node);
+    // From the store.
+    asked_again(&stage.node("node-2").await).await;
 }

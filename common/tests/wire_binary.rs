@@ -178,7 +178,8 @@ fn asks() -> Vec<(&'static str, Ask)> {
         ("send", Ask::Send(vec![draft(false), draft(true)])),
         ("edit", Ask::Edit { number: 790, body: "new".into() }),
         ("erase", Ask::Erase { number: 790 }),
-        ("open_direct", Ask::OpenDirect { peer: BEN }),
+        ("open_direct", Ask::OpenDirect { peer: BEN, request: None }),
+        ("open_direct_by_request", Ask::OpenDirect { peer: BEN, request: Some(0x0123_4567_89ab_cdef) }),
         (
             "create_group",
             Ask::CreateGroup {

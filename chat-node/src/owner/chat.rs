@@ -85,7 +85,7 @@ pub(super) struct Chat {
     pub(super) description: Option<String>,
     pub(super) created_by: UserId,
     pub(super) deleted: bool,
-    /// Of a group: the fingerprint of the request that made it.
+    /// Of the request that made it.
     pub(super) request: Option<Fingerprint>,
     /// Records of its making that are in: the first, and each that brought more first members.
     pub(super) makings: usize,

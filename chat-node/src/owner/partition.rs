@@ -452,8 +452,8 @@ impl Owned {
             }
             // It is about no chat, and does not get into a chat's queue.
             Ask::Since { .. } => job.answer(Answer::NotOwner),
-            Ask::OpenDirect { peer } => {
-                let decision = policy::open_direct(self.chat(key), by, peer);
+            Ask::OpenDirect { peer, request } => {
+                let decision = policy::open_direct(self.chat(key), by, peer, request);
                 self.decided(key, job, by, decision).await;
             }
             Ask::Edit { .. }
@@ -506,24 +506,25 @@ impl Owned {
 
     /// Appends what was decided, and lets the request wait for it; or for what was so already.
     async fn decided(&mut self, key: ChatKey, job: Job, by: UserId, decision: Result<Decision, Refusal>) {
-        let made = match decision {
+        let (appended, made) = match decision {
             Err(refusal) => {
                 // Decided on what is appended: told once the log has that.
                 let n = self.chat(key).map_or(0, |chat| self.n_of(chat, chat.head.seq));
                 let answer = self.read(Answer::Refused(refusal));
                 return self.open(n, job.open(answer, None));
             }
-            Ok(Decision::Already) => false,
+            Ok(Decision::Already) => (false, false),
+            Ok(Decision::Made) => (false, true),
             Ok(Decision::Append(what)) => match self.append(key, by, what).await {
-                Ok(()) => true,
+                Ok(()) => (true, true),
                 Err(refusal) => return job.answer(Answer::Refused(refusal)),
             },
         };
-        self.wait_for_head(key, job, made);
+        self.wait_for_head(key, job, appended, made);
     }
 
     /// The chat as decided is the answer, once the log has it, and once the store has its members.
-    fn wait_for_head(&mut self, key: ChatKey, job: Job, made: bool) {
+    fn wait_for_head(&mut self, key: ChatKey, job: Job, appended: bool, made: bool) {
         let Some(chat) = self.chat(key) else { return job.answer(Answer::Refused(policy::no_such_chat())) };
         let seq = chat.head.seq;
         let of_membership = matches!(
@@ -541,7 +542,7 @@ impl Owned {
             _ => Answer::Done { seq },
         };
         // What is appended the log decides on; what was so already, whoever holds the lease.
-        let answer = if made { answer } else { self.read(answer) };
+        let answer = if appended { answer } else { self.read(answer) };
         self.open(n, job.open(answer, stored));
     }
 
@@ -654,7 +655,7 @@ impl Owned {
                 Err(refusal) => return job.answer(Answer::Refused(refusal)),
             }
         }
-        self.wait_for_head(key, job, made);
+        self.wait_for_head(key, job, made, made);
     }
 
     /// Puts a change at the end of the log, and into memory. A refusal means that it is surely not there.

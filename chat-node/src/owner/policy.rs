@@ -27,8 +27,10 @@ use super::chat::{Accepted, Chat};
 pub(super) enum Decision {
     /// This is to be appended.
     Append(What),
-    /// It is so already, since the change with this `seq` at the latest.
+    /// It is so already.
     Already,
+    /// It is so already, by this very request, which was asked before.
+    Made,
 }
 
 pub(super) fn no_such_chat() -> Refusal {
@@ -195,8 +197,16 @@ pub(super) fn delete_chat(chat: &Chat, by: UserId, retry: bool) -> Result<Decisi
 }
 
 /// A direct chat of two: there is one, or this makes it.
-pub(super) fn open_direct(chat: Option<&Chat>, by: UserId, peer: UserId) -> Result<Decision, Refusal> {
+pub(super) fn open_direct(
+    chat: Option<&Chat>,
+    by: UserId,
+    peer: UserId,
+    request: Option<Fingerprint>,
+) -> Result<Decision, Refusal> {
     match chat {
+        Some(chat) if role(chat, by).is_ok() && request.is_some() && chat.request == request => {
+            Ok(Decision::Made)
+        }
         Some(chat) if role(chat, by).is_ok() => Ok(Decision::Already),
         Some(_) => Err(no_such_chat()),
         None => Ok(Decision::Append(What::Created {
@@ -204,7 +214,7 @@ pub(super) fn open_direct(chat: Option<&Chat>, by: UserId, peer: UserId) -> Resu
             name: None,
             description: None,
             members: vec![(by, Role::Member), (peer, Role::Member)],
-            request: None,
+            request,
         })),
     }
 }

@@ -145,7 +145,7 @@ impl Stage {
 
     pub(crate) async fn direct(&self, node: &Node, one: UserId, other: UserId) -> ChatId {
         let chat = ChatId::direct(AppId::DEFAULT, one, other);
-        self.make(node, one, chat, Ask::OpenDirect { peer: other }).await
+        self.make(node, one, chat, Ask::OpenDirect { peer: other, request: None }).await
     }
 
     pub(crate) async fn group(&self, node: &Node, owner: UserId, members: Vec<UserId>) -> ChatId {

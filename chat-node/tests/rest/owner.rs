@@ -141,7 +141,7 @@ impl PaperOwner {
                 Ok(_) => book.change(key, by, What::Erased { number }),
                 Err(refusal) => Answer::Refused(refusal),
             },
-            Ask::OpenDirect { peer } => {
+            Ask::OpenDirect { peer, .. } => {
                 let members = vec![(by, Role::Member), (peer, Role::Member)];
                 book.make(key, by, ChatKind::Direct, (None, None), members)
             }

@@ -317,7 +317,7 @@ pub struct ChatRow {
     pub deleted: bool,
     /// Its members in order of joining.
     pub members: Vec<MemberRow>,
-    /// Of a group: the fingerprint of the request that made it ([`group_fingerprint`]).
+    /// Of the request that made it, as its record has it; of a group it is [`group_fingerprint`].
     pub request: Option<Fingerprint>,
     /// How many records of its making the store has: the first, and each that brought more first members.
     pub makings: u64,

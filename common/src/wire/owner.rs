@@ -11,6 +11,7 @@ use super::{
 use crate::{
     ids::{AppId, ChatId, ChatKey, ClientId, MessageId, Number, Seq, UserId},
     model::{Head, MessageKind},
+    store::Fingerprint,
     time::Millis,
 };
 
@@ -57,6 +58,9 @@ pub enum Ask {
     OpenDirect {
         /// The other one.
         peer: UserId,
+        /// Tells this request from every other. Kept with the chat it makes, so that it is answered likewise when a node asks again after a break.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        request: Option<Fingerprint>,
     },
     /// Make a group owned by `by`: answered [`Answer::Created`].
     CreateGroup {

@@ -72,8 +72,8 @@ pub enum What {
         description: Option<String>,
         /// Its members.
         members: Vec<(UserId, Role)>,
-        /// Of a group: the fingerprint of the request that made it ([`crate::store::group_fingerprint`]), so that a repeat of it is told from
-        /// another one under the same key. Direct chats have none, nor have records from before there was one.
+        /// Of a direct chat: what tells the request that made it from every other. Of a group: the fingerprint of the request that made it ([`crate::store::group_fingerprint`]), so that a repeat of it is told from
+        /// another one under the same key. Records from before there was one have none.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         request: Option<Fingerprint>,
     },
