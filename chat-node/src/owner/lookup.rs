@@ -69,14 +69,16 @@ async fn load(store: SharedStore, mut asked: mpsc::Receiver<(ChatKey, Reply<Opti
         let answer = store.load(&keys).await;
         let mut rows =
             answer.map(|rows| rows.into_iter().map(|row| (row.key, row)).collect::<HashMap<_, _>>());
-        for (key, takers) in takers {
+        for (key, mut takers) in takers {
             let row = match &mut rows {
                 Ok(rows) => Ok(rows.remove(&key)),
                 Err(error) => Err(error.clone()),
             };
+            let Some(last) = takers.pop() else { continue };
             for taker in takers {
                 let _ = taker.send(row.clone());
             }
+            let _ = last.send(row);
         }
     }
 }
