@@ -1,5 +1,9 @@
 //! One partition's task: not named, taking over, owning, and round again.
 
+mod memory;
+mod needs;
+mod reads;
+
 use std::{
     collections::{BTreeMap, HashMap},
     ops::ControlFlow,
@@ -14,7 +18,7 @@ use common::{
     store::{ChatRow, Found, StoreError},
     wire::{
         codes::ErrorCode,
-        marks::{Place, Told},
+        marks::Place,
         owner::{Answer, Ask, Draft, OwnerRequest, Refusal, Sent},
         peer::Live,
         record::{Change, Record, What},
@@ -32,11 +36,10 @@ use super::{
     chat::{Chat, KEPT_DRAINED, Kept, Known},
     later,
     policy::{self, Decision},
-    publish::{Confirmed, Lost, Tail, announcement, refused},
+    publish::{Confirmed, Lost, Tail, refused},
     queue::{CHAT_QUEUE, Job, Open, Slot},
     retry_later,
-    since::{self, Lacking, Undrained, Whereabouts},
-    stored::Positions,
+    since::{Lacking, Undrained, Whereabouts},
     takeover::{self, Failure, Taken},
 };
 
@@ -55,10 +58,6 @@ const LEASE_PAUSE: Duration = Duration::from_millis(20);
 const LOST_PAUSE: Duration = Duration::from_millis(50);
 /// A term that lasted this long was no part of such a duel.
 const SETTLED: Duration = Duration::from_secs(5);
-/// Answers read from the log at once; more are put off.
-const READS: usize = 8;
-/// Bytes of records in one answer: a link's frame is bounded at a few MiB.
-const ANSWER_BYTES: usize = 1024 * 1024;
 
 /// What a partition's task stands on.
 pub(super) struct Owning {
@@ -326,104 +325,6 @@ impl Owned {
         while let ControlFlow::Continue(job) = self.next_job(key) {
             self.execute(key, job).await;
         }
-    }
-
-    /// The chat's next request, if it has what it needs; else what it needs is asked for.
-    fn next_job(&mut self, key: ChatKey) -> ControlFlow<(), Job> {
-        let Some(slot) = self.slots.get_mut(&key).filter(|slot| !slot.fetching) else {
-            return ControlFlow::Break(());
-        };
-        let Some(job) = slot.jobs.front() else { return ControlFlow::Break(()) };
-        let lookup = self.context.lookup.clone();
-        let fetch = match &slot.chat {
-            None => {
-                self.fetches.spawn(async move { (key, Fetched::Chat(lookup.chat(key).await)) });
-                true
-            }
-            Some(None) => false,
-            Some(Some(chat)) => {
-                let now = Instant::now();
-                if let Some(number) = job.unknown_message(chat) {
-                    let store = self.context.store.clone();
-                    self.fetches
-                        .spawn(async move { (key, Fetched::Message(store.message(key, number).await)) });
-                    true
-                } else if job.unknown_names(chat, self.since, now).is_empty() {
-                    false
-                } else {
-                    // Whatever else waits here is asked for along with it.
-                    let mut names = Vec::new();
-                    for job in &mut slot.jobs {
-                        names.extend(job.unknown_names(chat, self.since, now));
-                        job.looked_up = true;
-                    }
-                    self.fetches.spawn(async move { (key, Fetched::Sends(lookup.sends(names).await)) });
-                    true
-                }
-            }
-        };
-        slot.fetching = fetch;
-        match slot.jobs.pop_front() {
-            Some(job) if !fetch => ControlFlow::Continue(job),
-            Some(job) => {
-                slot.jobs.push_front(job);
-                ControlFlow::Break(())
-            }
-            None => ControlFlow::Break(()),
-        }
-    }
-
-    /// The store has answered.
-    async fn fetched(&mut self, key: ChatKey, fetched: Fetched) {
-        let now = Instant::now();
-        let Some(slot) = self.slots.get_mut(&key) else { return };
-        slot.fetching = false;
-        let failed = match fetched {
-            Fetched::Chat(Ok(row)) => {
-                let mut replay = std::mem::take(&mut slot.replay);
-                let mut chat = row.map(|row| Box::new(Chat::from_row(row, now)));
-                if let Some(chat) = &mut chat {
-                    for kept in std::mem::take(&mut replay) {
-                        chat.apply(kept, now);
-                    }
-                    chat.confirm_all();
-                } else if !replay.is_empty() {
-                    tracing::error!(chat = %key, "the log changes a chat that the store does not have");
-                    slot.replay = replay;
-                    for job in slot.jobs.drain(..) {
-                        job.answer(retry_later("the chat cannot be read at the moment"));
-                    }
-                    return;
-                }
-                slot.chat = Some(chat);
-                None
-            }
-            Fetched::Sends(Ok(found)) => {
-                if let Some(chat) = slot.chat_mut() {
-                    for found in found {
-                        chat.found(found, now);
-                    }
-                }
-                None
-            }
-            Fetched::Message(Ok(message)) => {
-                if let Some(job) = slot.jobs.front_mut() {
-                    job.message = Some(message);
-                }
-                None
-            }
-            Fetched::Chat(Err(error)) | Fetched::Sends(Err(error)) | Fetched::Message(Err(error)) => {
-                Some(error)
-            }
-        };
-        if let Some(error) = failed {
-            tracing::warn!(chat = %key, %error, "a chat's requests are refused: the store did not answer");
-            for job in slot.jobs.drain(..) {
-                job.answer(retry_later("the store does not answer at the moment"));
-            }
-            return;
-        }
-        self.advance(key).await;
     }
 
     async fn execute(&mut self, key: ChatKey, job: Job) {
@@ -725,153 +626,6 @@ impl Owned {
         for open in finished {
             self.await_store(open);
         }
-    }
-
-    /// The writer got on.
-    fn stored(&mut self, positions: &Positions) {
-        let Some(position) = positions.get(&self.partition) else { return };
-        if position.log != self.context.log.id() || position.offset <= self.drained {
-            return;
-        }
-        self.drained = position.offset;
-        let later = self.announcements.split_off(&self.drained);
-        for change in std::mem::replace(&mut self.announcements, later).into_values() {
-            if let Some((topics, live)) = announcement(&change) {
-                self.context.outlet.publish(topics, live);
-            }
-        }
-        self.undrained.drained(self.drained);
-        if let Some(place) = self.place.lock().as_mut() {
-            place.told = Told { offset: position.offset, state: position.state };
-        }
-        self.context.outlet.flush();
-        let later = self.unstored.split_off(&self.drained);
-        for open in std::mem::replace(&mut self.unstored, later).into_values().flatten() {
-            open.finish();
-        }
-        if self.drained_bytes() > self.context.limits.drained_bytes {
-            self.shed();
-        }
-    }
-
-    /// Bytes of what is appended and not in the store.
-    fn undrained_bytes(&self) -> usize {
-        self.undrained.bytes() + self.tail.bytes()
-    }
-
-    /// Bytes of what is kept though the store has it.
-    fn drained_bytes(&self) -> usize {
-        self.held_bytes.saturating_sub(self.undrained_bytes())
-    }
-
-    /// Keeps less and less of what is drained, until it is half of what may be kept: then as much again is drained before the next time.
-    fn shed(&mut self) {
-        let mut keep = KEPT_DRAINED;
-        self.tidy(keep);
-        while keep > 0 && self.drained_bytes() > self.context.limits.drained_bytes / 2 {
-            keep /= 4;
-            self.tidy(keep);
-        }
-    }
-
-    /// Forgets what the store has and nobody uses. Each chat keeps `keep` drained changes.
-    fn tidy(&mut self, keep: usize) {
-        let (drained, now) = (self.drained, Instant::now());
-        // Whoever waited for the store and has stopped waiting.
-        self.unstored.retain(|_, open| {
-            open.retain(|open| !open.is_abandoned());
-            !open.is_empty()
-        });
-        self.tail.forget_abandoned();
-        let mut bytes = 0;
-        self.slots.retain(|_, slot| {
-            // Of a chat that nobody has asked for since the take-over: what was drained meanwhile the store has. An answer that is under
-            // way may have been read before.
-            if !slot.fetching {
-                slot.replay.retain(|kept| kept.offset >= drained);
-            }
-            bytes += slot.replay.iter().map(|kept| kept.payload.len()).sum::<usize>();
-            let waits = slot.fetching || !slot.jobs.is_empty() || !slot.replay.is_empty();
-            let idle = match &mut slot.chat {
-                Some(Some(chat)) => {
-                    chat.forget(drained, keep, now);
-                    bytes += chat.kept_bytes;
-                    chat.idle(drained, now)
-                }
-                Some(None) | None => true,
-            };
-            waits || !idle
-        });
-        self.held_bytes = bytes;
-    }
-
-    /// What `by` may read that the store may lack.
-    fn recent(&self, key: ChatKey, by: UserId) -> Answer {
-        let Some(chat) = self.chat(key).filter(|chat| chat.reader(by)) else {
-            return self.read(Answer::Refused(policy::no_such_chat()));
-        };
-        // The newest, as far as an answer may be long. A reader sees the hole before them, and says that its answer is not whole.
-        let mut bytes = 0;
-        let mut changes: Vec<_> = chat
-            .undrained(self.drained)
-            .rev()
-            .take_while(|kept| {
-                bytes += kept.payload.len();
-                bytes <= ANSWER_BYTES
-            })
-            .map(|kept| kept.payload.clone())
-            .collect();
-        changes.reverse();
-        self.read(Answer::Recent { head: chat.confirmed, changes })
-    }
-
-    /// What a node missed of a chat; none when memory does not reach back that far.
-    fn changes<'a>(&self, key: ChatKey, changes: Option<impl Iterator<Item = &'a Kept>>) -> Answer {
-        let head = self.chat(key).map(|chat| chat.confirmed).unwrap_or_default();
-        let Some(kept) = changes else {
-            return self.read(Answer::Changes { changes: Vec::new(), head, complete: false });
-        };
-        let (mut changes, mut bytes, mut complete) = (Vec::new(), 0, true);
-        for kept in kept {
-            bytes += kept.payload.len();
-            if bytes > ANSWER_BYTES {
-                complete = false;
-                break;
-            }
-            changes.push(kept.payload.clone());
-        }
-        self.read(Answer::Changes { changes, head, complete })
-    }
-
-    /// What changed in the partition. From memory, or, further back, from the log: meanwhile others are served.
-    fn since(&mut self, job: Job, from: Option<Told>) {
-        let Some(place) = *self.place.lock() else { return job.answer(Answer::NotOwner) };
-        match from {
-            Some(told) if told.offset > place.to.max(self.drained) => {
-                // Of another log.
-                job.answer(self.read(Answer::Since(since::everything(place))));
-            }
-            Some(told) if told.offset < self.drained => {
-                if self.reads.len() >= READS {
-                    return job.answer(retry_later("the partition's owner reads for others at the moment"));
-                }
-                let (context, partition) = (Arc::clone(&self.context), self.partition);
-                self.reads.spawn(async move {
-                    let answer = since::read(&context, partition, told, place).await;
-                    // Whatever is confirmed stays so; but who is owner by now may have confirmed more.
-                    job.answer(if context.lease.holds() { Answer::Since(answer) } else { Answer::NotOwner });
-                });
-            }
-            from => {
-                let offset = from.map_or(0, |told| told.offset);
-                job.answer(self.read(Answer::Since(self.undrained.since(offset, place))));
-            }
-        }
-    }
-
-    /// What the log does not check (a read, a refusal) counts only if nobody else can own the partition by now: asked afterwards.
-    fn read(&self, answer: Answer) -> Answer {
-        if self.context.lease.holds() { answer } else { Answer::NotOwner }
     }
 }
 

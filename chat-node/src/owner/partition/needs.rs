@@ -1,0 +1,111 @@
+//! What a request needs to know of the store before it is decided: its chat, whether its sends are there, the message it is about.
+
+use std::ops::ControlFlow;
+
+use common::ids::ChatKey;
+use tokio::time::Instant;
+
+use super::{
+    super::{chat::Chat, queue::Job, retry_later},
+    Fetched, Owned,
+};
+
+impl Owned {
+    /// The chat's next request, if it has what it needs; else what it needs is asked for.
+    pub(super) fn next_job(&mut self, key: ChatKey) -> ControlFlow<(), Job> {
+        let Some(slot) = self.slots.get_mut(&key).filter(|slot| !slot.fetching) else {
+            return ControlFlow::Break(());
+        };
+        let Some(job) = slot.jobs.front() else { return ControlFlow::Break(()) };
+        let lookup = self.context.lookup.clone();
+        let fetch = match &slot.chat {
+            None => {
+                self.fetches.spawn(async move { (key, Fetched::Chat(lookup.chat(key).await)) });
+                true
+            }
+            Some(None) => false,
+            Some(Some(chat)) => {
+                let now = Instant::now();
+                if let Some(number) = job.unknown_message(chat) {
+                    let store = self.context.store.clone();
+                    self.fetches
+                        .spawn(async move { (key, Fetched::Message(store.message(key, number).await)) });
+                    true
+                } else if job.unknown_names(chat, self.since, now).is_empty() {
+                    false
+                } else {
+                    // Whatever else waits here is asked for along with it.
+                    let mut names = Vec::new();
+                    for job in &mut slot.jobs {
+                        names.extend(job.unknown_names(chat, self.since, now));
+                        job.looked_up = true;
+                    }
+                    self.fetches.spawn(async move { (key, Fetched::Sends(lookup.sends(names).await)) });
+                    true
+                }
+            }
+        };
+        slot.fetching = fetch;
+        match slot.jobs.pop_front() {
+            Some(job) if !fetch => ControlFlow::Continue(job),
+            Some(job) => {
+                slot.jobs.push_front(job);
+                ControlFlow::Break(())
+            }
+            None => ControlFlow::Break(()),
+        }
+    }
+
+    /// The store has answered.
+    pub(super) async fn fetched(&mut self, key: ChatKey, fetched: Fetched) {
+        let now = Instant::now();
+        let Some(slot) = self.slots.get_mut(&key) else { return };
+        slot.fetching = false;
+        let failed = match fetched {
+            Fetched::Chat(Ok(row)) => {
+                let mut replay = std::mem::take(&mut slot.replay);
+                let mut chat = row.map(|row| Box::new(Chat::from_row(row, now)));
+                if let Some(chat) = &mut chat {
+                    for kept in std::mem::take(&mut replay) {
+                        chat.apply(kept, now);
+                    }
+                    chat.confirm_all();
+                } else if !replay.is_empty() {
+                    tracing::error!(chat = %key, "the log changes a chat that the store does not have");
+                    slot.replay = replay;
+                    for job in slot.jobs.drain(..) {
+                        job.answer(retry_later("the chat cannot be read at the moment"));
+                    }
+                    return;
+                }
+                slot.chat = Some(chat);
+                None
+            }
+            Fetched::Sends(Ok(found)) => {
+                if let Some(chat) = slot.chat_mut() {
+                    for found in found {
+                        chat.found(found, now);
+                    }
+                }
+                None
+            }
+            Fetched::Message(Ok(message)) => {
+                if let Some(job) = slot.jobs.front_mut() {
+                    job.message = Some(message);
+                }
+                None
+            }
+            Fetched::Chat(Err(error)) | Fetched::Sends(Err(error)) | Fetched::Message(Err(error)) => {
+                Some(error)
+            }
+        };
+        if let Some(error) = failed {
+            tracing::warn!(chat = %key, %error, "a chat's requests are refused: the store did not answer");
+            for job in slot.jobs.drain(..) {
+                job.answer(retry_later("the store does not answer at the moment"));
+            }
+            return;
+        }
+        self.advance(key).await;
+    }
+}
