@@ -80,6 +80,8 @@ struct Truth {
     failing: usize,
     /// Says how long answers take.
     dice: u64,
+    /// Questions to the store for where users stand, to the owner for what changed, and reads of the log.
+    asked: [usize; 3],
     /// An announcement was lost: who came in and went before the loss was noticed hears of neither.
     unannounced: bool,
 }
@@ -225,7 +227,8 @@ impl AskOwner for World {
     fn ask_partition(&self, _: Partition, request: OwnerRequest) -> BoxFuture<'_, Answer> {
         Box::pin(async move {
             self.pause().await;
-            let truth = self.0.lock();
+            let mut truth = self.0.lock();
+            truth.asked[1] += 1;
             let Ask::Since { from } = request.ask else { panic!("{:?} was not expected", request.ask) };
             let first = from.map_or(truth.drained, |told| told.offset as usize - 1);
             let came_or_went = |live: Live| match live {
@@ -254,7 +257,8 @@ impl Chats for World {
     async fn standing(&self, users: &[UserKey]) -> store::Result<Standing> {
         self.pause().await;
         let standing = {
-            let truth = self.0.lock();
+            let mut truth = self.0.lock();
+            truth.asked[0] += 1;
             let Told { offset, state } = truth.place().told;
             let position = Position { log: Uuid::nil(), offset, state };
             Standing {
@@ -333,6 +337,7 @@ impl Log for World {
     async fn read(&self, partition: Partition, from: Offset, _: ReadLimit) -> Result<Vec<Entry>, ReadError> {
         self.pause().await;
         let mut truth = self.0.lock();
+        truth.asked[2] += 1;
         if truth.failing > 0 {
             truth.failing -= 1;
             return Err(ReadError::Unavailable("away".into()));
@@ -914,7 +919,7 @@ fn pair(messages: usize) -> Stage {
     changes.extend((0..messages).map(|at| change(at + 2, sent(at + 1))));
     let stage = Stage::new(changes, 0);
     stage.world.0.lock().confirmed = 1;
-    stage.world.0.lock().drained = 1;
+    stage.drain(1);
     stage
 }
 
@@ -992,7 +997,7 @@ async fn who_came_in_and_who_went_unannounced_is_mended_by_the_next_mark() {
         0,
     );
     stage.world.0.lock().confirmed = 1;
-    stage.world.0.lock().drained = 1;
+    stage.drain(1);
     let ben = stage.open(BEN);
     stage.settle().await;
     stage.mark(true);
@@ -1052,7 +1057,7 @@ fn farewell() -> Stage {
     ];
     let stage = Stage::new(changes, 0);
     stage.world.0.lock().confirmed = 1;
-    stage.world.0.lock().drained = 1;
+    stage.drain(1);
     stage
 }
 
@@ -1094,7 +1099,7 @@ async fn who_is_let_in_is_told_of_the_chat_first_and_then_shown_what_came_after(
     ];
     let mut stage = Stage::new(changes, 0);
     stage.world.0.lock().confirmed = 1;
-    stage.world.0.lock().drained = 1;
+    stage.drain(1);
     let (ana, phone, laptop) = (stage.open(ANA), stage.open(BEN), stage.open(BEN));
     stage.settle().await;
     for _ in 0..3 {
@@ -1130,7 +1135,7 @@ async fn a_deleted_chat_says_so_once_and_its_room_is_gone() {
     let changes = vec![change(1, created(&[ANA, BEN])), change(2, What::Deleted)];
     let mut stage = Stage::new(changes, 0);
     stage.world.0.lock().confirmed = 1;
-    stage.world.0.lock().drained = 1;
+    stage.drain(1);
     let (ana, ben) = (stage.open(ANA), stage.open(BEN));
     stage.settle().await;
     let record = stage.confirm().unwrap();
@@ -1157,4 +1162,27 @@ async fn one_text_is_made_for_all_who_see_the_same() {
         .map(|text| text.as_ptr() as usize)
         .collect();
     assert_eq!(texts.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_who_come_back_at_once_share_their_questions() {
+    let mut stage = pair(3);
+    let clients: Vec<_> = (0..90).map(|_| stage.open(BEN)).collect();
+    stage.settle().await;
+    for client in &mut stage.clients {
+        client.admitted = None;
+    }
+    while stage.confirm().is_some() {}
+    stage.drain(10);
+    stage.world.0.lock().asked = [0; 3];
+    for client in &clients {
+        stage.come_back(*client);
+    }
+    stage.settle().await;
+    for client in clients {
+        let told = ["#back", "new_message 2", "new_message 3", "new_message 4", "resumed"];
+        assert_eq!(stage.types(client), told, "nobody has a tail: it is read from the log");
+    }
+    let [standing, since, reads] = stage.world.0.lock().asked;
+    assert!(standing <= 3 && since <= 3 && reads <= 3, "{standing} {since} {reads}");
 }
