@@ -181,8 +181,13 @@ impl Control {
         }
         let me = Some(shared.presentation.node.clone());
         let left = async {
-            let unnamed = |known: &Arc<Placement>| known.epoch > before && !known.owners.contains(&me);
-            placement.wait_for(unnamed).await.is_ok() && owners.given_up(wait).await
+            let others = |known: &Arc<Placement>| {
+                // While this node may still serve some, those are nobody's; and all are when there is no other node.
+                let owned = known.owners.iter().filter(|owner| owner.is_some()).count();
+                let moved = owned == 0 || owned == known.owners.len();
+                known.epoch > before && moved && !known.owners.contains(&me)
+            };
+            placement.wait_for(others).await.is_ok() && owners.given_up(wait).await
         };
         tokio::time::timeout(wait, left).await.unwrap_or(false)
     }
