@@ -401,11 +401,11 @@ async fn who_is_let_in_hears_of_the_chat_at_once() {
 }
 
 #[tokio::test]
-async fn a_client_that_does_not_read_is_closed_and_holds_nobody_back() {
+async fn a_client_that_does_not_read_is_closed_holds_nobody_back_and_loses_nothing() {
     let stage = Stage::new().await;
     let (ana, ben) = (stage.person("ana").await, stage.person("ben").await);
     let chat = stage.group(&[ana, ben]).await;
-    let mut slow = stage.ready(ben).await;
+    let (mut slow, cursor) = resume::begin(&stage, ben).await;
     let mut quick = stage.ready(ana).await;
     let reading = tokio::spawn(async move {
         for seq in 2.. {
@@ -420,10 +420,12 @@ async fn a_client_that_does_not_read_is_closed_and_holds_nobody_back() {
     // 16 KiB each: the system's buffers and the outbox are full after some MiB.
     let text = "x".repeat(16_000);
     let mut seq = 2;
+    let mut said = Vec::new();
     let ended = || stage.counted("chat_socket_closes_total", Some("slow_consumer")) == 1;
     while !ended() {
         assert!(seq < 20_000, "it is never slow");
-        stage.deliver.live(live(change(chat, seq, ana.user, sent(seq - 1, &text))));
+        said.push(change(chat, seq, ana.user, sent(seq - 1, &text)));
+        stage.deliver.live(live(said.last().unwrap().clone()));
         seq += 1;
         tokio::task::yield_now().await;
         if seq % 16 == 0 {
@@ -431,14 +433,30 @@ async fn a_client_that_does_not_read_is_closed_and_holds_nobody_back() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
-    stage.deliver.live(live(change(chat, seq, ana.user, sent(seq - 1, "last"))));
+    said.push(change(chat, seq, ana.user, sent(seq - 1, "last")));
+    stage.deliver.live(live(said.last().unwrap().clone()));
     let mut quick = tokio::time::timeout(LONG, reading).await.unwrap().unwrap();
     assert_eq!(quick.ask(json!({"type": "ping", "ref": 1})).await["type"], "pong");
     let frames = slow.closed_with(4004, "slow_consumer").await;
+    let heard = frames.len();
     for (frame, seq) in frames.iter().zip(2u64..) {
         assert_eq!(frame["seq"], seq, "what it got is whole as far as it goes");
     }
     assert_eq!(stage.counted("chat_slow_consumers_total", None), 1);
+
+    // It comes back with less to catch up on than it was behind, and then with all of it.
+    stage.write(said).await;
+    let back = |seen: u64| json!({"cursor": cursor, "chats": {chat.to_string(): seen}});
+    let (_client, frames) = resume::again(&stage, ben, back(seq - 20)).await;
+    assert_eq!(frames.len(), 21);
+    assert_eq!(resume::of(&frames, chat), json!({"from": seq - 20, "to": seq, "complete": true}));
+    let had = 1 + u64::try_from(heard).unwrap();
+    let (_client, frames) = resume::again(&stage, ben, back(had)).await;
+    assert_eq!(
+        resume::of(&frames, chat),
+        json!({"from": had, "to": seq, "complete": false}),
+        "it is to be read"
+    );
 }
 
 #[tokio::test]

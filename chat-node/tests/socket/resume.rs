@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use super::stage::{APP, Client, Person, Stage, change, live, sent};
 
 /// A session that is ready, and where it is.
-async fn begin(stage: &Stage, person: Person) -> (Client, String) {
+pub(crate) async fn begin(stage: &Stage, person: Person) -> (Client, String) {
     let mut client = stage.open(person).await;
     let ready = client.ask(json!({"type": "hello", "ref": 0})).await;
     assert_eq!(ready["resuming"], false);
@@ -26,7 +26,7 @@ async fn begin(stage: &Stage, person: Person) -> (Client, String) {
 }
 
 /// A session that comes back: everything up to `resumed`.
-async fn again(stage: &Stage, person: Person, resume: Value) -> (Client, Vec<Value>) {
+pub(crate) async fn again(stage: &Stage, person: Person, resume: Value) -> (Client, Vec<Value>) {
     let mut client = stage.open(person).await;
     let ready = client.ask(json!({"type": "hello", "ref": 5, "resume": resume})).await;
     assert_eq!(
@@ -53,7 +53,7 @@ fn told(frames: &[Value]) -> Vec<(&str, u64)> {
 }
 
 /// What `resumed` says of a chat.
-fn of(frames: &[Value], chat: ChatId) -> Value {
+pub(crate) fn of(frames: &[Value], chat: ChatId) -> Value {
     let resumed = frames.last().unwrap();
     assert_eq!((&resumed["type"], &resumed["ref"]), (&json!("resumed"), &json!(5)));
     resumed["chats"][chat.to_string()].clone()
