@@ -342,7 +342,8 @@ async fn a_node_that_does_not_listen_costs_the_others_nothing_and_learns_of_its_
     /// Two hundred of these fill whatever lies between a sender and a reader that sleeps.
     static LARGE: [u8; 100_000] = [7; 100_000];
 
-    let settings = LinkSettings { outbox_bytes: 1_000_000, ..LinkSettings::default() };
+    // Fifty of them: one that listens acknowledges them long before they are on their way.
+    let settings = LinkSettings { outbox_bytes: 5_000_000, ..LinkSettings::default() };
     let rig = Rig::build(config(3), settings, false).await;
     let [mut a, mut b, mut c] = three(&rig).await;
     b.interest(1, &[chat(1)], &[]).await;
