@@ -5,11 +5,12 @@
 
 use std::{
     convert::Infallible,
+    future::poll_fn,
     io,
     net::SocketAddr,
     pin::{Pin, pin},
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -22,6 +23,7 @@ use hyper::{
     upgrade::Upgraded,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
+use parking_lot::Mutex;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
@@ -37,6 +39,10 @@ const MIN_BUFFER: usize = 8 * 1024;
 /// The waits after an accept that failed for want of something, file descriptors mostly: doubling, until some are free again.
 const BACK_OFF: Duration = Duration::from_millis(20);
 const BACK_OFF_MAX: Duration = Duration::from_secs(1);
+
+/// How much of a body is read that was answered already, and for how long: five times what any request of ours may have.
+const SWALLOWED: usize = 1024 * 1024;
+const SWALLOWING: Duration = Duration::from_secs(1);
 
 /// What a client is told when there are too many.
 const FULL: &[u8] =
@@ -151,9 +157,16 @@ impl Server {
         // Frames and answers are small and wanted now.
         let _ = stream.set_nodelay(true);
         let service = service_fn(|request: Request<Incoming>| {
-            let mut request = request.map(|body| Body::new(Timed::new(body, self.limits.body)));
+            let rest = Rest::default();
+            let body = |body| Body::new(Timed::new(body, self.limits.body, Rest::clone(&rest)));
+            let mut request = request.map(body);
             request.extensions_mut().insert(ConnectInfo(client));
-            self.router.clone().oneshot(request)
+            let answer = self.router.clone().oneshot(request);
+            async move {
+                let answer = answer.await;
+                swallow(&rest).await;
+                answer
+            }
         });
         let mut connection = pin!(
             http1::Builder::new()
@@ -256,15 +269,45 @@ impl AsyncWrite for Written {
 
 /// A request's body that has to be complete in time.
 struct Timed {
-    body: Incoming,
+    /// None once it took too long.
+    body: Option<Incoming>,
     limit: Duration,
     /// Set at the first read that has to wait: most bodies are there with their header.
     over: Option<Pin<Box<Sleep>>>,
+    /// Where it goes when nobody reads it any more.
+    rest: Rest,
+}
+
+/// A body that was answered before it was read.
+type Rest = Arc<Mutex<Option<Incoming>>>;
+
+/// Reads what is left of a body whose request is answered already, within bounds: a connection that is closed with bytes on their way in is
+/// reset by the system, and the client may never see the answer.
+async fn swallow(rest: &Rest) {
+    let Some(mut body) = rest.lock().take() else { return };
+    let all = async {
+        let mut left = SWALLOWED;
+        while let Some(Ok(frame)) = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
+            let length = frame.data_ref().map_or(0, Bytes::len);
+            match left.checked_sub(length) {
+                Some(less) => left = less,
+                None => return,
+            }
+        }
+    };
+    // Whoever is slower than that, or has more, has been refused all the same.
+    let _ = timeout(SWALLOWING, all).await;
 }
 
 impl Timed {
-    fn new(body: Incoming, limit: Duration) -> Self {
-        Self { body, limit, over: None }
+    fn new(body: Incoming, limit: Duration, rest: Rest) -> Self {
+        Self { body: Some(body), limit, over: None, rest }
+    }
+}
+
+impl Drop for Timed {
+    fn drop(&mut self) {
+        *self.rest.lock() = self.body.take().filter(|body| !body.is_end_stream());
     }
 }
 
@@ -276,22 +319,22 @@ impl HttpBody for Timed {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::BoxError>>> {
-        if let Poll::Ready(read) = Pin::new(&mut self.body).poll_frame(context) {
+        let Some(body) = &mut self.body else { return Poll::Ready(None) };
+        if let Poll::Ready(read) = Pin::new(body).poll_frame(context) {
             return Poll::Ready(read.map(|frame| frame.map_err(Into::into)));
         }
         let limit = self.limit;
         let over = self.over.get_or_insert_with(|| Box::pin(sleep(limit)));
-        match over.as_mut().poll(context) {
-            Poll::Ready(()) => Poll::Ready(Some(Err("the body did not arrive in time".into()))),
-            Poll::Pending => Poll::Pending,
-        }
+        ready!(over.as_mut().poll(context));
+        self.body = None;
+        Poll::Ready(Some(Err("the body did not arrive in time".into())))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.body.as_ref().is_none_or(HttpBody::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        self.body.as_ref().map(HttpBody::size_hint).unwrap_or_default()
     }
 }

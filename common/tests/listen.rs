@@ -13,6 +13,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use axum::{
     Router,
     extract::{ConnectInfo, WebSocketUpgrade, ws::Message},
+    http::StatusCode,
     routing::{get, post},
 };
 use common::listen::{ListenLimits, serve};
@@ -47,6 +48,7 @@ async fn server(limits: ListenLimits) -> Server {
     let router = Router::new()
         .route("/who", get(|ConnectInfo(client): ConnectInfo<SocketAddr>| async move { client.to_string() }))
         .route("/big", get(|| async { vec![b'x'; BIG] }))
+        .route("/refuse", post(|| async { StatusCode::PAYLOAD_TOO_LARGE }))
         .route("/echo", post(|body: String| async move { body }))
         .route(
             "/slow",
@@ -265,4 +267,20 @@ async fn a_client_that_reads_nothing_is_let_go_and_one_that_reads_slowly_gets_ev
     };
     timeout(SOON, again).await.expect("the one that reads nothing is still held");
     drop(deaf);
+}
+
+#[tokio::test]
+async fn who_is_refused_before_the_body_was_read_gets_the_answer_all_the_same() {
+    let server = server(ListenLimits::default()).await;
+    for length in [100_000, 900_000] {
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        let head = format!("POST /refuse HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stream.write_all(&vec![b'x'; length]).await.unwrap();
+        assert!(answer(&mut stream).await.starts_with("HTTP/1.1 413"));
+    }
+    // More than is swallowed is refused as well, and nobody waits for it.
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    stream.write_all(b"POST /refuse HTTP/1.1\r\nhost: x\r\ncontent-length: 9000000\r\n\r\n").await.unwrap();
+    assert!(rest(&mut stream).await.starts_with("HTTP/1.1 413"));
 }
