@@ -278,8 +278,8 @@ mod tests {
             let endpoint = |role, name| {
                 let identity = authority.issue(role, &Name::new(name).unwrap()).unwrap();
                 let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-                // Room for two parts of a registration.
-                let settings = LinkSettings { outbox_bytes: 1_100_000, ..LinkSettings::default() };
+                // Room for five parts of a registration: what a link acknowledges late included.
+                let settings = LinkSettings { outbox_bytes: 2_600_000, ..LinkSettings::default() };
                 Endpoint::bind(any, &identity, Incarnation::random(), settings).unwrap()
             };
             let (node, mut dispatcher) = (endpoint(Role::Node, "a"), endpoint(Role::Dispatcher, "d"));
