@@ -114,8 +114,9 @@ impl Deliver {
     }
 
     async fn round(&self) {
-        let round = self.0.rounds.begin();
+        // In this order: a session that begins in between is left out of the round, and not taken for one that had begun before.
         let mut seen = self.0.marks.heard();
+        let round = self.0.rounds.begin();
         let count = self.0.marks.partitions.count;
         let rooms = self.0.hub.all_rooms().into_iter();
         let mut behind: Vec<_> =

@@ -59,7 +59,7 @@ pub(crate) struct Missed {
     log: SharedLog,
     windows: future::Cache<(Partition, Told), Arc<Window>>,
     reads: Semaphore,
-    events: sync::Cache<(ChatKey, Seq), SharedEvent>,
+    events: sync::Cache<(ChatKey, Seq, Offset, u64), SharedEvent>,
 }
 
 impl fmt::Debug for Missed {
@@ -80,7 +80,7 @@ impl Missed {
         let weight = |_: &(Partition, Told), window: &Arc<Window>| {
             u32::try_from(window.bytes.saturating_add(1_024)).unwrap_or(u32::MAX)
         };
-        let event_weight = |_: &(ChatKey, Seq), event: &SharedEvent| {
+        let event_weight = |_: &(ChatKey, Seq, Offset, u64), event: &SharedEvent| {
             // Its change, and a frame in each format.
             u32::try_from(event.lock().bytes().saturating_mul(3).saturating_add(512)).unwrap_or(u32::MAX)
         };
@@ -106,13 +106,15 @@ impl Missed {
     }
 
     fn event(&self, chat: ChatKey, entry: &TailEntry) -> Option<SharedEvent> {
-        if let Some(event) = self.events.get(&(chat, entry.seq)) {
-            return Some(event);
-        }
         match Record::decode(&entry.bytes) {
             Ok(Record::Change(change)) if change.key() == chat && change.seq == entry.seq => {
+                // By the record, not the seq alone: a void record may carry the seq of a valid one.
+                let record = (chat, change.seq, change.term, change.n);
+                if let Some(event) = self.events.get(&record) {
+                    return Some(event);
+                }
                 let event = Arc::new(Mutex::new(Event::new(change, entry.bytes.len())));
-                self.events.insert((chat, entry.seq), Arc::clone(&event));
+                self.events.insert(record, Arc::clone(&event));
                 Some(event)
             }
             Ok(_) => {

@@ -475,13 +475,15 @@ impl Room {
         let mut state = self.state.lock();
         state.said = state.taken;
         let mut more = state.say.more();
+        // Before what waited is put behind it: that is not taken yet, and must not count as said with this.
+        state.taken = state.have.unwrap_or(0);
         // Events may have had to wait until others were written.
         state.advance(&mut effects);
         state.mind_the_gap(&mut effects);
         if more.is_empty() {
             more = state.say.more();
+            state.taken = state.have.unwrap_or(0);
         }
-        state.taken = state.have.unwrap_or(0);
         drop(state);
         (more, effects)
     }
