@@ -99,7 +99,7 @@ pub(crate) struct Plan {
 struct Stays {
     membership: Membership,
     left: Left,
-    /// The store shows a change that the client does not have.
+    /// Of a chat that the client does not name: the store shows a change that it does not have.
     changed: bool,
 }
 
@@ -115,10 +115,11 @@ impl Plan {
         gone.extend(named.keys());
         let mut plan = Self::default();
         for membership in &chats.memberships {
-            let Membership { chat, joined_seq, joined_upto, head, head_upto } = *membership;
+            let Membership { chat, joined_seq, joined_upto, head_upto, .. } = *membership;
             let left = Left { seq: named.get(&chat).copied(), place: place(chat) };
             let (known, changed) = match left {
-                Left { seq: Some(seq), .. } => (seq >= joined_seq, head.seq > seq),
+                // Whether it changed is seen where it is seated.
+                Left { seq: Some(seq), .. } => (seq >= joined_seq, false),
                 Left { seq: None, place: Some(place) } => {
                     (joined_upto <= place.offset, head_upto > place.offset)
                 }

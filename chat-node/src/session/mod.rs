@@ -4,7 +4,7 @@
 //! until the end. Everything a session waits for is polled in one place ([`Session::next`]), so that reading, writing, answers, the
 //! clock and a request to close never wait for each other.
 //!
-//! Absent on purpose: what a session that comes back has missed ([`crate::resume`]).
+//! Absent on purpose: finding what a session that comes back has missed ([`crate::resume`]); here it is said.
 
 mod connection;
 mod requests;
