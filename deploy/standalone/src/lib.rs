@@ -269,9 +269,11 @@ impl Cluster {
         }
         let mut tries = 0;
         let listener = loop {
-            match listen(self.http) {
+            // The links' address is bound again by the service itself.
+            let links = std::net::UdpSocket::bind(self.links).map(drop).context("the address of the links");
+            match links.and_then(|()| listen(self.http)) {
                 Ok(listener) => break listener,
-                Err(_) if tries < 100 => tries += 1,
+                Err(_) if tries < 250 => tries += 1,
                 Err(error) => return Err(error),
             }
             // The killed one's sockets close a moment after it.
