@@ -1,11 +1,14 @@
-# What a developer types. `make test` runs everything, on a bare machine with Rust.
+# What a developer types. `make test` runs everything, on a bare machine with Rust: it starts Kafka, Postgres and Redis, which
+# `deploy/engines` installs where it may, and stops them whatever happened.
 .PHONY: run test soak lint docs fmt
 
 run:
 	cargo run --release
 
 test: lint docs
-	cargo test --workspace
+	@trap 'deploy/engines down' EXIT; trap 'exit 130' INT; trap 'exit 143' TERM; set -x; \
+	deploy/engines up && \
+	cargo test --workspace && \
 	cargo test -p standalone --features planted --test self_test
 
 # Ten minutes of bad links and two hundred kills; `make test` has a minute and fifty.
