@@ -18,6 +18,9 @@ pub mod planted;
 pub mod problem;
 pub mod revocations;
 pub mod ring;
+#[cfg(feature = "conformance")]
+#[doc(hidden)]
+pub mod servers;
 pub mod shutdown;
 pub mod store;
 pub mod telemetry;
