@@ -29,8 +29,13 @@ const CRATES: [(&str, bool); 6] = [
 const SERVICES: [&str; 3] = ["dispatcher", "chat-node", "storage-writer"];
 
 /// Each outside engine, and the one file or folder that names it.
-const ENGINES: [(&str, &[&str]); 8] = [
+const ENGINES: [(&str, &[&str]); 9] = [
     ("sqlx", &["common/src/log/sqlite", "common/src/store/sqlite"]),
+    // Its name is also the server's, the URL's and the module's: whoever starts it for tests, chooses or lists engines says so.
+    (
+        "redis",
+        &["common/src/cache/redis", "common/src/cache/mod", "common/src/engines", "common/src/servers"],
+    ),
     ("quinn", &["common/src/link"]),
     ("rustls", &["common/src/link"]),
     ("rcgen", &["common/src/link"]),

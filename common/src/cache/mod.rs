@@ -4,13 +4,15 @@
 //! (flushed, evicted, its engine down): that costs speed, never correctness. So nothing here numbers anything, nothing is
 //! only here, and who gets an error goes on without.
 //!
-//! Here: the contract ([`Cache`]). Beside it: [`memory`], the embedded engine, and `conformance`, the suite that every
-//! engine passes.
+//! Here: the contract ([`Cache`]). Beside it: [`memory`], the embedded engine, `redis`, the one that processes share, and
+//! `conformance`, the suite that every engine passes.
 
 #[cfg(any(test, feature = "conformance"))]
 #[doc(hidden)]
 pub mod conformance;
 pub mod memory;
+#[cfg(feature = "servers")]
+pub mod redis;
 
 use std::{sync::Arc, time::Duration};
 

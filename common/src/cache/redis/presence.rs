@@ -1,0 +1,393 @@
+//! Who is connected where: a hash per user, and a set per life of a node.
+//!
+//! A session is shown while the set of its node's life is there. Who opened a session keeps its life up, and remembers the session: when the
+//! server has forgotten the life, all its sessions are noted again. A mark of this process in the set tells that nothing was
+//! forgotten. User and life lie in different slots: what is noted of the one may be missing with the other, and each way is harmless.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use futures_util::{StreamExt, stream};
+use parking_lot::Mutex;
+use redis::Script;
+use serde::{Deserialize, Serialize};
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::Inner;
+use crate::{
+    cache::{CacheError, LiveSession, NodeLife},
+    ids::{AppId, Incarnation, NodeId, SessionId, SocketId, UserId, UserKey},
+    time::Millis,
+};
+
+/// Sockets that one process has noted, and those it could not take back. More than one can hold.
+const SESSIONS: usize = 262_144;
+
+/// Sockets of one user.
+const SESSIONS_OF_USER: usize = 256;
+
+/// How long a user's sockets are kept after the last was opened or noted again, and how often they are noted again.
+const USER_MS: u64 = 24 * 60 * 60 * 1000;
+const NOTE_AGAIN: Duration = Duration::from_secs(8 * 60 * 60);
+
+/// How long the set of a life that is over may take to be worked off.
+const ENDED_MS: u64 = 60 * 60 * 1000;
+
+/// Calls that one piece of work in the background, or the end of a life, has in flight.
+const TOGETHER: usize = 32;
+
+#[derive(Debug)]
+pub(super) struct Presence {
+    life_ms: u64,
+    /// What stands in the set of a life as long as the server has not forgotten it.
+    mark: Vec<u8>,
+    put: Script,
+    remove: Script,
+    add_to_life: Script,
+    end_life: Script,
+    own: Mutex<Own>,
+}
+
+/// What this process noted.
+#[derive(Debug, Default)]
+struct Own {
+    sessions: HashMap<(UserKey, SocketId), LiveSession>,
+    /// Closed, and perhaps still noted.
+    unclosed: HashSet<(UserKey, SocketId)>,
+    /// Lives that carry the mark, as far as is known.
+    marked: HashSet<NodeLife>,
+    /// Something was not noted.
+    behind: bool,
+}
+
+impl Presence {
+    pub(super) fn new(life_ms: u64) -> Self {
+        Self {
+            life_ms,
+            mark: [b"mark".as_slice(), SocketId::random().as_bytes()].concat(),
+            put: Script::new(include_str!("session_put.lua")),
+            remove: Script::new(include_str!("session_remove.lua")),
+            add_to_life: Script::new(include_str!("life_add.lua")),
+            end_life: Script::new(include_str!("life_end.lua")),
+            own: Mutex::default(),
+        }
+    }
+}
+
+impl Inner {
+    pub(super) async fn opened(&self, user: UserKey, session: LiveSession) -> Result<(), CacheError> {
+        let place = (user, session.socket);
+        let marked = {
+            let mut own = self.presence.own.lock();
+            if own.sessions.len() >= SESSIONS && !own.sessions.contains_key(&place) {
+                return Err(CacheError::Full);
+            }
+            own.sessions.insert(place, session.clone());
+            own.unclosed.remove(&place);
+            own.marked.contains(&session.life)
+        };
+        if !marked {
+            self.mark(&session.life).await.inspect_err(|_| self.fell_behind())?;
+            self.presence.own.lock().marked.insert(session.life.clone());
+        }
+        let noted = self.note(user, &session).await;
+        match &noted {
+            Err(CacheError::Full) => drop(self.presence.own.lock().sessions.remove(&place)),
+            Err(CacheError::Unavailable(_)) => self.fell_behind(),
+            Ok(()) => {}
+        }
+        noted
+    }
+
+    pub(super) async fn closed(&self, user: UserKey, socket: SocketId) -> Result<(), CacheError> {
+        {
+            let mut own = self.presence.own.lock();
+            own.sessions.remove(&(user, socket));
+            if own.unclosed.len() < SESSIONS {
+                own.unclosed.insert((user, socket));
+            }
+        }
+        let taken = self.take_back(user, socket).await;
+        let mut own = self.presence.own.lock();
+        match &taken {
+            Ok(()) => drop(own.unclosed.remove(&(user, socket))),
+            Err(_) => own.behind = true,
+        }
+        taken
+    }
+
+    pub(super) async fn sessions(&self, user: UserKey) -> Result<Vec<LiveSession>, CacheError> {
+        let key = self.keys.user(user);
+        let noted: HashMap<Vec<u8>, Vec<u8>> =
+            self.link.call(async |mut to| redis::cmd("HGETALL").arg(&key).query_async(&mut to).await).await?;
+        let sessions: Vec<LiveSession> =
+            noted.iter().filter_map(|(socket, noted)| read(socket, noted)).collect();
+        let lives: Vec<&NodeLife> =
+            sessions.iter().map(|session| &session.life).collect::<HashSet<_>>().into_iter().collect();
+        if lives.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut exist = redis::pipe();
+        for life in &lives {
+            exist.cmd("EXISTS").arg(self.keys.life(life));
+        }
+        let exist: Vec<bool> = self.link.call(async |mut to| exist.query_async(&mut to).await).await?;
+        let kept: HashSet<NodeLife> = lives
+            .into_iter()
+            .zip(exist)
+            .filter(|(_, exists)| *exists)
+            .map(|(life, _)| life.clone())
+            .collect();
+        let (mut shown, over): (Vec<_>, Vec<_>) =
+            sessions.into_iter().partition(|session| kept.contains(&session.life));
+        for session in over {
+            // They are not shown either way.
+            if self.remove(user, session.socket, &beginning(&session.life)).await.is_err() {
+                break;
+            }
+        }
+        shown.sort_by_key(|session| (session.since, session.socket));
+        Ok(shown)
+    }
+
+    pub(super) async fn gone(&self, life: &NodeLife) -> Result<(), CacheError> {
+        {
+            let mut own = self.presence.own.lock();
+            own.sessions.retain(|_, session| session.life != *life);
+            own.marked.remove(life);
+        }
+        let ended = self.keys.ended(life);
+        let call = {
+            let mut call = self.presence.end_life.key(self.keys.life(life));
+            call.key(&ended).arg(ENDED_MS);
+            call
+        };
+        if !self.invoke::<bool>(&call).await? {
+            return Ok(());
+        }
+        // From here on none of them is shown: what follows makes room.
+        let beginning = beginning(life);
+        let mut cursor = 0_u64;
+        loop {
+            let mut scan = redis::cmd("SSCAN");
+            scan.arg(&ended).arg(cursor).arg("COUNT").arg(500);
+            let (next, members): (u64, Vec<Vec<u8>>) =
+                self.link.call(async |mut to| scan.query_async(&mut to).await).await?;
+            let removals: Vec<_> = members.iter().filter_map(|member| parse_member(member)).collect();
+            let results: Vec<Result<_, _>> = stream::iter(removals)
+                .map(|(user, socket)| self.remove(user, socket, &beginning))
+                .buffer_unordered(TOGETHER)
+                .collect()
+                .await;
+            results.into_iter().collect::<Result<Vec<_>, _>>()?;
+            if next == 0 {
+                break;
+            }
+            cursor = next;
+        }
+        self.link.call(async |mut to| redis::cmd("UNLINK").arg(&ended).query_async::<()>(&mut to).await).await
+    }
+
+    /// Keeps a life up. `true` when the server did not know that this process does.
+    async fn mark(&self, life: &NodeLife) -> Result<bool, CacheError> {
+        self.add_to_life(life, &self.presence.mark).await
+    }
+
+    async fn add_to_life(&self, life: &NodeLife, what: &[u8]) -> Result<bool, CacheError> {
+        let mut call = self.presence.add_to_life.key(self.keys.life(life));
+        call.arg(what).arg(self.presence.life_ms);
+        self.invoke(&call).await
+    }
+
+    async fn note(&self, user: UserKey, session: &LiveSession) -> Result<(), CacheError> {
+        self.add_to_life(&session.life, &member(user, session.socket)).await?;
+        let mut call = self.presence.put.key(self.keys.user(user));
+        call.arg(session.socket.to_string()).arg(write(session)?).arg(SESSIONS_OF_USER).arg(USER_MS);
+        if self.invoke(&call).await? {
+            return Ok(());
+        }
+        // Sessions of lives that are over take room until somebody looks.
+        self.sessions(user).await?;
+        if self.invoke(&call).await? { Ok(()) } else { Err(CacheError::Full) }
+    }
+
+    async fn take_back(&self, user: UserKey, socket: SocketId) -> Result<(), CacheError> {
+        let Some(noted) = self.remove(user, socket, "").await? else { return Ok(()) };
+        let Some(session) = read(socket.to_string().as_bytes(), &noted) else { return Ok(()) };
+        let key = self.keys.life(&session.life);
+        let member = member(user, socket);
+        self.link
+            .call(async |mut to| redis::cmd("SREM").arg(&key).arg(&member).query_async::<()>(&mut to).await)
+            .await
+    }
+
+    async fn remove(
+        &self,
+        user: UserKey,
+        socket: SocketId,
+        beginning: &str,
+    ) -> Result<Option<Vec<u8>>, CacheError> {
+        let mut call = self.presence.remove.key(self.keys.user(user));
+        call.arg(socket.to_string()).arg(beginning);
+        self.invoke(&call).await
+    }
+
+    fn fell_behind(&self) {
+        self.presence.own.lock().behind = true;
+    }
+
+    /// Keeps the lives of this process up, and notes its sessions again where they were forgotten.
+    async fn renew(&self, all: bool) -> Result<(), CacheError> {
+        let (lives, behind) = {
+            let mut own = self.presence.own.lock();
+            let lives: HashSet<NodeLife> =
+                own.sessions.values().map(|session| session.life.clone()).collect();
+            own.marked.retain(|life| lives.contains(life));
+            (lives, std::mem::take(&mut own.behind))
+        };
+        let mut again = HashSet::new();
+        let mut unmarked = Ok(());
+        for life in lives {
+            match self.mark(&life).await {
+                Ok(true) => drop(again.insert(life)),
+                Ok(false) if all || behind => drop(again.insert(life)),
+                Ok(false) => {}
+                Err(error) => unmarked = Err(error),
+            }
+        }
+        let sessions = {
+            let own = self.presence.own.lock();
+            let sessions = own.sessions.iter().filter(|(_, session)| again.contains(&session.life));
+            sessions.map(|((user, _), session)| (*user, session.clone())).collect::<Vec<_>>()
+        };
+        let unclosed: Vec<_> = self.presence.own.lock().unclosed.iter().copied().collect();
+        if !sessions.is_empty() {
+            tracing::info!(sessions = sessions.len(), "the cache is told again who is connected");
+        }
+        let noted = stream::iter(sessions)
+            .map(|(user, session)| self.note_if_open(user, session))
+            .buffer_unordered(TOGETHER)
+            .fold(Ok(()), |so_far, noted| async { so_far.and(noted) });
+        let closed = stream::iter(unclosed)
+            .map(|(user, socket)| self.closed(user, socket))
+            .buffer_unordered(TOGETHER)
+            .fold(Ok(()), |so_far, closed| async { so_far.and(closed) });
+        let (noted, closed) = (noted.await, closed.await);
+        unmarked.and(noted).and(closed).inspect_err(|_| self.fell_behind())
+    }
+
+    async fn note_if_open(&self, user: UserKey, session: LiveSession) -> Result<(), CacheError> {
+        let place = (user, session.socket);
+        let open = || self.presence.own.lock().sessions.get(&place) == Some(&session);
+        if !open() {
+            return Ok(());
+        }
+        match self.note(user, &session).await {
+            // Nothing is wrong, and nothing to be done.
+            Ok(()) | Err(CacheError::Full) => {}
+            Err(error) => return Err(error),
+        }
+        // Closed meanwhile: perhaps before it was noted.
+        if open() { Ok(()) } else { self.take_back(user, session.socket).await }
+    }
+}
+
+/// The work in the background.
+pub(super) async fn keep(inner: Arc<Inner>) {
+    let mut ticks = interval(Duration::from_millis(inner.presence.life_ms / 3));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut noted_all = Instant::now();
+    loop {
+        ticks.tick().await;
+        let all = noted_all.elapsed() >= NOTE_AGAIN;
+        match inner.renew(all).await {
+            Ok(()) if all => noted_all = Instant::now(),
+            Ok(()) => {}
+            Err(error) => tracing::debug!(%error, "the cache is not told who is connected"),
+        }
+    }
+}
+
+/// What is noted of a socket begins with a version and the life, so that a script can tell whose it is. No name has a line break.
+fn beginning(life: &NodeLife) -> String {
+    format!("1 {}/{}\n", life.incarnation, life.node)
+}
+
+#[derive(Serialize, Deserialize)]
+struct Noted {
+    session: SessionId,
+    device: Option<Arc<str>>,
+    since: i64,
+}
+
+fn write(session: &LiveSession) -> Result<String, CacheError> {
+    let noted = Noted { session: session.session, device: session.device.clone(), since: session.since.0 };
+    let noted = serde_json::to_string(&noted).map_err(|error| CacheError::Unavailable(error.to_string()))?;
+    Ok(beginning(&session.life) + &noted)
+}
+
+/// `None` for what another version, or somebody else, put there.
+fn read(socket: &[u8], noted: &[u8]) -> Option<LiveSession> {
+    let (life, noted) = str::from_utf8(noted).ok()?.strip_prefix("1 ")?.split_once('\n')?;
+    let (incarnation, node) = life.split_once('/')?;
+    let noted: Noted = serde_json::from_str(noted).ok()?;
+    Some(LiveSession {
+        socket: str::from_utf8(socket).ok()?.parse().ok()?,
+        session: noted.session,
+        device: noted.device,
+        life: NodeLife {
+            node: NodeId::new(node).ok()?,
+            incarnation: Incarnation(u64::from_str_radix(incarnation, 16).ok()?),
+        },
+        since: Millis(noted.since),
+    })
+}
+
+/// A socket in the set of a life: application, user, socket.
+fn member(user: UserKey, socket: SocketId) -> Vec<u8> {
+    [user.app.as_bytes().as_slice(), user.user.as_bytes(), socket.as_bytes()].concat()
+}
+
+/// `None` for a mark.
+fn parse_member(member: &[u8]) -> Option<(UserKey, SocketId)> {
+    let (app, rest) = member.split_at_checked(16)?;
+    let (user, socket) = rest.split_at_checked(16)?;
+    let user = UserKey { app: AppId::from_slice(app).ok()?, user: UserId::from_slice(user).ok()? };
+    Some((user, SocketId::from_slice(socket).ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_noted_reads_back_and_anything_else_is_nobody() {
+        let session = LiveSession {
+            socket: SocketId::random(),
+            session: SessionId::random(),
+            device: Some("Ana's \"phone\"\n".into()),
+            life: NodeLife { node: NodeId::new("a/{b} c").unwrap(), incarnation: Incarnation(u64::MAX) },
+            since: Millis(-5),
+        };
+        let (socket, noted) = (session.socket.to_string(), write(&session).unwrap());
+        assert_eq!(read(socket.as_bytes(), noted.as_bytes()), Some(session.clone()));
+        assert!(noted.starts_with(&beginning(&session.life)));
+        for cut in 0..noted.len() {
+            assert_eq!(read(socket.as_bytes(), &noted.as_bytes()[..cut]), None);
+        }
+        assert_eq!(read(b"x", noted.as_bytes()), None);
+        assert_eq!(read(socket.as_bytes(), noted.replacen('1', "2", 1).as_bytes()), None);
+    }
+
+    #[test]
+    fn a_member_reads_back_and_a_mark_is_none() {
+        let user = UserKey { app: AppId::random(), user: UserId::random() };
+        let socket = SocketId::random();
+        assert_eq!(parse_member(&member(user, socket)), Some((user, socket)));
+        assert_eq!(parse_member(&Presence::new(1).mark), None);
+        assert_eq!(parse_member(&[]), None);
+    }
+}
