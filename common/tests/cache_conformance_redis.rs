@@ -18,12 +18,14 @@ use common::{
         Cache, CacheError, Grant, LimitPolicy, LiveSession, NodeLife, SharedCache, TAIL_ENTRIES, Tail,
         TailEntry,
         conformance::Fixture,
+        memory::MemoryCache,
         redis::{OpenError, RedisCache, Settings},
     },
     ids::{AppId, ChatId, ChatKey, Incarnation, NodeId, Seq, SessionId, SocketId, UserId, UserKey},
     servers::Servers,
     time::Millis,
 };
+use proptest::{prelude::*, test_runner::TestCaseError};
 use redis::aio::MultiplexedConnection;
 use tokio::task::spawn_blocking;
 
@@ -397,4 +399,78 @@ async fn what_a_stranger_put_under_a_key_is_an_error_and_no_answer() {
     assert!(matches!(take(&cache).await, Err(CacheError::Unavailable(_))));
     take(&cache).await.expect_err("and the connection is no worse for it");
     assert_eq!(cache.tail_after(self::chat(), 0).await, Ok(Tail::Missing));
+}
+
+fn cases() -> ProptestConfig {
+    ProptestConfig { cases: 32, failure_persistence: None, ..ProptestConfig::default() }
+}
+
+fn appends() -> impl Strategy<Value = Vec<(Seq, Seq, bool)>> {
+    proptest::collection::vec((0_u64..500, 1_u64..90, any::<bool>()), 1..12)
+}
+
+/// Both engines after the same appends.
+async fn answers_alike(redis: &RedisCache, appends: Vec<(Seq, Seq, bool)>) -> Result<(), TestCaseError> {
+    let (memory, chat) = (MemoryCache::default(), chat());
+    // Sizes differ, so that both bounds are met.
+    let entry = |seq: Seq| TailEntry {
+        seq,
+        offset: seq * 3 + 1,
+        bytes: vec![u8::try_from(seq % 251).unwrap(); usize::try_from(seq * 37 % 9000).unwrap()].into(),
+    };
+    for (from, count, shuffled) in appends {
+        let mut entries: Vec<TailEntry> = (from..from + count).map(entry).collect();
+        if shuffled {
+            entries.reverse();
+            entries.extend((from..from + count / 2).map(entry));
+            entries.retain(|entry| count < 60 || entry.seq % 40 != 7);
+        }
+        memory.append_tail(chat, entries.clone()).await.unwrap();
+        redis.append_tail(chat, entries).await.unwrap();
+        for after in (0..600).step_by(23) {
+            prop_assert_eq!(redis.tail_after(chat, after).await, memory.tail_after(chat, after).await);
+            let offset = after * 3;
+            prop_assert_eq!(redis.tail_from(chat, offset).await, memory.tail_from(chat, offset).await);
+        }
+        let all = (redis.tail_after(chat, 0).await, memory.tail_after(chat, 0).await);
+        prop_assert_eq!(all.0, all.1);
+    }
+    Ok(())
+}
+
+#[test]
+fn a_tail_is_what_the_embedded_engine_makes_of_the_same_appends() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let cache = runtime.block_on(async { Redis::new().await.cache().await });
+    proptest!(cases(), |(appends in appends())| {
+        runtime.block_on(answers_alike(&cache, appends))?;
+    });
+}
+
+#[test]
+fn a_bucket_answers_as_the_embedded_one_does() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let cache = runtime.block_on(async { Redis::new().await.cache().await });
+    // Clocks differ, some by far.
+    let wait = prop_oneof![8 => -500_i64..3000, 1 => -4_000_000_i64..4_000_000];
+    let steps = proptest::collection::vec((wait, 1_u32..10), 1..40);
+    proptest!(cases(), |(per_second in 0.0_f64..500.0, burst in 0_u32..50, steps in steps)| {
+        let (memory, key) = (MemoryCache::default(), SocketId::random().to_string());
+        let policy = LimitPolicy { per_second, burst };
+        let mut now = 1_790_000_000_000;
+        for (wait, cost) in steps {
+            now += wait;
+            let taken = async |cache: &dyn Cache| cache.take(AppId::DEFAULT, &key, cost, policy, Millis(now)).await;
+            let (here, there) = runtime.block_on(async { (taken(&memory).await, taken(&cache).await) });
+            prop_assert_eq!(here, there);
+        }
+    });
+    for per_second in [f64::NAN, 0.0, -1.0, f64::INFINITY, f64::MIN_POSITIVE] {
+        for (now, burst, cost) in [(i64::MIN, 0, 1), (0, u32::MAX, u32::MAX), (i64::MAX, 1, u32::MAX)] {
+            let policy = LimitPolicy { per_second, burst };
+            let key = SocketId::random().to_string();
+            let taken = cache.take(AppId::DEFAULT, &key, cost, policy, Millis(now));
+            let _ = runtime.block_on(taken).expect("an answer, whatever is asked");
+        }
+    }
 }
