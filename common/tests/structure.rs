@@ -30,7 +30,15 @@ const SERVICES: [&str; 3] = ["dispatcher", "chat-node", "storage-writer"];
 
 /// Each outside engine, and the one file or folder that names it.
 const ENGINES: [(&str, &[&str]); 9] = [
-    ("sqlx", &["common/src/log/sqlite", "common/src/store/sqlite"]),
+    (
+        "sqlx",
+        &[
+            "common/src/log/sqlite",
+            "common/src/store/postgres",
+            "common/src/store/rows",
+            "common/src/store/sqlite",
+        ],
+    ),
     // Its name is also the server's, the URL's and the module's: whoever starts it for tests, chooses or lists engines says so.
     (
         "redis",

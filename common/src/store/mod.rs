@@ -5,10 +5,14 @@
 //! [`Owned`] (owners taking over and looking back), [`Drain`] (the writer). [`Store`] is an engine that has all four.
 //! Nothing here decides anything about a chat: the log does.
 
+mod accounts;
 #[cfg(any(test, feature = "conformance"))]
 #[doc(hidden)]
 pub mod conformance;
 mod plan;
+#[cfg(feature = "servers")]
+pub mod postgres;
+mod rows;
 pub mod sqlite;
 mod title;
 mod words;
@@ -287,6 +291,14 @@ pub struct Marked {
     pub number: Number,
     /// Whether this call has moved it.
     pub moved: bool,
+}
+
+impl ReadMark {
+    /// Where the mark stands when it stood at `at` and the stored head is `stored`.
+    fn from(&self, at: Number, stored: Number) -> Marked {
+        let number = self.number.min(self.head.max(stored));
+        Marked { number: number.max(at), moved: number > at }
+    }
 }
 
 /// Read marks: what nodes write on behalf of one user.

@@ -25,6 +25,16 @@ pub(crate) struct Needs {
     pub(crate) messages: BTreeSet<(ChatKey, Number)>,
 }
 
+impl Needs {
+    /// These and those.
+    #[cfg(feature = "servers")]
+    pub(crate) fn join(&mut self, other: Self) {
+        self.chats.extend(other.chats);
+        self.members.extend(other.members);
+        self.messages.extend(other.messages);
+    }
+}
+
 /// What of it the store has.
 #[derive(Debug, Default)]
 pub(crate) struct Known {
@@ -59,6 +69,21 @@ pub(crate) struct Plan<'a> {
     pub(crate) read: Vec<ReadMark>,
     /// Chats that were deleted: their members no longer list them. With the position that the batch leads to.
     pub(crate) deleted: Vec<(ChatKey, Offset)>,
+}
+
+impl Plan<'_> {
+    /// This plan and then the other, which is about other chats.
+    #[cfg(feature = "servers")]
+    pub(crate) fn join(&mut self, other: Self) {
+        self.chats.extend(other.chats);
+        self.messages.extend(other.messages);
+        self.rewritten.extend(other.rewritten);
+        self.left.extend(other.left);
+        self.joined.extend(other.joined);
+        self.roles.extend(other.roles);
+        self.read.extend(other.read);
+        self.deleted.extend(other.deleted);
+    }
 }
 
 #[derive(Debug)]

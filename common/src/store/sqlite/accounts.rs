@@ -1,30 +1,17 @@
 //! Applications, users, sign-ins, revocations.
 
-use std::time::Duration;
-
-use async_trait::async_trait;
-use sqlx::{Row, sqlite::SqliteRow};
-
-use super::{
-    Sqlite,
-    fault::bounded,
-    value::{list, unsigned},
-};
+use super::{Sqlite, fault::bounded, value::list};
 use crate::{
     ids::{AppId, SessionId, UserId},
     model::UserView,
-    store::{Accounts, Application, Result, Revocation, SignIn, User},
+    store::{
+        Accounts, Application, Result, Revocation, SignIn, User,
+        accounts::{REVOCATIONS, SIGN_INS, fold, kept_after},
+        rows::{self, int},
+    },
     time::Millis,
 };
-
-/// How long after its token's expiry a revocation is kept: clocks of nodes differ, and tokens are accepted some seconds late.
-const KEPT_AFTER_EXPIRY: Duration = Duration::from_secs(3600);
-
-/// Most sign-ins that one answer lists.
-const SIGN_INS: i64 = 100;
-
-/// Most revocations that one answer lists.
-const REVOCATIONS: i64 = 1_000;
+use async_trait::async_trait;
 
 #[async_trait]
 impl Accounts for Sqlite {
@@ -33,7 +20,7 @@ impl Accounts for Sqlite {
             let rows = sqlx::query("SELECT id, name, token_secret, token_kid FROM applications ORDER BY id")
                 .fetch_all(&self.readers)
                 .await?;
-            rows.iter().map(application).collect()
+            rows.iter().map(rows::application).collect()
         })
         .await
     }
@@ -88,7 +75,7 @@ impl Accounts for Sqlite {
                 .bind(fold(username))
                 .fetch_optional(&self.readers)
                 .await?;
-            row.as_ref().map(user).transpose()
+            row.as_ref().map(rows::user).transpose()
         })
         .await
     }
@@ -100,7 +87,7 @@ impl Accounts for Sqlite {
                 .bind(id)
                 .fetch_optional(&self.readers)
                 .await?;
-            row.as_ref().map(user).transpose()
+            row.as_ref().map(rows::user).transpose()
         })
         .await
     }
@@ -115,9 +102,7 @@ impl Accounts for Sqlite {
             .bind(list(ids))
             .fetch_all(&self.readers)
             .await?;
-            rows.iter()
-                .map(|row| Ok(UserView { id: row.try_get("id")?, name: row.try_get("name")? }))
-                .collect()
+            rows.iter().map(rows::user_view).collect()
         })
         .await
     }
@@ -133,7 +118,7 @@ impl Accounts for Sqlite {
                 .execute(&mut *write)
                 .await?;
             sqlx::query("DELETE FROM revocations WHERE expires_at <= ?")
-                .bind(Millis(sign_in.created_at.0.saturating_sub(Millis(0).plus(KEPT_AFTER_EXPIRY).0)))
+                .bind(kept_after(sign_in.created_at))
                 .execute(&mut *write)
                 .await?;
             sqlx::query(
@@ -164,7 +149,7 @@ impl Accounts for Sqlite {
             .bind(SIGN_INS)
             .fetch_all(&self.readers)
             .await?;
-            rows.iter().map(sign_in).collect()
+            rows.iter().map(rows::sign_in).collect()
         })
         .await
     }
@@ -201,59 +186,13 @@ impl Accounts for Sqlite {
                 "SELECT no, app, user, session, expires_at FROM revocations
                  WHERE no > ? AND +expires_at > ? ORDER BY no LIMIT ?",
             )
-            .bind(super::value::int(after))
+            .bind(int(after))
             .bind(now)
             .bind(REVOCATIONS)
             .fetch_all(&self.readers)
             .await?;
-            rows.iter().map(revocation).collect()
+            rows.iter().map(rows::revocation).collect()
         })
         .await
     }
-}
-
-/// What two spellings of one user name have in common.
-fn fold(username: &str) -> String {
-    username.to_lowercase()
-}
-
-fn application(row: &SqliteRow) -> sqlx::Result<Application> {
-    Ok(Application {
-        id: row.try_get("id")?,
-        name: row.try_get("name")?,
-        token_secret: row.try_get("token_secret")?,
-        token_kid: row.try_get("token_kid")?,
-    })
-}
-
-fn user(row: &SqliteRow) -> sqlx::Result<User> {
-    Ok(User {
-        id: row.try_get("id")?,
-        username: row.try_get("username")?,
-        name: row.try_get("name")?,
-        mobile_number: row.try_get("mobile_number")?,
-        timezone: row.try_get("timezone")?,
-        created_at: row.try_get("created_at")?,
-        password_hash: row.try_get("password_hash")?,
-    })
-}
-
-fn sign_in(row: &SqliteRow) -> sqlx::Result<SignIn> {
-    Ok(SignIn {
-        id: row.try_get("id")?,
-        user: row.try_get("user")?,
-        device: row.try_get("device")?,
-        created_at: row.try_get("created_at")?,
-        expires_at: row.try_get("expires_at")?,
-    })
-}
-
-fn revocation(row: &SqliteRow) -> sqlx::Result<Revocation> {
-    Ok(Revocation {
-        no: unsigned(row, "no")?,
-        app: row.try_get("app")?,
-        user: row.try_get("user")?,
-        session: row.try_get("session")?,
-        expires_at: row.try_get("expires_at")?,
-    })
 }

@@ -1,20 +1,16 @@
 //! Lists, views and history: what clients read.
 
 use async_trait::async_trait;
-use sqlx::{Row, SqliteConnection, sqlite::SqliteRow};
+use sqlx::{SqliteConnection, sqlite::SqliteRow};
 
-use super::{
-    Sqlite,
-    drain::position_of_partition,
-    fault::bounded,
-    value::{int, kind, list, message, role, unsigned},
-};
+use super::{Sqlite, drain::position_of_partition, fault::bounded, value::list};
 use crate::{
     ids::{AppId, ChatKey, MessageId, Number, UserId, UserKey},
-    model::{
-        ChatKind, ChatView, ChatsPage, Head, MemberView, Message, Page, PageRequest, limits::MEMBERS_SHOWN,
+    model::{ChatView, ChatsPage, MemberView, Message, Page, PageRequest, limits::MEMBERS_SHOWN},
+    store::{
+        Chats, Range, Result, Slice, Standing,
+        rows::{self, Columns, int, unsigned},
     },
-    store::{Chats, Departure, Membership, Range, Result, Slice, Standing, title},
 };
 
 /// How many messages of a chat a member has not read. A mark may be past the stored head for a moment: the log had it.
@@ -65,12 +61,12 @@ impl Chats for Sqlite {
                 ..Standing::default()
             };
             for row in &memberships {
-                standing.users.entry(user(row)?).or_default().memberships.push(membership(row)?);
+                let chats = standing.users.entry(rows::user_key(row)?).or_default();
+                chats.memberships.push(rows::membership(row)?);
             }
             for row in &departures {
-                let departure =
-                    Departure { chat: row.try_get("chat")?, left_upto: unsigned(row, "left_upto")? };
-                standing.users.entry(user(row)?).or_default().departures.push(departure);
+                let chats = standing.users.entry(rows::user_key(row)?).or_default();
+                chats.departures.push(rows::departure(row)?);
             }
             Ok(standing)
         })
@@ -184,8 +180,8 @@ impl Chats for Sqlite {
             };
             let rows =
                 query.bind(chat.app).bind(chat.chat).bind(int(number)).bind(limit).fetch_all(&mut *instant).await?;
-            let messages = rows.iter().map(message).collect::<sqlx::Result<_>>()?;
-            Ok(Some(Slice { messages, head: head(&known)? }))
+            let messages = rows.iter().map(rows::message).collect::<sqlx::Result<_>>()?;
+            Ok(Some(Slice { messages, head: rows::head(&known)? }))
         })
         .await
     }
@@ -220,57 +216,18 @@ impl Chats for Sqlite {
             .bind(limit)
             .fetch_all(&self.readers)
             .await?;
-            rows.iter().map(|row| Ok((unsigned(row, "number")?, row.try_get("id")?))).collect()
+            rows.iter().map(|row| Ok((unsigned(row, "number")?, row.get("id")?))).collect()
         })
         .await
     }
 }
 
-fn membership(row: &SqliteRow) -> sqlx::Result<Membership> {
-    Ok(Membership {
-        chat: row.try_get("chat")?,
-        head: head(row)?,
-        head_upto: unsigned(row, "head_upto")?,
-        joined_seq: unsigned(row, "joined_seq")?,
-        joined_upto: unsigned(row, "joined_upto")?,
-    })
-}
-
-fn user(row: &SqliteRow) -> sqlx::Result<UserKey> {
-    Ok(UserKey { app: row.try_get("app")?, user: row.try_get("user")? })
-}
-
-fn head(row: &SqliteRow) -> sqlx::Result<Head> {
-    Ok(Head { number: unsigned(row, "head_number")?, seq: unsigned(row, "head_seq")? })
-}
-
 async fn view(instant: &mut SqliteConnection, row: &SqliteRow, viewer: UserId) -> sqlx::Result<ChatView> {
-    let chat = super::value::key(row)?;
-    let head = head(row)?;
-    let kind = kind(row)?;
+    let chat = rows::key(row)?;
     let shown = u32::try_from(MEMBERS_SHOWN).unwrap_or(u32::MAX);
     let members = members(instant, chat, shown, 0).await?;
-    let members_count = unsigned(row, "members")?;
-    Ok(ChatView {
-        id: chat.chat,
-        number: unsigned(row, "number")?,
-        kind,
-        name: title(
-            if kind == ChatKind::Group { row.try_get("name")? } else { None },
-            viewer,
-            &members,
-            members_count,
-        ),
-        description: row.try_get("description")?,
-        members,
-        members_count,
-        messages_count: head.number,
-        created_at: row.try_get("created_at")?,
-        created_by: row.try_get("created_by")?,
-        last_message: newest(instant, chat, head.number, viewer).await?,
-        unread_count: unsigned(row, "unread")?,
-        seq: head.seq,
-    })
+    let newest = newest(instant, chat, rows::head(row)?.number).await?;
+    rows::view(row, viewer, members, newest)
 }
 
 async fn members(
@@ -290,22 +247,13 @@ async fn members(
     .bind(int(skip))
     .fetch_all(instant)
     .await?;
-    let member = |row: &SqliteRow| {
-        Ok(MemberView {
-            id: row.try_get("user")?,
-            name: row.try_get::<Option<String>, _>("name")?.unwrap_or_default(),
-            role: role(row)?,
-            joined_at: row.try_get("joined_at")?,
-        })
-    };
-    rows.iter().map(member).collect()
+    rows.iter().map(rows::member_view).collect()
 }
 
 async fn newest(
     instant: &mut SqliteConnection,
     chat: ChatKey,
     number: Number,
-    viewer: UserId,
 ) -> sqlx::Result<Option<Message>> {
     if number == 0 {
         return Ok(None);
@@ -316,11 +264,5 @@ async fn newest(
         .bind(int(number))
         .fetch_optional(instant)
         .await?;
-    let mut newest = row.as_ref().map(message).transpose()?;
-    if let Some(message) = &mut newest
-        && message.from != viewer
-    {
-        message.client_id = None;
-    }
-    Ok(newest)
+    row.as_ref().map(rows::message).transpose()
 }

@@ -7,15 +7,15 @@ use uuid::Uuid;
 use super::{
     Sqlite,
     fault::bounded,
-    value::{int, key, list, unreadable, unsigned, unsigned_or_null},
+    value::list,
     write::{self, Stop},
 };
 use crate::{
     ids::Partition,
-    model::Head,
     store::{
         Drain, PartitionBatch, Position, Refused, Result,
-        plan::{self, Known, KnownChat, Needs},
+        plan::{self, Known, Needs},
+        rows::{self, int, unreadable, unsigned, unsigned_or_null},
     },
     term::TermState,
 };
@@ -142,13 +142,7 @@ async fn read(connection: &mut SqliteConnection, needs: &Needs) -> sqlx::Result<
         .fetch_all(&mut *connection)
         .await?;
         for row in &rows {
-            let chat = KnownChat {
-                head: Head { number: unsigned(row, "head_number")?, seq: unsigned(row, "head_seq")? },
-                active_at: row.try_get("active_at")?,
-                members: unsigned(row, "members")?,
-                deleted: row.try_get("deleted")?,
-            };
-            known.chats.insert(key(row)?, chat);
+            known.chats.insert(rows::key(row)?, rows::known_chat(row)?);
         }
     }
     if !needs.members.is_empty() {
@@ -161,7 +155,7 @@ async fn read(connection: &mut SqliteConnection, needs: &Needs) -> sqlx::Result<
         .fetch_all(&mut *connection)
         .await?;
         for row in &rows {
-            known.members.insert((key(row)?, row.try_get("user")?));
+            known.members.insert((rows::key(row)?, row.try_get("user")?));
         }
     }
     if !needs.messages.is_empty() {
@@ -174,7 +168,7 @@ async fn read(connection: &mut SqliteConnection, needs: &Needs) -> sqlx::Result<
         .fetch_all(&mut *connection)
         .await?;
         for row in &rows {
-            known.messages.insert((key(row)?, unsigned(row, "number")?), row.try_get("deleted")?);
+            known.messages.insert((rows::key(row)?, unsigned(row, "number")?), row.try_get("deleted")?);
         }
     }
     Ok(known)

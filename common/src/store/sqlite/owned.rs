@@ -2,19 +2,16 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use async_trait::async_trait;
-use sqlx::{Row, sqlite::SqliteRow};
-
-use super::{
-    Sqlite,
-    fault::bounded,
-    value::{client_id, int, key, kind, list, message, role, unreadable, unsigned},
-};
+use super::{Sqlite, fault::bounded, value::list};
 use crate::{
     ids::{ChatKey, Number},
-    model::{Head, Message},
-    store::{ChatRow, Found, MemberRow, Owned, Result, SendKey},
+    model::Message,
+    store::{
+        ChatRow, Found, Owned, Result, SendKey,
+        rows::{self, int},
+    },
 };
+use async_trait::async_trait;
 
 #[async_trait]
 impl Owned for Sqlite {
@@ -35,7 +32,7 @@ impl Owned for Sqlite {
             .await?;
             let mut loaded = HashMap::with_capacity(rows.len());
             for row in &rows {
-                let chat = chat(row)?;
+                let chat = rows::chat(row)?;
                 loaded.insert(chat.key, chat);
             }
             let rows = sqlx::query(
@@ -48,8 +45,8 @@ impl Owned for Sqlite {
             .fetch_all(&mut *instant)
             .await?;
             for row in &rows {
-                if let Some(chat) = loaded.get_mut(&key(row)?) {
-                    chat.members.push(member(row)?);
+                if let Some(chat) = loaded.get_mut(&rows::key(row)?) {
+                    chat.members.push(rows::member(row)?);
                 }
             }
             Ok(loaded.into_values().collect())
@@ -72,7 +69,7 @@ impl Owned for Sqlite {
             .bind(keys)
             .fetch_all(&self.readers)
             .await?;
-            rows.iter().map(found).collect()
+            rows.iter().map(rows::found).collect()
         })
         .await
     }
@@ -85,39 +82,8 @@ impl Owned for Sqlite {
                 .bind(int(number))
                 .fetch_optional(&self.readers)
                 .await?;
-            row.as_ref().map(message).transpose()
+            row.as_ref().map(rows::message).transpose()
         })
         .await
     }
-}
-
-fn chat(row: &SqliteRow) -> sqlx::Result<ChatRow> {
-    Ok(ChatRow {
-        key: key(row)?,
-        kind: kind(row)?,
-        name: row.try_get("name")?,
-        description: row.try_get("description")?,
-        created_by: row.try_get("created_by")?,
-        head: Head { number: unsigned(row, "head_number")?, seq: unsigned(row, "head_seq")? },
-        deleted: row.try_get("deleted")?,
-        members: Vec::new(),
-        request: row.try_get::<Option<i64>, _>("request")?.map(i64::cast_unsigned),
-        makings: unsigned(row, "makings")?,
-    })
-}
-
-fn member(row: &SqliteRow) -> sqlx::Result<MemberRow> {
-    Ok(MemberRow { user: row.try_get("user")?, role: role(row)?, joined_seq: unsigned(row, "joined_seq")? })
-}
-
-fn found(row: &SqliteRow) -> sqlx::Result<Found> {
-    let client_id = client_id(row)?.ok_or_else(|| unreadable("a message was found by no name".to_owned()))?;
-    Ok(Found {
-        key: SendKey { chat: key(row)?, from: row.try_get("sender")?, client_id },
-        id: row.try_get("id")?,
-        number: unsigned(row, "number")?,
-        seq: unsigned(row, "seq")?,
-        at: row.try_get("created_at")?,
-        fingerprint: row.try_get::<i64, _>("fingerprint")?.cast_unsigned(),
-    })
 }

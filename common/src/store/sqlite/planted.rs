@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use sqlx::SqliteConnection;
 
-use super::{Sqlite, drain::advance, value::int, write::Stop};
+use super::{Sqlite, drain::advance, write::Stop};
 use crate::{
     planted::Bug,
-    store::{PartitionBatch, ReadMark},
+    store::{PartitionBatch, ReadMark, rows::int},
     wire::record::{Change, What},
 };
 

@@ -2,13 +2,11 @@
 
 use async_trait::async_trait;
 
-use super::{
-    Sqlite,
-    fault::bounded,
-    value::{list, unsigned},
-    write,
+use super::{Sqlite, fault::bounded, value::list, write};
+use crate::store::{
+    Marked, ReadMark, Reads, Result, plan,
+    rows::{self, unsigned},
 };
-use crate::store::{Marked, ReadMark, Reads, Result, plan};
 
 #[async_trait]
 impl Reads for Sqlite {
@@ -21,7 +19,7 @@ impl Reads for Sqlite {
             #[cfg(feature = "planted")]
             self.forget_the_marks(&mut write, marks).await?;
             let rows = sqlx::query(
-                "SELECT k.key AS place, c.head_number, max(s.joined_number, s.read_number) AS at
+                "SELECT k.key AS place, c.head_number, c.head_seq, max(s.joined_number, s.read_number) AS at
                  FROM json_each(?) k
                  CROSS JOIN memberships s ON s.app = unhex(k.value ->> 0) AND s.user = unhex(k.value ->> 1)
                    AND s.chat = unhex(k.value ->> 2)
@@ -35,13 +33,11 @@ impl Reads for Sqlite {
             for row in &rows {
                 let place = usize::try_from(unsigned(row, "place")?).unwrap_or(usize::MAX);
                 let (Some(mark), Some(answer)) = (marks.get(place), answers.get_mut(place)) else { continue };
-                let at = unsigned(row, "at")?;
-                let number = mark.number.min(mark.head.max(unsigned(row, "head_number")?));
-                let moved = number > at;
-                if moved {
-                    moves.push(plan::ReadMark { key: mark.chat, user: mark.user, number });
+                let marked = mark.from(unsigned(row, "at")?, rows::head(row)?.number);
+                if marked.moved {
+                    moves.push(plan::ReadMark { key: mark.chat, user: mark.user, number: marked.number });
                 }
-                *answer = Some(Marked { number: number.max(at), moved });
+                *answer = Some(marked);
             }
             write::read_marks(&mut write, &moves).await?;
             write.commit().await?;

@@ -2,13 +2,11 @@
 //!
 //! A step is never changed once it was released: a change is another step. A file remembers in its `user_version` how many it has taken.
 
-use rand::RngCore;
 use sqlx::SqliteConnection;
-use uuid::Uuid;
 
 use crate::{
     ids::AppId,
-    store::{StoreError, sqlite::fault::fault},
+    store::{StoreError, accounts::token_secret, sqlite::fault::fault},
 };
 
 /// The steps, oldest first.
@@ -17,9 +15,6 @@ const STEPS: &[&str] = &[
     include_str!("schema/0002_resume.sql"),
     include_str!("schema/0003_group_requests.sql"),
 ];
-
-/// Bytes of a secret that signs tokens: as many as HS256's hash has (RFC 7518, section 3.2).
-const SECRET_BYTES: usize = 32;
 
 /// Takes the steps that the file has not taken yet, in the caller's transaction, and makes the default application if there is none.
 pub(super) async fn prepare(connection: &mut SqliteConnection) -> Result<(), StoreError> {
@@ -53,15 +48,13 @@ pub(super) async fn prepare(connection: &mut SqliteConnection) -> Result<(), Sto
 }
 
 async fn default_application(connection: &mut SqliteConnection) -> Result<(), StoreError> {
-    let mut secret = [0; SECRET_BYTES];
-    rand::rng().fill_bytes(&mut secret);
-    let kid = Uuid::new_v4().as_simple().to_string();
+    let (secret, kid) = token_secret();
     sqlx::query(
         "INSERT INTO applications (id, name, token_secret, token_kid) VALUES (?, 'default', ?, ?) ON CONFLICT DO NOTHING",
     )
     .bind(AppId::DEFAULT)
-    .bind(secret.as_slice())
-    .bind(kid.get(..8))
+    .bind(secret)
+    .bind(kid)
     .execute(connection)
     .await
     .map_err(fault)?;

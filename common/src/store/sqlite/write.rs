@@ -5,15 +5,13 @@ use std::collections::BTreeMap;
 use sqlx::{AssertSqlSafe, SqliteConnection};
 use uuid::Uuid;
 
-use super::{
-    fault::contradicts,
-    value::{Values, attachments, int},
-};
+use super::{fault::contradicts, value::Values};
 use crate::{
     ids::{AppId, ChatKey, Offset, Partition, Seq},
     store::{
         DeadLetter, Refused,
         plan::{ChatWrite, Gone, NewMember, NewMessage, NewRole, Plan, ReadMark, Rewrite},
+        rows::{attachments, int},
         words::{kind_word, role_word},
     },
 };

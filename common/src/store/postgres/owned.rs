@@ -1,0 +1,99 @@
+//! What owners look up, many at a time.
+
+use std::collections::{BTreeSet, HashMap};
+
+use async_trait::async_trait;
+
+use super::{Postgres, value::column};
+use crate::{
+    ids::{ChatKey, Number},
+    model::Message,
+    store::{
+        ChatRow, Found, Owned, Result, SendKey,
+        rows::{self, int},
+    },
+};
+
+#[async_trait]
+impl Owned for Postgres {
+    async fn load(&self, chats: &[ChatKey]) -> Result<Vec<ChatRow>> {
+        // Each once, or its members would be listed twice.
+        let chats: Vec<ChatKey> = chats.iter().copied().collect::<BTreeSet<_>>().into_iter().collect();
+        let chats = chats.as_slice();
+        if chats.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.call(|| async move {
+            let mut instant = self.instant().await?;
+            let rows = sqlx::query(
+                "SELECT c.app, c.chat, c.kind, c.name, c.description, c.created_by, c.head_number, c.head_seq, c.deleted,
+                        c.request, c.makings
+                 FROM UNNEST($1::uuid[], $2::uuid[]) AS k (app, chat)
+                 JOIN chats c ON c.app = k.app AND c.chat = k.chat",
+            )
+            .bind(column(chats, |chat| chat.app))
+            .bind(column(chats, |chat| chat.chat))
+            .fetch_all(&mut *instant)
+            .await?;
+            let mut loaded = HashMap::with_capacity(rows.len());
+            for row in &rows {
+                let chat = rows::chat(row)?;
+                loaded.insert(chat.key, chat);
+            }
+            let rows = sqlx::query(
+                "SELECT m.app, m.chat, m.user_id AS user, m.role, m.joined_seq
+                 FROM UNNEST($1::uuid[], $2::uuid[]) AS k (app, chat)
+                 CROSS JOIN LATERAL (
+                   SELECT * FROM members m WHERE m.app = k.app AND m.chat = k.chat ORDER BY m.joined_seq, m.place
+                   OFFSET 0) m",
+            )
+            .bind(column(chats, |chat| chat.app))
+            .bind(column(chats, |chat| chat.chat))
+            .fetch_all(&mut *instant)
+            .await?;
+            for row in &rows {
+                if let Some(chat) = loaded.get_mut(&rows::key(row)?) {
+                    chat.members.push(rows::member(row)?);
+                }
+            }
+            Ok(loaded.into_values().collect())
+        })
+        .await
+    }
+
+    async fn find_sent(&self, keys: &[SendKey]) -> Result<Vec<Found>> {
+        if keys.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.call(|| async move {
+            let rows = sqlx::query(
+                "SELECT m.* FROM UNNEST($1::uuid[], $2::uuid[], $3::uuid[], $4::text[]) AS k (app, chat, sender, client_id)
+                 CROSS JOIN LATERAL (
+                   SELECT app, chat, sender, client_id, id, number, seq, created_at, fingerprint FROM messages m
+                   WHERE m.app = k.app AND m.chat = k.chat AND m.sender = k.sender AND m.client_id = k.client_id
+                   ORDER BY m.number LIMIT 1) m",
+            )
+            .bind(column(keys, |key| key.chat.app))
+            .bind(column(keys, |key| key.chat.chat))
+            .bind(column(keys, |key| key.from))
+            .bind(column(keys, |key| key.client_id.as_str()))
+            .fetch_all(&self.pool)
+            .await?;
+            rows.iter().map(rows::found).collect()
+        })
+        .await
+    }
+
+    async fn message(&self, chat: ChatKey, number: Number) -> Result<Option<Message>> {
+        self.call(|| async move {
+            let row = sqlx::query("SELECT * FROM messages WHERE app = $1 AND chat = $2 AND number = $3")
+                .bind(chat.app)
+                .bind(chat.chat)
+                .bind(int(number))
+                .fetch_optional(&self.pool)
+                .await?;
+            row.as_ref().map(rows::message).transpose()
+        })
+        .await
+    }
+}

@@ -1,0 +1,283 @@
+//! Rows of either engine, read back into what the store answers. Columns have the same names in both; where an engine's tables name one
+//! otherwise, its query says `AS`.
+
+use sqlx::{Decode, Row, Sqlite, Type, sqlite::SqliteRow};
+#[cfg(feature = "servers")]
+use sqlx::{Postgres, postgres::PgRow};
+
+use super::{
+    Application, ChatRow, Departure, Found, MemberRow, Membership, Revocation, SendKey, SignIn, User,
+    plan::KnownChat, title, words,
+};
+use crate::{
+    ids::{ChatKey, ClientId, UserId, UserKey},
+    model::{ChatKind, ChatView, Head, MemberView, Message, MessageKind, Role, UserView},
+};
+
+/// A type that stands in the columns of every engine.
+#[cfg(not(feature = "servers"))]
+pub(super) trait Column: for<'r> Decode<'r, Sqlite> + Type<Sqlite> {}
+
+#[cfg(not(feature = "servers"))]
+impl<T: for<'r> Decode<'r, Sqlite> + Type<Sqlite>> Column for T {}
+
+/// A type that stands in the columns of every engine.
+#[cfg(feature = "servers")]
+pub(super) trait Column:
+    for<'r> Decode<'r, Sqlite> + Type<Sqlite> + for<'r> Decode<'r, Postgres> + Type<Postgres>
+{
+}
+
+#[cfg(feature = "servers")]
+impl<T: for<'r> Decode<'r, Sqlite> + Type<Sqlite> + for<'r> Decode<'r, Postgres> + Type<Postgres>> Column
+    for T
+{
+}
+
+/// A row of some engine.
+pub(super) trait Columns {
+    /// What stands under this name.
+    fn get<T: Column>(&self, column: &str) -> sqlx::Result<T>;
+}
+
+impl Columns for SqliteRow {
+    fn get<T: Column>(&self, column: &str) -> sqlx::Result<T> {
+        self.try_get(column)
+    }
+}
+
+#[cfg(feature = "servers")]
+impl Columns for PgRow {
+    fn get<T: Column>(&self, column: &str) -> sqlx::Result<T> {
+        self.try_get(column)
+    }
+}
+
+/// Numbers, seqs and offsets: what is past the largest column is the largest column, which no chat and no log reaches.
+pub(super) fn int(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+pub(super) fn unreadable(what: String) -> sqlx::Error {
+    sqlx::Error::Decode(what.into())
+}
+
+/// A column that holds no negative number.
+pub(super) fn unsigned(row: &impl Columns, column: &str) -> sqlx::Result<u64> {
+    let value: i64 = row.get(column)?;
+    u64::try_from(value).map_err(|_| unreadable(format!("{column} is {value}")))
+}
+
+pub(super) fn unsigned_or_null(row: &impl Columns, column: &str) -> sqlx::Result<Option<u64>> {
+    row.get::<Option<i64>>(column)?
+        .map(|value| u64::try_from(value).map_err(|_| unreadable(format!("{column} is {value}"))))
+        .transpose()
+}
+
+fn word<T>(row: &impl Columns, column: &str, read: impl Fn(&str) -> Option<T>) -> sqlx::Result<T> {
+    let word: String = row.get(column)?;
+    read(&word).ok_or_else(|| unreadable(format!("{column} is {word:?}")))
+}
+
+fn kind(row: &impl Columns) -> sqlx::Result<ChatKind> {
+    word(row, "kind", words::kind)
+}
+
+fn role(row: &impl Columns) -> sqlx::Result<Role> {
+    word(row, "role", words::role)
+}
+
+pub(super) fn key(row: &impl Columns) -> sqlx::Result<ChatKey> {
+    Ok(ChatKey { app: row.get("app")?, chat: row.get("chat")? })
+}
+
+pub(super) fn user_key(row: &impl Columns) -> sqlx::Result<UserKey> {
+    Ok(UserKey { app: row.get("app")?, user: row.get("user")? })
+}
+
+pub(super) fn head(row: &impl Columns) -> sqlx::Result<Head> {
+    Ok(Head { number: unsigned(row, "head_number")?, seq: unsigned(row, "head_seq")? })
+}
+
+fn client_id(row: &impl Columns) -> sqlx::Result<Option<ClientId>> {
+    row.get::<Option<String>>("client_id")?
+        .map(|name| ClientId::new(&name).map_err(|error| unreadable(error.to_string())))
+        .transpose()
+}
+
+/// A row of `messages`.
+pub(super) fn message(row: &impl Columns) -> sqlx::Result<Message> {
+    let chat = row.get("chat")?;
+    let attachments: Option<String> = row.get("attachments")?;
+    Ok(Message {
+        id: row.get("id")?,
+        chat,
+        room_id: chat,
+        number: unsigned(row, "number")?,
+        from: row.get("sender")?,
+        body: row.get("body")?,
+        kind: word(row, "kind", MessageKind::from_word)?,
+        created_at: row.get("created_at")?,
+        edited_at: row.get("edited_at")?,
+        deleted: row.get("deleted")?,
+        reply_to: unsigned_or_null(row, "reply_to")?,
+        attachments: match attachments {
+            Some(json) => serde_json::from_str(&json).map_err(|error| unreadable(error.to_string()))?,
+            None => Vec::new(),
+        },
+        client_id: client_id(row)?,
+    })
+}
+
+/// Attachments as their column has them.
+pub(super) fn attachments(list: &[String]) -> Option<String> {
+    // A list of texts always has a JSON form.
+    if list.is_empty() { None } else { serde_json::to_string(list).ok() }
+}
+
+/// A message as `viewer` may see it: its name is for its sender.
+pub(super) fn seen_by(viewer: UserId, mut message: Message) -> Message {
+    if message.from != viewer {
+        message.client_id = None;
+    }
+    message
+}
+
+/// A chat as `viewer` sees it, from its row, its first members, and its newest message.
+pub(super) fn view(
+    row: &impl Columns,
+    viewer: UserId,
+    members: Vec<MemberView>,
+    newest: Option<Message>,
+) -> sqlx::Result<ChatView> {
+    let head = head(row)?;
+    let kind = kind(row)?;
+    let members_count = unsigned(row, "members")?;
+    let name = if kind == ChatKind::Group { row.get("name")? } else { None };
+    Ok(ChatView {
+        id: row.get("chat")?,
+        number: unsigned(row, "number")?,
+        kind,
+        name: title(name, viewer, &members, members_count),
+        description: row.get("description")?,
+        members,
+        members_count,
+        messages_count: head.number,
+        created_at: row.get("created_at")?,
+        created_by: row.get("created_by")?,
+        last_message: newest.map(|message| seen_by(viewer, message)),
+        unread_count: unsigned(row, "unread")?,
+        seq: head.seq,
+    })
+}
+
+/// A row of `members` with the user's name, if it is known.
+pub(super) fn member_view(row: &impl Columns) -> sqlx::Result<MemberView> {
+    Ok(MemberView {
+        id: row.get("user")?,
+        name: row.get::<Option<String>>("name")?.unwrap_or_default(),
+        role: role(row)?,
+        joined_at: row.get("joined_at")?,
+    })
+}
+
+pub(super) fn membership(row: &impl Columns) -> sqlx::Result<Membership> {
+    Ok(Membership {
+        chat: row.get("chat")?,
+        head: head(row)?,
+        head_upto: unsigned(row, "head_upto")?,
+        joined_seq: unsigned(row, "joined_seq")?,
+        joined_upto: unsigned(row, "joined_upto")?,
+    })
+}
+
+pub(super) fn departure(row: &impl Columns) -> sqlx::Result<Departure> {
+    Ok(Departure { chat: row.get("chat")?, left_upto: unsigned(row, "left_upto")? })
+}
+
+/// A chat's row, as a plan needs it.
+pub(super) fn known_chat(row: &impl Columns) -> sqlx::Result<KnownChat> {
+    Ok(KnownChat {
+        head: head(row)?,
+        active_at: row.get("active_at")?,
+        members: unsigned(row, "members")?,
+        deleted: row.get("deleted")?,
+    })
+}
+
+/// A chat's row, still without its members.
+pub(super) fn chat(row: &impl Columns) -> sqlx::Result<ChatRow> {
+    Ok(ChatRow {
+        key: key(row)?,
+        kind: kind(row)?,
+        name: row.get("name")?,
+        description: row.get("description")?,
+        created_by: row.get("created_by")?,
+        head: head(row)?,
+        deleted: row.get("deleted")?,
+        members: Vec::new(),
+        request: row.get::<Option<i64>>("request")?.map(i64::cast_unsigned),
+        makings: unsigned(row, "makings")?,
+    })
+}
+
+pub(super) fn member(row: &impl Columns) -> sqlx::Result<MemberRow> {
+    Ok(MemberRow { user: row.get("user")?, role: role(row)?, joined_seq: unsigned(row, "joined_seq")? })
+}
+
+pub(super) fn found(row: &impl Columns) -> sqlx::Result<Found> {
+    let client_id = client_id(row)?.ok_or_else(|| unreadable("a message was found by no name".to_owned()))?;
+    Ok(Found {
+        key: SendKey { chat: key(row)?, from: row.get("sender")?, client_id },
+        id: row.get("id")?,
+        number: unsigned(row, "number")?,
+        seq: unsigned(row, "seq")?,
+        at: row.get("created_at")?,
+        fingerprint: row.get::<i64>("fingerprint")?.cast_unsigned(),
+    })
+}
+
+pub(super) fn application(row: &impl Columns) -> sqlx::Result<Application> {
+    Ok(Application {
+        id: row.get("id")?,
+        name: row.get("name")?,
+        token_secret: row.get("token_secret")?,
+        token_kid: row.get("token_kid")?,
+    })
+}
+
+pub(super) fn user(row: &impl Columns) -> sqlx::Result<User> {
+    Ok(User {
+        id: row.get("id")?,
+        username: row.get("username")?,
+        name: row.get("name")?,
+        mobile_number: row.get("mobile_number")?,
+        timezone: row.get("timezone")?,
+        created_at: row.get("created_at")?,
+        password_hash: row.get("password_hash")?,
+    })
+}
+
+pub(super) fn user_view(row: &impl Columns) -> sqlx::Result<UserView> {
+    Ok(UserView { id: row.get("id")?, name: row.get("name")? })
+}
+
+pub(super) fn sign_in(row: &impl Columns) -> sqlx::Result<SignIn> {
+    Ok(SignIn {
+        id: row.get("id")?,
+        user: row.get("user")?,
+        device: row.get("device")?,
+        created_at: row.get("created_at")?,
+        expires_at: row.get("expires_at")?,
+    })
+}
+
+pub(super) fn revocation(row: &impl Columns) -> sqlx::Result<Revocation> {
+    Ok(Revocation {
+        no: unsigned(row, "no")?,
+        app: row.get("app")?,
+        user: row.get("user")?,
+        session: row.get("session")?,
+        expires_at: row.get("expires_at")?,
+    })
+}
