@@ -19,76 +19,9 @@ use common::{
     wire::record::{Change, What},
 };
 use futures_util::future::join_all;
-use sqlx::{AssertSqlSafe, Connection, PgConnection};
+use servers::{FEW, OneDatabase};
+use sqlx::Connection;
 use uuid::Uuid;
-
-/// Connections of one handle: some forty tests run beside each other on a server that has a hundred.
-const FEW: PostgresSettings = PostgresSettings {
-    max_connections: 4,
-    acquire_timeout: Duration::from_secs(20),
-    statement_timeout: Duration::from_secs(20),
-};
-
-/// A database of its own.
-struct OneDatabase {
-    name: String,
-}
-
-impl OneDatabase {
-    async fn empty() -> Self {
-        let name = format!("store_{}", Uuid::new_v4().as_simple());
-        let mut server = PgConnection::connect(&format!("{}/postgres", servers::postgres())).await.unwrap();
-        sqlx::raw_sql(AssertSqlSafe(format!("CREATE DATABASE {name}"))).execute(&mut server).await.unwrap();
-        Self { name }
-    }
-
-    async fn new() -> Self {
-        let database = Self::empty().await;
-        Postgres::init(&database.url()).await.unwrap();
-        database
-    }
-
-    fn url(&self) -> String {
-        format!("{}/{}", servers::postgres(), self.name)
-    }
-
-    async fn postgres(&self) -> Postgres {
-        Postgres::open(&self.url(), FEW).await.unwrap()
-    }
-
-    async fn connection(&self) -> PgConnection {
-        PgConnection::connect(&self.url()).await.unwrap()
-    }
-
-    async fn run(&self, sql: &str) {
-        sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&mut self.connection().await).await.unwrap();
-    }
-
-    async fn number(&self, sql: &str) -> i64 {
-        sqlx::query_scalar(AssertSqlSafe(sql.to_owned()))
-            .fetch_one(&mut self.connection().await)
-            .await
-            .unwrap()
-    }
-
-    /// Waits until the server shows one backend of this database that waits for a lock, and answers its id.
-    async fn waiting(&self) -> i32 {
-        let mut watch = self.connection().await;
-        for _ in 0..1_000 {
-            let pid: Option<i32> = sqlx::query_scalar(
-                "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'",
-            )
-            .fetch_optional(&mut watch)
-            .await
-            .unwrap();
-            match pid {
-                Some(pid) => return pid,
-                None => tokio::time::sleep(Duration::from_millis(5)).await,
-            }
-        }
-        panic!("nobody waits for a lock");
-    }
-}
 
 #[async_trait]
 impl Fixture for OneDatabase {
