@@ -30,7 +30,7 @@ use common::{
         record::{Change, Claim, Record, What},
     },
 };
-use stage::{Stage, draft, refusal, retried, sent};
+use stage::{Stage, draft, refusal, retried, sent, until_answered};
 
 #[tokio::test]
 async fn messages_are_numbered_from_one_and_confirmed_before_they_are_acknowledged() {
@@ -271,7 +271,7 @@ async fn a_long_list_of_members_is_several_records_and_one_group() {
     let ana = UserId::random();
     let members: Vec<_> = (0..2_500).map(|_| UserId::random()).collect();
     let chat = stage.group(&node, ana, members.clone()).await;
-    let row = stage.store.load(&[stage::key(chat)]).await.unwrap().remove(0);
+    let row = stage.store.load(&[stage::key(chat)]).await.unwrap().answer.remove(0);
     assert_eq!(row.members.len(), 2_501);
     assert_eq!(row.head.seq, 2_501_u64.div_ceil(limits::MEMBERS_PER_RECORD as u64));
     let last = members.last().copied().unwrap();
@@ -435,7 +435,7 @@ async fn a_group_whose_making_broke_off_is_completed_whatever_happened_in_it_mea
         assert_eq!(refusal(&answer).code, ErrorCode::IdConflict);
         stage.make(&node, ana, chat, group("a group", &reversed, Some("hello"))).await;
         stage.drain().await;
-        let row = stage.store.load(&[stage::key(chat)]).await.unwrap().remove(0);
+        let row = stage.store.load(&[stage::key(chat)]).await.unwrap().answer.remove(0);
         let there: HashSet<_> = row.members.iter().map(|member| member.user).collect();
         let wanted: HashSet<_> = members.iter().copied().chain([ana]).filter(|user| *user != left).collect();
         assert_eq!(there, wanted);
@@ -597,7 +597,7 @@ async fn a_group_of_which_a_part_is_in_the_log_is_not_said_to_be_surely_not_stor
     assert_eq!(refusal(&answer).code, ErrorCode::RetryLater, "nothing of that one is there");
     stage.narrow.leave(100);
     stage.make(&node, ana, chat, ask()).await;
-    let row = stage.store.load(&[stage::key(chat)]).await.unwrap().remove(0);
+    let row = stage.store.load(&[stage::key(chat)]).await.unwrap().answer.remove(0);
     assert_eq!(row.members.len(), 2_501);
 }
 
@@ -619,4 +619,52 @@ async fn the_request_that_made_a_direct_chat_hears_so_however_often_it_is_asked(
     drop(node);
     // From the store.
     asked_again(&stage.node("node-2").await).await;
+}
+
+#[tokio::test]
+async fn a_store_that_is_put_back_to_what_it_was_neither_loses_nor_doubles_what_the_log_has() {
+    let mut stage = Stage::new().await;
+    let node = stage.node("node-1").await;
+    let (ana, ben) = (UserId::random(), UserId::random());
+    let chat = stage.direct(&node, ana, ben).await;
+    let backup = stage.back_up().await;
+    let first = sent(&node.ask(ana, chat, Ask::Send(vec![draft("m1", "hello")])).await).clone();
+    stage.drain().await;
+    drop(node);
+    // It has nothing of the chat in memory, and knows that everything is stored.
+    let node = stage.node("node-2").await;
+    node.until_seen_drained(&stage, chat).await;
+    stage.put_back(backup);
+    let again = until_answered(|| node.ask(ana, chat, Ask::Send(vec![retried("m1", "hello")]))).await;
+    assert_eq!(sent(&again), &Sent { repeat: true, ..first });
+    let next = until_answered(|| node.ask(ben, chat, Ask::Send(vec![draft("m2", "hello")]))).await;
+    assert_eq!(sent(&next).number, 2);
+    stage.drain().await;
+    assert_eq!(stage.stored_messages(chat).await, stage.valid_messages(chat).await);
+}
+
+#[tokio::test]
+async fn an_owner_that_sees_the_store_put_back_holds_what_it_lacks() {
+    let mut stage = Stage::new().await;
+    let node = stage.node("node-1").await;
+    let (ana, ben) = (UserId::random(), UserId::random());
+    let chat = stage.direct(&node, ana, ben).await;
+    let backup = stage.back_up().await;
+    sent(&node.ask(ana, chat, Ask::Send(vec![draft("m1", "hello")])).await);
+    stage.drain().await;
+    node.until_seen_drained(&stage, chat).await;
+    stage.put_back(backup);
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+    loop {
+        let recent = until_answered(|| node.ask(ana, chat, Ask::Recent)).await;
+        let Answer::Recent { changes, .. } = recent else { panic!("{recent:?}") };
+        if changes
+            .iter()
+            .any(|bytes| matches!(Record::decode(bytes), Ok(Record::Change(change)) if change.seq == 2))
+        {
+            break;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "readers are not told what the store lacks");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }

@@ -1,12 +1,12 @@
 //! What owners ask the store: chats that are not in memory, and sends that may have been stored before. Questions that
 //! come together are asked together, over all partitions of the node.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use common::{
-    ids::ChatKey,
+    ids::{ChatKey, Offset, Partition},
     shutdown::Shutdown,
-    store::{ChatRow, Found, SendKey, SharedStore, StoreError},
+    store::{AsOf, ChatRow, Found, SendKey, SharedStore, StoreError},
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -15,13 +15,15 @@ const TOGETHER: usize = 500;
 /// Questions that wait. A partition asks one per chat at a time, so this is chats in need, not requests; when full, the askers wait.
 const WAITING: usize = 4_096;
 
-type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
+type Reply<T> = oneshot::Sender<Result<AsOf<T>, StoreError>>;
+type ChatQuestion = (ChatKey, Reply<Option<ChatRow>>);
+type SendsQuestion = (Vec<SendKey>, Reply<Vec<Found>>);
 
 /// The way to the store. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Lookup {
-    chats: mpsc::Sender<(ChatKey, Reply<Option<ChatRow>>)>,
-    sends: mpsc::Sender<(Vec<SendKey>, Reply<Vec<Found>>)>,
+    chats: mpsc::Sender<ChatQuestion>,
+    sends: mpsc::Sender<SendsQuestion>,
 }
 
 impl Lookup {
@@ -37,24 +39,24 @@ impl Lookup {
     }
 
     /// A chat, if the store has it.
-    pub(super) async fn chat(&self, key: ChatKey) -> Result<Option<ChatRow>, StoreError> {
+    pub(super) async fn chat(&self, key: ChatKey) -> Result<AsOf<Option<ChatRow>>, StoreError> {
         ask(&self.chats, key).await
     }
 
     /// Those of these sends that the store has.
-    pub(super) async fn sends(&self, keys: Vec<SendKey>) -> Result<Vec<Found>, StoreError> {
+    pub(super) async fn sends(&self, keys: Vec<SendKey>) -> Result<AsOf<Vec<Found>>, StoreError> {
         ask(&self.sends, keys).await
     }
 }
 
-async fn ask<Q, A>(queue: &mpsc::Sender<(Q, Reply<A>)>, question: Q) -> Result<A, StoreError> {
+async fn ask<Q, A>(queue: &mpsc::Sender<(Q, Reply<A>)>, question: Q) -> Result<AsOf<A>, StoreError> {
     let gone = || StoreError::Unavailable("the node is stopping".into());
     let (reply, answer) = oneshot::channel();
     queue.send((question, reply)).await.map_err(|_| gone())?;
     answer.await.map_err(|_| gone())?
 }
 
-async fn load(store: SharedStore, mut asked: mpsc::Receiver<(ChatKey, Reply<Option<ChatRow>>)>) {
+async fn load(store: SharedStore, mut asked: mpsc::Receiver<ChatQuestion>) {
     let mut questions = Vec::with_capacity(TOGETHER);
     while asked.recv_many(&mut questions, TOGETHER).await > 0 {
         // Of a chat that was asked for in a term that is over, and is asked for again in the next, there are two.
@@ -66,12 +68,16 @@ async fn load(store: SharedStore, mut asked: mpsc::Receiver<(ChatKey, Reply<Opti
             continue;
         }
         let keys: Vec<_> = takers.keys().copied().collect();
-        let answer = store.load(&keys).await;
-        let mut rows =
-            answer.map(|rows| rows.into_iter().map(|row| (row.key, row)).collect::<HashMap<_, _>>());
+        let mut read = store.load(&keys).await.map(|mut read| {
+            let rows = std::mem::take(&mut read.answer).into_iter().map(|row| (row.key, row));
+            read.with(rows.collect::<HashMap<_, _>>())
+        });
         for (key, mut takers) in takers {
-            let row = match &mut rows {
-                Ok(rows) => Ok(rows.remove(&key)),
+            let row = match &mut read {
+                Ok(read) => {
+                    let row = read.answer.remove(&key);
+                    Ok(read.with(row))
+                }
                 Err(error) => Err(error.clone()),
             };
             let Some(last) = takers.pop() else { continue };
@@ -83,24 +89,38 @@ async fn load(store: SharedStore, mut asked: mpsc::Receiver<(ChatKey, Reply<Opti
     }
 }
 
-async fn find(store: SharedStore, mut asked: mpsc::Receiver<(Vec<SendKey>, Reply<Vec<Found>>)>) {
+async fn find(store: SharedStore, mut asked: mpsc::Receiver<SendsQuestion>) {
     let mut questions = Vec::with_capacity(TOGETHER);
     while asked.recv_many(&mut questions, TOGETHER).await > 0 {
         questions.retain(|(_, reply)| !reply.is_closed());
         let keys: Vec<_> = questions.iter().flat_map(|(keys, _)| keys.iter().cloned()).collect();
-        let mut found = HashMap::new();
-        let mut failed = None;
-        for keys in keys.chunks(TOGETHER) {
-            match store.find_sent(keys).await {
-                Ok(rows) => found.extend(rows.into_iter().map(|row| (row.key.clone(), row))),
-                Err(error) => failed = Some(error),
-            }
-        }
+        let found = sent(&store, &keys).await;
         for (keys, reply) in questions.drain(..) {
-            let _ = reply.send(match &failed {
-                Some(error) => Err(error.clone()),
-                None => Ok(keys.iter().filter_map(|key| found.get(key).cloned()).collect()),
+            let _ = reply.send(match &found {
+                Ok(found) => {
+                    Ok(found.with(keys.iter().filter_map(|key| found.answer.get(key).cloned()).collect()))
+                }
+                Err(error) => Err(error.clone()),
             });
         }
     }
+}
+
+/// Those of these sends that the store has, in as many queries as it takes: as of the earliest.
+async fn sent(store: &SharedStore, keys: &[SendKey]) -> Result<AsOf<HashMap<SendKey, Found>>, StoreError> {
+    let mut all: Option<AsOf<HashMap<SendKey, Found>>> = None;
+    for keys in keys.chunks(TOGETHER) {
+        let mut read = store.find_sent(keys).await?;
+        let mut found: HashMap<_, _> =
+            std::mem::take(&mut read.answer).into_iter().map(|row| (row.key.clone(), row)).collect();
+        if let Some(before) = all {
+            let earliest = |(partition, offset): (&Partition, &Offset)| {
+                (*partition, before.offset(*partition).min(*offset))
+            };
+            read.offsets = Arc::new(read.offsets.iter().map(earliest).collect());
+            found.extend(before.answer);
+        }
+        all = Some(read.with(found));
+    }
+    Ok(all.unwrap_or(AsOf { offsets: Arc::default(), answer: HashMap::new() }))
 }

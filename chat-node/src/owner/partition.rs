@@ -15,7 +15,7 @@ use common::{
     cache::TailEntry,
     ids::{ChatKey, MessageId, Offset, Partition, Seq, UserId},
     model::Message,
-    store::{ChatRow, Found, StoreError},
+    store::{AsOf, ChatRow, Found, StoreError},
     wire::{
         codes::ErrorCode,
         marks::Place,
@@ -163,9 +163,17 @@ async fn put_off(jobs: &mut mpsc::Receiver<Job>, pause: &mut Duration) {
 
 /// What the store answered about a chat.
 enum Fetched {
-    Chat(Result<Option<ChatRow>, StoreError>),
-    Sends(Result<Vec<Found>, StoreError>),
-    Message(Result<Option<Message>, StoreError>),
+    Chat(Result<AsOf<Option<ChatRow>>, StoreError>),
+    Sends(Result<AsOf<Vec<Found>>, StoreError>),
+    Message(Result<AsOf<Option<Message>>, StoreError>),
+}
+
+/// A question to the store.
+struct Fetch {
+    key: ChatKey,
+    /// How far the partition was drained when it was asked.
+    drained: Offset,
+    fetched: Fetched,
 }
 
 /// A partition in this node's hands: one term of it.
@@ -185,7 +193,7 @@ struct Owned {
     unstored: BTreeMap<Offset, Vec<Open>>,
     /// What is said once it is stored.
     announcements: BTreeMap<Offset, Arc<Change>>,
-    fetches: JoinSet<(ChatKey, Fetched)>,
+    fetches: JoinSet<Fetch>,
     /// Answers that are being read from the log.
     reads: JoinSet<()>,
 }
@@ -262,14 +270,14 @@ impl Owned {
                     outcome?;
                 }
                 Some(fetched) = self.fetches.join_next() => match fetched {
-                    Ok((key, fetched)) => self.fetched(key, fetched).await,
+                    Ok(fetch) => self.fetched(fetch).await?,
                     // The chat would wait for ever.
                     Err(error) => return Err(Lost::Fetch(error.to_string())),
                 },
                 Some(_) = self.reads.join_next() => {}
                 Ok(()) = positions.changed() => {
                     let read = positions.borrow_and_update().clone();
-                    self.stored(&read);
+                    self.stored(&read)?;
                 }
                 _ = tidy.tick() => self.tidy(KEPT_DRAINED),
                 job = jobs.recv(), if !self.tail.is_full() => match job {

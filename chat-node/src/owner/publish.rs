@@ -42,6 +42,10 @@ pub(super) enum Lost {
     Unconfirmed(#[from] Unconfirmed),
     #[error("a question to the store broke off: {0}")]
     Fetch(String),
+    #[error(
+        "the store was drained up to {drained}, and now only up to {offset}: it was put back to an earlier state"
+    )]
+    StoreWentBack { drained: Offset, offset: Offset },
 }
 
 /// The tail of a term: what is appended and not confirmed, and who waits for it.

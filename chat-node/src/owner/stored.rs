@@ -14,15 +14,27 @@ use common::{
     shutdown::Shutdown,
     store::{Position, SharedStore},
 };
-use tokio::sync::{Notify, watch};
+use tokio::{
+    sync::{Notify, watch},
+    time::Instant,
+};
 
 /// While a request waits to be stored: a writer takes a few milliseconds, and this is a read of at most 64 rows.
 const QUICK: Duration = Duration::from_millis(5);
 /// Otherwise: memory is pruned by it, and nobody waits.
 const SLOW: Duration = Duration::from_millis(500);
 
-/// Positions by partition.
-pub(super) type Positions = Arc<HashMap<Partition, Position>>;
+/// What was read.
+#[derive(Debug)]
+pub(super) struct Read {
+    /// By partition.
+    pub(super) positions: HashMap<Partition, Position>,
+    /// When the store was asked.
+    pub(super) asked: Instant,
+}
+
+/// Positions as last read.
+pub(super) type Positions = Arc<Read>;
 
 /// The positions of the writers, as last read.
 #[derive(Clone)]
@@ -48,7 +60,8 @@ impl Drop for Urgent {
 
 impl Stored {
     pub(super) fn start(store: SharedStore, shutdown: &Shutdown) -> Self {
-        let (sender, positions) = watch::channel(Positions::default());
+        let (sender, positions) =
+            watch::channel(Arc::new(Read { positions: HashMap::new(), asked: Instant::now() }));
         let waiting = Arc::new(Waiting::default());
         let poll = poll(store, sender, Arc::clone(&waiting));
         let soft = shutdown.soft();
@@ -73,13 +86,14 @@ impl Stored {
 
 async fn poll(store: SharedStore, sender: watch::Sender<Positions>, waiting: Arc<Waiting>) {
     loop {
+        let asked = Instant::now();
         match store.positions().await {
             Ok(read) => {
-                let read: HashMap<_, _> = read.into_iter().collect();
+                let positions: HashMap<_, _> = read.into_iter().collect();
                 sender.send_if_modified(|known| {
-                    let changed = **known != read;
+                    let changed = known.positions != positions;
                     if changed {
-                        *known = Arc::new(read);
+                        *known = Arc::new(Read { positions, asked });
                     }
                     changed
                 });

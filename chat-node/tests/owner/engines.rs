@@ -14,18 +14,20 @@ use common::{
     },
     model::{ChatView, ChatsPage, MemberView, Message, Page, PageRequest, UserView},
     store::{
-        Accounts, Application, ChatRow, Chats, Drain, Found, Marked, Owned, PartitionBatch, Position, Range,
-        ReadMark, Reads, Refused, Result, Revocation, SendKey, SignIn, Slice, Standing, User, sqlite::Sqlite,
+        Accounts, Application, AsOf, ChatRow, Chats, Drain, Found, Marked, Owned, PartitionBatch, Position,
+        Range, ReadMark, Reads, Refused, Result, Revocation, SendKey, SignIn, Slice, Standing, User,
+        sqlite::Sqlite,
     },
     time::Millis,
 };
+use parking_lot::Mutex;
 use tokio::sync::watch;
 use uuid::Uuid;
 
 /// A store that reads a chat when it is asked, and answers when it may.
 #[derive(Debug)]
 pub(crate) struct Held {
-    inner: Arc<Sqlite>,
+    inner: Mutex<Arc<Sqlite>>,
     held: watch::Sender<bool>,
     /// Answers that were read and are held.
     read: watch::Sender<usize>,
@@ -33,7 +35,16 @@ pub(crate) struct Held {
 
 impl Held {
     pub(crate) fn over(inner: Arc<Sqlite>) -> Self {
-        Self { inner, held: watch::Sender::new(false), read: watch::Sender::new(0) }
+        Self { inner: Mutex::new(inner), held: watch::Sender::new(false), read: watch::Sender::new(0) }
+    }
+
+    fn inner(&self) -> Arc<Sqlite> {
+        Arc::clone(&self.inner.lock())
+    }
+
+    /// From now on another store is read.
+    pub(crate) fn replace(&self, inner: Arc<Sqlite>) {
+        *self.inner.lock() = inner;
     }
 
     /// From now on what was read of chats is not answered.
@@ -53,8 +64,8 @@ impl Held {
 
 #[async_trait]
 impl Owned for Held {
-    async fn load(&self, chats: &[ChatKey]) -> Result<Vec<ChatRow>> {
-        let rows = self.inner.load(chats).await;
+    async fn load(&self, chats: &[ChatKey]) -> Result<AsOf<Vec<ChatRow>>> {
+        let rows = self.inner().load(chats).await;
         if *self.held.borrow() {
             self.read.send_modify(|read| *read += 1);
         }
@@ -62,45 +73,45 @@ impl Owned for Held {
         rows
     }
 
-    async fn find_sent(&self, keys: &[SendKey]) -> Result<Vec<Found>> {
-        self.inner.find_sent(keys).await
+    async fn find_sent(&self, keys: &[SendKey]) -> Result<AsOf<Vec<Found>>> {
+        self.inner().find_sent(keys).await
     }
 
-    async fn message(&self, chat: ChatKey, number: Number) -> Result<Option<Message>> {
-        self.inner.message(chat, number).await
+    async fn message(&self, chat: ChatKey, number: Number) -> Result<AsOf<Option<Message>>> {
+        self.inner().message(chat, number).await
     }
 }
 
 #[async_trait]
 impl Drain for Held {
     async fn positions(&self) -> Result<Vec<(Partition, Position)>> {
-        self.inner.positions().await
+        self.inner().positions().await
     }
 
     async fn apply(&self, batches: &[PartitionBatch]) -> Result<Vec<std::result::Result<(), Refused>>> {
-        self.inner.apply(batches).await
+        self.inner().apply(batches).await
     }
 }
 
 #[async_trait]
 impl Reads for Held {
     async fn mark_read(&self, marks: &[ReadMark]) -> Result<Vec<Option<Marked>>> {
-        self.inner.mark_read(marks).await
+        self.inner().mark_read(marks).await
     }
 }
 
 #[async_trait]
 impl Chats for Held {
     async fn standing(&self, users: &[UserKey]) -> Result<Standing> {
-        self.inner.standing(users).await
+        self.inner().standing(users).await
     }
 
     async fn chats_of(&self, app: AppId, user: UserId, page: PageRequest) -> Result<ChatsPage> {
-        self.inner.chats_of(app, user, page).await
+        self.inner().chats_of(app, user, page).await
     }
 
     async fn chat_view(&self, chat: ChatKey, user: UserId) -> Result<Option<ChatView>> {
-        self.inner.chat_view(chat, user).await
+        self.inner().chat_view(chat, user).await
     }
 
     async fn members(
@@ -109,15 +120,15 @@ impl Chats for Held {
         user: UserId,
         page: PageRequest,
     ) -> Result<Option<Page<MemberView>>> {
-        self.inner.members(chat, user, page).await
+        self.inner().members(chat, user, page).await
     }
 
     async fn history(&self, chat: ChatKey, range: Range, limit: u32) -> Result<Option<Slice>> {
-        self.inner.history(chat, range, limit).await
+        self.inner().history(chat, range, limit).await
     }
 
     async fn is_member(&self, chat: ChatKey, user: UserId) -> Result<bool> {
-        self.inner.is_member(chat, user).await
+        self.inner().is_member(chat, user).await
     }
 
     async fn message_ids(
@@ -126,50 +137,50 @@ impl Chats for Held {
         after: Number,
         limit: u32,
     ) -> Result<Vec<(Number, MessageId)>> {
-        self.inner.message_ids(chat, after, limit).await
+        self.inner().message_ids(chat, after, limit).await
     }
 }
 
 #[async_trait]
 impl Accounts for Held {
     async fn applications(&self) -> Result<Vec<Application>> {
-        self.inner.applications().await
+        self.inner().applications().await
     }
 
     async fn cluster_secret(&self, name: &str, fresh: &[u8]) -> Result<Vec<u8>> {
-        self.inner.cluster_secret(name, fresh).await
+        self.inner().cluster_secret(name, fresh).await
     }
 
     async fn add_user(&self, app: AppId, user: &User) -> Result<bool> {
-        self.inner.add_user(app, user).await
+        self.inner().add_user(app, user).await
     }
 
     async fn user_by_username(&self, app: AppId, username: &str) -> Result<Option<User>> {
-        self.inner.user_by_username(app, username).await
+        self.inner().user_by_username(app, username).await
     }
 
     async fn user(&self, app: AppId, id: UserId) -> Result<Option<User>> {
-        self.inner.user(app, id).await
+        self.inner().user(app, id).await
     }
 
     async fn users(&self, app: AppId, ids: &[UserId]) -> Result<Vec<UserView>> {
-        self.inner.users(app, ids).await
+        self.inner().users(app, ids).await
     }
 
     async fn add_sign_in(&self, app: AppId, sign_in: &SignIn) -> Result<()> {
-        self.inner.add_sign_in(app, sign_in).await
+        self.inner().add_sign_in(app, sign_in).await
     }
 
     async fn sign_ins(&self, app: AppId, user: UserId, now: Millis) -> Result<Vec<SignIn>> {
-        self.inner.sign_ins(app, user, now).await
+        self.inner().sign_ins(app, user, now).await
     }
 
     async fn end_sign_in(&self, app: AppId, user: UserId, session: SessionId) -> Result<bool> {
-        self.inner.end_sign_in(app, user, session).await
+        self.inner().end_sign_in(app, user, session).await
     }
 
     async fn revocations(&self, after: u64, now: Millis) -> Result<Vec<Revocation>> {
-        self.inner.revocations(after, now).await
+        self.inner().revocations(after, now).await
     }
 }
 

@@ -88,7 +88,7 @@ pub(crate) struct Stage {
     pub(crate) held: Arc<Held>,
     draining: Arc<tokio::sync::Mutex<()>>,
     stop: CancellationToken,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl Drop for Stage {
@@ -110,7 +110,7 @@ impl Stage {
             store,
             draining: Arc::default(),
             stop: CancellationToken::new(),
-            _folder: folder,
+            folder,
         }
     }
 
@@ -167,6 +167,22 @@ impl Stage {
             () = draining => {}
         }
         chat
+    }
+
+    /// A copy of the store, which nobody writes at the moment.
+    pub(crate) async fn back_up(&self) -> Arc<Sqlite> {
+        let copy = self.folder.path().join("copy.db");
+        for part in ["", "-wal"] {
+            let of = |name: &str| self.folder.path().join(format!("{name}.db{part}"));
+            std::fs::copy(of("store"), of("copy")).unwrap();
+        }
+        Arc::new(Sqlite::open(&copy).await.unwrap())
+    }
+
+    /// The store is what it was when it was backed up.
+    pub(crate) fn put_back(&mut self, backup: Arc<Sqlite>) {
+        self.held.replace(Arc::clone(&backup));
+        self.store = backup;
     }
 
     /// Drains until the stage is gone.

@@ -357,18 +357,42 @@ pub struct SendKey {
     pub client_id: ClientId,
 }
 
+/// An answer, and how far the store was with the log when it was read.
+///
+/// Positions only grow, unless the store was put back to what it was earlier (a backup). Whoever has seen a later position than the one of
+/// an answer knows from it that what is missing may be in the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AsOf<T> {
+    /// The position of each partition that has one: everything before it was there to be read.
+    pub offsets: Arc<HashMap<Partition, Offset>>,
+    /// What was read.
+    pub answer: T,
+}
+
+impl<T> AsOf<T> {
+    /// How far a partition was drained.
+    pub fn offset(&self, partition: Partition) -> Offset {
+        self.offsets.get(&partition).copied().unwrap_or_default()
+    }
+
+    /// Another answer that was read at the same time.
+    pub fn with<U>(&self, answer: U) -> AsOf<U> {
+        AsOf { offsets: Arc::clone(&self.offsets), answer }
+    }
+}
+
 /// What owners look up.
 #[async_trait]
 pub trait Owned: Send + Sync {
     /// Those of `chats` that the store knows, deleted ones included, in no order; each read at one instant. One query for many.
-    async fn load(&self, chats: &[ChatKey]) -> Result<Vec<ChatRow>>;
+    async fn load(&self, chats: &[ChatKey]) -> Result<AsOf<Vec<ChatRow>>>;
 
     /// The messages that were sent under these names, of several under one name the first. Deleted ones are found too. One query for many. With each the
     /// fingerprint of what was sent ([`fingerprint`]), which an edit does not change.
-    async fn find_sent(&self, keys: &[SendKey]) -> Result<Vec<Found>>;
+    async fn find_sent(&self, keys: &[SendKey]) -> Result<AsOf<Vec<Found>>>;
 
     /// One message as it stands.
-    async fn message(&self, chat: ChatKey, number: Number) -> Result<Option<Message>>;
+    async fn message(&self, chat: ChatKey, number: Number) -> Result<AsOf<Option<Message>>>;
 }
 
 /// A message found by its sender's name for it.

@@ -1,20 +1,28 @@
 //! What a partition's memory holds: it follows the writer, and forgets what the store has and nobody uses.
 
-use common::wire::marks::Told;
+use common::{ids::Offset, wire::marks::Told};
 use tokio::time::Instant;
 
 use super::{
-    super::{chat::KEPT_DRAINED, publish::announcement, stored::Positions},
+    super::{
+        chat::KEPT_DRAINED,
+        publish::{Lost, announcement},
+        stored::Positions,
+    },
     Owned,
 };
 
 impl Owned {
-    /// The writer got on.
-    pub(super) fn stored(&mut self, positions: &Positions) {
-        let Some(position) = positions.get(&self.partition) else { return };
-        if position.log != self.context.log.id() || position.offset <= self.drained {
-            return;
+    /// The writer got on; or the store was put back to what it was earlier, which ends the term.
+    pub(super) fn stored(&mut self, read: &Positions) -> Result<(), Lost> {
+        let position = read.positions.get(&self.partition).filter(|at| at.log == self.context.log.id());
+        // What was read before the term began says less than the term began with.
+        if read.asked > self.since {
+            self.still_has(self.drained, position.map_or(0, |position| position.offset))?;
         }
+        let Some(position) = position.filter(|position| position.offset > self.drained) else {
+            return Ok(());
+        };
         self.drained = position.offset;
         let later = self.announcements.split_off(&self.drained);
         for change in std::mem::replace(&mut self.announcements, later).into_values() {
@@ -34,6 +42,13 @@ impl Owned {
         if self.drained_bytes() > self.context.limits.drained_bytes {
             self.shed();
         }
+        Ok(())
+    }
+
+    /// The store, whose position is `offset` now, had drained the partition up to `drained` before. One that has less was put back, and
+    /// lacks what is not in memory any more: a number that it does not know may be taken, and a send that it does not find may be there.
+    pub(super) fn still_has(&self, drained: Offset, offset: Offset) -> Result<(), Lost> {
+        if offset < drained { Err(Lost::StoreWentBack { drained, offset }) } else { Ok(()) }
     }
 
     /// Bytes of what is appended and not in the store.

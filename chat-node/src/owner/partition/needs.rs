@@ -6,8 +6,8 @@ use common::ids::ChatKey;
 use tokio::time::Instant;
 
 use super::{
-    super::{chat::Chat, queue::Job, retry_later},
-    Fetched, Owned,
+    super::{chat::Chat, publish::Lost, queue::Job, retry_later},
+    Fetch, Fetched, Owned,
 };
 
 impl Owned {
@@ -17,10 +17,12 @@ impl Owned {
             return ControlFlow::Break(());
         };
         let Some(job) = slot.jobs.front() else { return ControlFlow::Break(()) };
-        let lookup = self.context.lookup.clone();
+        let (lookup, drained) = (self.context.lookup.clone(), self.drained);
         let fetch = match &slot.chat {
             None => {
-                self.fetches.spawn(async move { (key, Fetched::Chat(lookup.chat(key).await)) });
+                self.fetches.spawn(async move {
+                    Fetch { key, drained, fetched: Fetched::Chat(lookup.chat(key).await) }
+                });
                 true
             }
             Some(None) => false,
@@ -28,8 +30,9 @@ impl Owned {
                 let now = Instant::now();
                 if let Some(number) = job.unknown_message(chat) {
                     let store = self.context.store.clone();
-                    self.fetches
-                        .spawn(async move { (key, Fetched::Message(store.message(key, number).await)) });
+                    self.fetches.spawn(async move {
+                        Fetch { key, drained, fetched: Fetched::Message(store.message(key, number).await) }
+                    });
                     true
                 } else if job.unknown_names(chat, self.since, now).is_empty() {
                     false
@@ -40,7 +43,9 @@ impl Owned {
                         names.extend(job.unknown_names(chat, self.since, now));
                         job.looked_up = true;
                     }
-                    self.fetches.spawn(async move { (key, Fetched::Sends(lookup.sends(names).await)) });
+                    self.fetches.spawn(async move {
+                        Fetch { key, drained, fetched: Fetched::Sends(lookup.sends(names).await) }
+                    });
                     true
                 }
             }
@@ -57,14 +62,24 @@ impl Owned {
     }
 
     /// The store has answered.
-    pub(super) async fn fetched(&mut self, key: ChatKey, fetched: Fetched) {
+    pub(super) async fn fetched(&mut self, fetch: Fetch) -> Result<(), Lost> {
+        let Fetch { key, drained, fetched } = fetch;
+        let offset = match &fetched {
+            Fetched::Chat(Ok(read)) => Some(read.offset(self.partition)),
+            Fetched::Sends(Ok(read)) => Some(read.offset(self.partition)),
+            Fetched::Message(Ok(read)) => Some(read.offset(self.partition)),
+            Fetched::Chat(Err(_)) | Fetched::Sends(Err(_)) | Fetched::Message(Err(_)) => None,
+        };
+        if let Some(offset) = offset {
+            self.still_has(drained, offset)?;
+        }
         let now = Instant::now();
-        let Some(slot) = self.slots.get_mut(&key) else { return };
+        let Some(slot) = self.slots.get_mut(&key) else { return Ok(()) };
         slot.fetching = false;
         let failed = match fetched {
             Fetched::Chat(Ok(row)) => {
                 let mut replay = std::mem::take(&mut slot.replay);
-                let mut chat = row.map(|row| Box::new(Chat::from_row(row, now)));
+                let mut chat = row.answer.map(|row| Box::new(Chat::from_row(row, now)));
                 if let Some(chat) = &mut chat {
                     for kept in std::mem::take(&mut replay) {
                         chat.apply(kept, now);
@@ -76,14 +91,14 @@ impl Owned {
                     for job in slot.jobs.drain(..) {
                         job.answer(retry_later("the chat cannot be read at the moment"));
                     }
-                    return;
+                    return Ok(());
                 }
                 slot.chat = Some(chat);
                 None
             }
             Fetched::Sends(Ok(found)) => {
                 if let Some(chat) = slot.chat_mut() {
-                    for found in found {
+                    for found in found.answer {
                         chat.found(found, now);
                     }
                 }
@@ -91,7 +106,7 @@ impl Owned {
             }
             Fetched::Message(Ok(message)) => {
                 if let Some(job) = slot.jobs.front_mut() {
-                    job.message = Some(message);
+                    job.message = Some(message.answer);
                 }
                 None
             }
@@ -104,8 +119,9 @@ impl Owned {
             for job in slot.jobs.drain(..) {
                 job.answer(retry_later("the store does not answer at the moment"));
             }
-            return;
+            return Ok(());
         }
         self.advance(key).await;
+        Ok(())
     }
 }

@@ -212,7 +212,7 @@ pub async fn a_deleted_chat_is_listed_nowhere_and_still_known(fixture: &dyn Fixt
         assert!(!scribe.store.is_member(key, user).await.unwrap());
         assert_eq!(scribe.memberships(user).await.len(), 1);
     }
-    let loaded = scribe.store.load(&[key]).await.unwrap();
+    let loaded = scribe.store.load(&[key]).await.unwrap().answer;
     assert!(loaded[0].deleted);
     assert_eq!(loaded[0].head, Head { number: 1, seq: 3 });
     // Made and deleted in one batch.
@@ -355,7 +355,7 @@ pub async fn chats_are_loaded_many_at_a_time(fixture: &dyn Fixture) {
     scribe.say(group, users[0], "hello").await;
     let joined = scribe.does(direct, users[0], What::Joined { user: users[2], role: Role::Admin }).await;
     let keys = [group, ChatId::random(), direct, group].map(|chat| scribe.key(chat));
-    let mut loaded = scribe.store.load(&keys).await.unwrap();
+    let mut loaded = scribe.store.load(&keys).await.unwrap().answer;
     loaded.sort_by_key(|chat| chat.kind == ChatKind::Group);
     assert_eq!(loaded.len(), 2);
     assert_eq!((loaded[0].key.chat, loaded[1].key.chat), (direct, group));
@@ -372,7 +372,7 @@ pub async fn chats_are_loaded_many_at_a_time(fixture: &dyn Fixture) {
     );
     let late = loaded[0].members[2];
     assert_eq!((late.user, late.role, late.joined_seq), (users[2], Role::Admin, joined));
-    assert!(scribe.store.load(&[]).await.unwrap().is_empty());
+    assert!(scribe.store.load(&[]).await.unwrap().answer.is_empty());
 }
 
 pub async fn a_group_knows_the_request_that_made_it_and_how_much_of_its_making_is_there(
@@ -391,7 +391,7 @@ pub async fn a_group_knows_the_request_that_made_it_and_how_much_of_its_making_i
     ];
     scribe.write(changes).await;
     let there = async |store: &crate::store::SharedStore, key| {
-        let row = store.load(&[key]).await.unwrap().remove(0);
+        let row = store.load(&[key]).await.unwrap().answer.remove(0);
         (row.request, row.makings, row.members.len())
     };
     let key = scribe.key(chat);
@@ -429,7 +429,7 @@ pub async fn a_sent_message_is_found_by_its_senders_name_for_it(fixture: &dyn Fi
         key(chat, ben, "é🙂"),
         key(other, ana, "a'1\""),
     ];
-    let mut found = scribe.store.find_sent(&asked).await.unwrap();
+    let mut found = scribe.store.find_sent(&asked).await.unwrap().answer;
     found.sort_by_key(|found| found.number);
     assert_eq!(found.len(), 3);
     for (found, change) in found.iter().zip(&changes) {
@@ -445,7 +445,7 @@ pub async fn a_sent_message_is_found_by_its_senders_name_for_it(fixture: &dyn Fi
         );
         assert_eq!((found.key.from, Some(&found.key.client_id)), (message.from, message.client_id.as_ref()));
     }
-    assert!(scribe.store.find_sent(&[]).await.unwrap().is_empty());
+    assert!(scribe.store.find_sent(&[]).await.unwrap().answer.is_empty());
 }
 
 /// No client may stop a partition.
@@ -461,7 +461,7 @@ pub async fn a_name_that_is_used_again_means_the_first_message(fixture: &dyn Fix
     scribe.write(vec![later]).await;
     let client_id = ClientId::new("one").unwrap();
     let asked = SendKey { chat: scribe.key(chat), from: ana, client_id: client_id.clone() };
-    let found = scribe.store.find_sent(&[asked]).await.unwrap();
+    let found = scribe.store.find_sent(&[asked]).await.unwrap().answer;
     assert_eq!(
         found.iter().map(|found| (found.id, found.number, found.seq)).collect::<Vec<_>>(),
         [(id, 1, 2)]
@@ -494,6 +494,6 @@ pub async fn applications_do_not_see_each_other(fixture: &dyn Fixture) {
     assert_eq!(store.chats_of(AppId::DEFAULT, ana, FIRST).await.unwrap().results.len(), 1);
     assert_eq!(store.message(here, 2).await.unwrap(), None);
     let asked = SendKey { chat: here, from: ana, client_id: ClientId::new("x").unwrap() };
-    assert!(store.find_sent(&[asked]).await.unwrap().is_empty());
-    assert_eq!(store.load(&[here, there]).await.unwrap().len(), 2);
+    assert!(store.find_sent(&[asked]).await.unwrap().answer.is_empty());
+    assert_eq!(store.load(&[here, there]).await.unwrap().answer.len(), 2);
 }

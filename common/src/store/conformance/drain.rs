@@ -36,7 +36,7 @@ pub async fn a_position_moves_only_from_where_it_is(fixture: &dyn Fixture) {
     let too_far = PartitionBatch { expected: Some(first.next), ..first.clone() };
     assert_eq!(store.apply(&[too_far]).await.unwrap(), [Err(Refused::Moved(None))]);
     assert!(store.positions().await.unwrap().is_empty());
-    assert!(store.load(&[scribe.key(chat)]).await.unwrap().is_empty());
+    assert!(store.load(&[scribe.key(chat)]).await.unwrap().answer.is_empty());
 
     assert_eq!(store.apply(std::slice::from_ref(&first)).await.unwrap(), [Ok(())]);
     scribe.applied(&first);
@@ -62,7 +62,7 @@ pub async fn a_position_moves_only_from_where_it_is(fixture: &dyn Fixture) {
     }
     assert_eq!(store.apply(std::slice::from_ref(&good)).await.unwrap(), [Ok(())]);
     assert_eq!(store.positions().await.unwrap(), [(3, good.next)]);
-    assert_eq!(store.load(&[scribe.key(chat)]).await.unwrap()[0].head, Head { number: 1, seq: 2 });
+    assert_eq!(store.load(&[scribe.key(chat)]).await.unwrap().answer[0].head, Head { number: 1, seq: 2 });
 
     // A state without a term is a position as well.
     let early = Position { log: scribe.log, offset: 4, state: TermState::default() };
@@ -169,7 +169,7 @@ pub async fn what_does_not_follow_is_refused_whole(fixture: &dyn Fixture) {
         let (bad_chat, bad_seq) = (batch[2].chat, batch[2].seq);
         let outcome = scribe.attempt(0, batch).await;
         assert_eq!(broken(&outcome), (bad_chat, bad_seq), "{name}: {outcome:?}");
-        assert!(scribe.store.load(&[scribe.key(new)]).await.unwrap().is_empty(), "{name}");
+        assert!(scribe.store.load(&[scribe.key(new)]).await.unwrap().answer.is_empty(), "{name}");
         assert!(scribe.memberships(eve).await.is_empty(), "{name}");
         for (chat, head) in [(chat, head), (gone, gone_head), (unknown, Head::default())] {
             scribe.back_to(chat, head);
@@ -177,7 +177,7 @@ pub async fn what_does_not_follow_is_refused_whole(fixture: &dyn Fixture) {
     }
     assert_eq!(scribe.store.history(scribe.key(chat), Range::After(0), 10).await.unwrap(), before);
     assert_eq!(scribe.store.positions().await.unwrap(), position);
-    let loaded = scribe.store.load(&[scribe.key(chat)]).await.unwrap();
+    let loaded = scribe.store.load(&[scribe.key(chat)]).await.unwrap().answer;
     assert_eq!((loaded[0].head, loaded[0].members.len()), (head, 2));
     // And what follows is taken.
     scribe.say(chat, ana, "third").await;
@@ -205,7 +205,7 @@ pub async fn a_broken_partition_stops_alone(fixture: &dyn Fixture) {
     assert_eq!(partitions, [0, 2]);
     let keys: Vec<_> = chats.iter().map(|chat| scribe.key(*chat)).collect();
     let mut loaded: Vec<ChatId> =
-        scribe.store.load(&keys).await.unwrap().iter().map(|chat| chat.key.chat).collect();
+        scribe.store.load(&keys).await.unwrap().answer.iter().map(|chat| chat.key.chat).collect();
     loaded.sort();
     let mut expected = vec![chats[0], chats[2]];
     expected.sort();
@@ -253,7 +253,7 @@ pub async fn a_long_list_of_members_comes_in_several_records(fixture: &dyn Fixtu
     scribe.write(later).await;
     let seen = scribe.store.chat_view(scribe.key(chat), users[4_999]).await.unwrap().unwrap();
     assert_eq!((seen.members_count, seen.unread_count), (5_000, 1));
-    let loaded = scribe.store.load(&[scribe.key(chat)]).await.unwrap();
+    let loaded = scribe.store.load(&[scribe.key(chat)]).await.unwrap().answer;
     assert_eq!(loaded[0].members.iter().map(|member| member.user).collect::<Vec<_>>(), users);
     scribe.does(chat, users[0], What::Deleted).await;
     assert!(scribe.memberships(users[2_500]).await.is_empty());
@@ -279,7 +279,7 @@ pub async fn bytes_that_are_no_record_are_kept(fixture: &dyn Fixture) {
     // The refused batch left none behind, or this one could not be written.
     refused.changes.clear();
     assert_eq!(scribe.store.apply(&[refused]).await.unwrap(), [Ok(())]);
-    assert_eq!(scribe.store.load(&[scribe.key(chat)]).await.unwrap().len(), 1);
+    assert_eq!(scribe.store.load(&[scribe.key(chat)]).await.unwrap().answer.len(), 1);
 }
 
 pub async fn everything_is_there_after_a_restart(fixture: &dyn Fixture) {
@@ -292,12 +292,12 @@ pub async fn everything_is_there_after_a_restart(fixture: &dyn Fixture) {
     let view = scribe.store.chat_view(key, ben).await.unwrap();
     let history = scribe.store.history(key, Range::After(0), 10).await.unwrap();
     let positions = scribe.store.positions().await.unwrap();
-    let loaded = scribe.store.load(&[key]).await.unwrap();
+    let loaded = scribe.store.load(&[key]).await.unwrap().answer;
     scribe.store = fixture.open().await;
     assert_eq!(scribe.store.chat_view(key, ben).await.unwrap(), view);
     assert_eq!(scribe.store.history(key, Range::After(0), 10).await.unwrap(), history);
     assert_eq!(scribe.store.positions().await.unwrap(), positions);
-    assert_eq!(scribe.store.load(&[key]).await.unwrap(), loaded);
+    assert_eq!(scribe.store.load(&[key]).await.unwrap().answer, loaded);
     scribe.say(chat, ben, "still here").await;
     let page =
         scribe.store.chats_of(AppId::DEFAULT, ana, PageRequest { page: 1, per_page: 10 }).await.unwrap();

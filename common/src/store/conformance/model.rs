@@ -114,7 +114,7 @@ async fn agrees(scribe: &Scribe, chat: ChatId, model: &Model, seed: u64) {
     assert_eq!(slice.head, scribe.head(chat), "seed {seed}");
     let ids: Vec<_> = model.messages.iter().map(|message| (message.number, message.id)).collect();
     assert_eq!(scribe.store.message_ids(key, 0, 10_000).await.unwrap(), ids, "seed {seed}");
-    let loaded = scribe.store.load(&[key]).await.unwrap().remove(0);
+    let loaded = scribe.store.load(&[key]).await.unwrap().answer.remove(0);
     let members: Vec<_> = loaded.members.iter().map(|member| (member.user, member.role)).collect();
     let expected: Vec<_> = model.members.iter().map(|member| (member.0, member.1)).collect();
     assert_eq!(members, expected, "seed {seed}");

@@ -1,30 +1,31 @@
 //! What owners look up, many at a time.
 
-use std::collections::{BTreeSet, HashMap};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use async_trait::async_trait;
 
-use super::{Postgres, value::column};
+use super::{Postgres, drain::position_of_partition, value::column};
 use crate::{
-    ids::{ChatKey, Number},
+    ids::{ChatKey, Number, Offset, Partition},
     model::Message,
     store::{
-        ChatRow, Found, Owned, Result, SendKey,
+        AsOf, ChatRow, Found, Owned, Result, SendKey,
         rows::{self, int},
     },
 };
 
 #[async_trait]
 impl Owned for Postgres {
-    async fn load(&self, chats: &[ChatKey]) -> Result<Vec<ChatRow>> {
+    async fn load(&self, chats: &[ChatKey]) -> Result<AsOf<Vec<ChatRow>>> {
         // Each once, or its members would be listed twice.
         let chats: Vec<ChatKey> = chats.iter().copied().collect::<BTreeSet<_>>().into_iter().collect();
         let chats = chats.as_slice();
-        if chats.is_empty() {
-            return Ok(Vec::new());
-        }
         self.call(|| async move {
             let mut instant = self.instant().await?;
+            let offsets = offsets(&mut instant).await?;
             let rows = sqlx::query(
                 "SELECT c.app, c.chat, c.kind, c.name, c.description, c.created_by, c.head_number, c.head_seq, c.deleted,
                         c.request, c.makings
@@ -56,16 +57,15 @@ impl Owned for Postgres {
                     chat.members.push(rows::member(row)?);
                 }
             }
-            Ok(loaded.into_values().collect())
+            Ok(AsOf { offsets, answer: loaded.into_values().collect() })
         })
         .await
     }
 
-    async fn find_sent(&self, keys: &[SendKey]) -> Result<Vec<Found>> {
-        if keys.is_empty() {
-            return Ok(Vec::new());
-        }
+    async fn find_sent(&self, keys: &[SendKey]) -> Result<AsOf<Vec<Found>>> {
         self.call(|| async move {
+            let mut instant = self.instant().await?;
+            let offsets = offsets(&mut instant).await?;
             let rows = sqlx::query(
                 "SELECT m.* FROM UNNEST($1::uuid[], $2::uuid[], $3::uuid[], $4::text[]) AS k (app, chat, sender, client_id)
                  CROSS JOIN LATERAL (
@@ -77,23 +77,36 @@ impl Owned for Postgres {
             .bind(column(keys, |key| key.chat.chat))
             .bind(column(keys, |key| key.from))
             .bind(column(keys, |key| key.client_id.as_str()))
-            .fetch_all(&self.pool)
+            .fetch_all(&mut *instant)
             .await?;
-            rows.iter().map(rows::found).collect()
+            let answer = rows.iter().map(rows::found).collect::<sqlx::Result<_>>()?;
+            Ok(AsOf { offsets, answer })
         })
         .await
     }
 
-    async fn message(&self, chat: ChatKey, number: Number) -> Result<Option<Message>> {
+    async fn message(&self, chat: ChatKey, number: Number) -> Result<AsOf<Option<Message>>> {
         self.call(|| async move {
+            let mut instant = self.instant().await?;
+            let offsets = offsets(&mut instant).await?;
             let row = sqlx::query("SELECT * FROM messages WHERE app = $1 AND chat = $2 AND number = $3")
                 .bind(chat.app)
                 .bind(chat.chat)
                 .bind(int(number))
-                .fetch_optional(&self.pool)
+                .fetch_optional(&mut *instant)
                 .await?;
-            row.as_ref().map(rows::message).transpose()
+            Ok(AsOf { offsets, answer: row.as_ref().map(rows::message).transpose()? })
         })
         .await
     }
+}
+
+/// How far each partition is drained.
+async fn offsets(instant: &mut sqlx::PgConnection) -> sqlx::Result<Arc<HashMap<Partition, Offset>>> {
+    let rows = sqlx::query("SELECT * FROM positions").fetch_all(instant).await?;
+    let positions = rows.iter().map(position_of_partition);
+    positions
+        .map(|row| row.map(|(partition, position)| (partition, position.offset)))
+        .collect::<sqlx::Result<_>>()
+        .map(Arc::new)
 }

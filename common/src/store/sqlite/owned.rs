@@ -1,13 +1,16 @@
 //! What owners look up, many at a time.
 
-use std::collections::{BTreeSet, HashMap};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
 
-use super::{Sqlite, fault::bounded, value::list};
+use super::{Sqlite, drain::position_of_partition, fault::bounded, value::list};
 use crate::{
-    ids::{ChatKey, Number},
+    ids::{ChatKey, Number, Offset, Partition},
     model::Message,
     store::{
-        ChatRow, Found, Owned, Result, SendKey,
+        AsOf, ChatRow, Found, Owned, Result, SendKey,
         rows::{self, int},
     },
 };
@@ -15,12 +18,13 @@ use async_trait::async_trait;
 
 #[async_trait]
 impl Owned for Sqlite {
-    async fn load(&self, chats: &[ChatKey]) -> Result<Vec<ChatRow>> {
+    async fn load(&self, chats: &[ChatKey]) -> Result<AsOf<Vec<ChatRow>>> {
         bounded(async {
             // Each once, or its members would be listed twice.
             let chats: BTreeSet<_> = chats.iter().map(|chat| (chat.app, chat.chat)).collect();
             let keys = list(chats);
             let mut instant = self.readers.begin().await?;
+            let offsets = offsets(&mut instant).await?;
             let rows = sqlx::query(
                 "SELECT c.app, c.chat, c.kind, c.name, c.description, c.created_by, c.head_number, c.head_seq, c.deleted,
                         c.request, c.makings
@@ -49,14 +53,16 @@ impl Owned for Sqlite {
                     chat.members.push(rows::member(row)?);
                 }
             }
-            Ok(loaded.into_values().collect())
+            Ok(AsOf { offsets, answer: loaded.into_values().collect() })
         })
         .await
     }
 
-    async fn find_sent(&self, keys: &[SendKey]) -> Result<Vec<Found>> {
+    async fn find_sent(&self, keys: &[SendKey]) -> Result<AsOf<Vec<Found>>> {
         bounded(async {
             let keys = list(keys.iter().map(|key| (key.chat.app, key.chat.chat, key.from, &key.client_id)));
+            let mut instant = self.readers.begin().await?;
+            let offsets = offsets(&mut instant).await?;
             // With min() the other columns are those of its row (<https://www.sqlite.org/lang_select.html#bareagg>).
             let rows = sqlx::query(
                 "SELECT m.app, m.chat, m.sender, m.client_id, m.id, min(m.number) AS number, m.seq, m.created_at,
@@ -67,23 +73,36 @@ impl Owned for Sqlite {
                  GROUP BY k.key",
             )
             .bind(keys)
-            .fetch_all(&self.readers)
+            .fetch_all(&mut *instant)
             .await?;
-            rows.iter().map(rows::found).collect()
+            let answer = rows.iter().map(rows::found).collect::<sqlx::Result<_>>()?;
+            Ok(AsOf { offsets, answer })
         })
         .await
     }
 
-    async fn message(&self, chat: ChatKey, number: Number) -> Result<Option<Message>> {
+    async fn message(&self, chat: ChatKey, number: Number) -> Result<AsOf<Option<Message>>> {
         bounded(async {
+            let mut instant = self.readers.begin().await?;
+            let offsets = offsets(&mut instant).await?;
             let row = sqlx::query("SELECT * FROM messages WHERE app = ? AND chat = ? AND number = ?")
                 .bind(chat.app)
                 .bind(chat.chat)
                 .bind(int(number))
-                .fetch_optional(&self.readers)
+                .fetch_optional(&mut *instant)
                 .await?;
-            row.as_ref().map(rows::message).transpose()
+            Ok(AsOf { offsets, answer: row.as_ref().map(rows::message).transpose()? })
         })
         .await
     }
+}
+
+/// How far each partition is drained.
+async fn offsets(instant: &mut sqlx::SqliteConnection) -> sqlx::Result<Arc<HashMap<Partition, Offset>>> {
+    let rows = sqlx::query("SELECT * FROM positions").fetch_all(instant).await?;
+    let positions = rows.iter().map(position_of_partition);
+    positions
+        .map(|row| row.map(|(partition, position)| (partition, position.offset)))
+        .collect::<sqlx::Result<_>>()
+        .map(Arc::new)
 }
