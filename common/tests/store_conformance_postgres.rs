@@ -1,7 +1,7 @@
 //! The store on Postgres does what every store must, and what only a server that many share can do wrong.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test may")]
 
-mod servers;
+mod postgres;
 
 use std::{sync::Arc, time::Duration};
 
@@ -19,7 +19,7 @@ use common::{
     wire::record::{Change, What},
 };
 use futures_util::future::join_all;
-use servers::{FEW, OneDatabase};
+use postgres::{FEW, OneDatabase};
 use sqlx::Connection;
 use uuid::Uuid;
 
@@ -96,7 +96,7 @@ async fn a_schema_of_another_version_is_refused_with_what_to_do() {
 
 #[tokio::test]
 async fn who_is_not_let_in_is_told_what_to_do() {
-    let server = servers::postgres();
+    let server = postgres::server();
     let why = unavailable(Postgres::open(&format!("{server}/nowhere"), FEW).await);
     assert!(why.contains("no database \"nowhere\"") && why.contains("createdb"), "{why}");
     let (_, address) = server.split_once('@').unwrap();

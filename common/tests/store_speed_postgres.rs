@@ -2,7 +2,7 @@
 //! `cargo test --release -p common --test store_speed_postgres -- --ignored --nocapture --test-threads 1`
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test may")]
 
-mod servers;
+mod postgres;
 
 use std::{
     sync::Arc,
@@ -14,7 +14,7 @@ use common::{
     store::{Chats, Drain, Range, conformance::Scribe, fingerprint},
     wire::record::{Change, What},
 };
-use servers::OneDatabase;
+use postgres::OneDatabase;
 use sqlx::PgConnection;
 use uuid::Uuid;
 

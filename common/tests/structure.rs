@@ -29,7 +29,7 @@ const CRATES: [(&str, bool); 6] = [
 const SERVICES: [&str; 3] = ["dispatcher", "chat-node", "storage-writer"];
 
 /// Each outside engine, and the one file or folder that names it.
-const ENGINES: [(&str, &[&str]); 9] = [
+const ENGINES: [(&str, &[&str]); 10] = [
     (
         "sqlx",
         &[
@@ -44,6 +44,7 @@ const ENGINES: [(&str, &[&str]); 9] = [
         "redis",
         &["common/src/cache/redis", "common/src/cache/mod", "common/src/engines", "common/src/servers"],
     ),
+    ("rdkafka", &["common/src/log/kafka"]),
     ("quinn", &["common/src/link"]),
     ("rustls", &["common/src/link"]),
     ("rcgen", &["common/src/link"]),

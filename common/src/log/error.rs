@@ -120,6 +120,22 @@ pub enum OpenError {
         /// Where it is.
         log: String,
     },
+    /// It was never made, and opening does not make it.
+    #[error("there is no log {log}: {what}")]
+    Missing {
+        /// Where it should be.
+        log: String,
+        /// What is missing, and what makes it.
+        what: String,
+    },
+    /// A setting is not possible.
+    #[error("the log {log} cannot be used as it is configured: {what}")]
+    Settings {
+        /// Where it is.
+        log: String,
+        /// Which, and why.
+        what: String,
+    },
     /// What is there is not a log.
     #[error("{log} is not a log: {what}")]
     Foreign {

@@ -4,8 +4,8 @@
 //! hole: the rule of terms rests on that, so an engine uses neither transactions that leave markers nor compaction.
 //! What a record means is not known here: a key, bytes, and the place they got.
 //!
-//! Here: the contract ([`Log`], [`Subscription`], [`Receipt`]). Beside it: [`sqlite`], the embedded engine, and
-//! `conformance`, the suite that every engine passes.
+//! Here: the contract ([`Log`], [`Subscription`], [`Receipt`]). Beside it: [`sqlite`], the embedded engine, `kafka`, the one for a
+//! cluster, and `conformance`, the suite that every engine passes.
 
 mod assign;
 #[cfg(any(test, feature = "conformance"))]
@@ -13,6 +13,8 @@ mod assign;
 pub mod conformance;
 mod error;
 mod group;
+#[cfg(feature = "servers")]
+pub mod kafka;
 mod receipt;
 pub mod sqlite;
 

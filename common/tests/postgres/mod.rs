@@ -1,16 +1,19 @@
-//! The servers that tests run on.
+//! Databases of their own, for tests, on a real Postgres.
 #![allow(dead_code, reason = "each test file uses some of it")]
 
 use std::time::Duration;
 
-use common::store::postgres::{Postgres, PostgresSettings};
+use common::{
+    servers::Servers,
+    store::postgres::{Postgres, PostgresSettings},
+};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use uuid::Uuid;
 
 /// The Postgres server, without a database: `postgres://user@host:port`.
-#[allow(clippy::disallowed_methods, reason = "tests have no configuration")]
-pub(crate) fn postgres() -> String {
-    std::env::var("CHAT_TEST_POSTGRES").unwrap_or_else(|_| "postgres://postgres@127.0.0.1:35432".to_owned())
+pub(crate) fn server() -> &'static str {
+    let (server, _) = Servers::shared().store().rsplit_once('/').unwrap();
+    server
 }
 
 /// Connections of one handle: some forty tests run beside each other on a server that has a hundred.
@@ -28,7 +31,7 @@ pub(crate) struct OneDatabase {
 impl OneDatabase {
     pub(crate) async fn empty() -> Self {
         let name = format!("store_{}", Uuid::new_v4().as_simple());
-        let mut server = PgConnection::connect(&format!("{}/postgres", postgres())).await.unwrap();
+        let mut server = PgConnection::connect(&format!("{}/postgres", server())).await.unwrap();
         sqlx::raw_sql(AssertSqlSafe(format!("CREATE DATABASE {name}"))).execute(&mut server).await.unwrap();
         Self { name }
     }
@@ -40,7 +43,7 @@ impl OneDatabase {
     }
 
     pub(crate) fn url(&self) -> String {
-        format!("{}/{}", postgres(), self.name)
+        format!("{}/{}", server(), self.name)
     }
 
     pub(crate) async fn postgres(&self) -> Postgres {
@@ -88,7 +91,7 @@ impl Drop for OneDatabase {
         let dropped = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             runtime.unwrap().block_on(async {
-                let mut server = PgConnection::connect(&format!("{}/postgres", postgres())).await.unwrap();
+                let mut server = PgConnection::connect(&format!("{}/postgres", server())).await.unwrap();
                 sqlx::raw_sql(drop).execute(&mut server).await.unwrap();
             });
         });
