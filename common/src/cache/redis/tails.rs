@@ -119,7 +119,7 @@ mod tests {
         assert_eq!(seqs((1..=6).map(|seq| sized(seq, TAIL_BYTES / 4)).collect()), [3, 4, 5, 6]);
         assert_eq!(seqs(vec![sized(1, 1), sized(2, TAIL_BYTES + 1)]), [2]);
         assert_eq!(seqs(vec![sized(2, 1), sized(1, 1), sized(2, 1), sized(Seq::MAX, 1)]), [1, 2]);
-        assert_eq!(seqs(Vec::new()), []);
+        assert!(seqs(Vec::new()).is_empty());
     }
 
     #[test]

@@ -295,7 +295,7 @@ pub async fn history_reads_both_ways_to_the_ends(fixture: &dyn Fixture) {
     assert_eq!(scribe.store.history(scribe.key(ChatId::random()), Range::After(0), 9).await.unwrap(), None);
     let ids = scribe.store.message_ids(key, 66, 3).await.unwrap();
     assert_eq!(ids.iter().map(|(number, _)| *number).collect::<Vec<_>>(), [67, 68, 69]);
-    let last = scribe.store.message(key, 70).await.unwrap().unwrap();
+    let last = scribe.store.message(key, 70).await.unwrap().answer.unwrap();
     assert_eq!(scribe.store.message_ids(key, 69, 9).await.unwrap(), [(70, last.id)]);
 }
 
@@ -313,10 +313,10 @@ pub async fn an_edited_message_has_its_new_text_and_a_deleted_one_none(fixture: 
     let second = scribe.message(chat, ana, "second");
     let (was_first, was_second) = (first.message().unwrap(), second.message().unwrap());
     scribe.write(vec![first, second]).await;
-    assert_eq!(scribe.store.message(key, 1).await.unwrap(), Some(was_first.clone()), "as it was sent");
+    assert_eq!(scribe.store.message(key, 1).await.unwrap().answer, Some(was_first.clone()), "as it was sent");
 
     scribe.does(chat, ana, edited(&was_first, "better", 77)).await;
-    let better = scribe.store.message(key, 1).await.unwrap().unwrap();
+    let better = scribe.store.message(key, 1).await.unwrap().answer.unwrap();
     assert_eq!(
         (better.body.as_str(), better.edited_at, better.created_at),
         ("better", Some(Millis(77)), was_first.created_at)
@@ -325,7 +325,7 @@ pub async fn an_edited_message_has_its_new_text_and_a_deleted_one_none(fixture: 
 
     scribe.does(chat, ana, What::Erased { number: 1 }).await;
     scribe.does(chat, ana, What::Erased { number: 1 }).await;
-    let erased = scribe.store.message(key, 1).await.unwrap().unwrap();
+    let erased = scribe.store.message(key, 1).await.unwrap().answer.unwrap();
     assert!(erased.deleted && erased.body.is_empty() && erased.attachments.is_empty());
     assert_eq!((erased.id, erased.number), (was_first.id, 1));
 
@@ -467,7 +467,7 @@ pub async fn a_name_that_is_used_again_means_the_first_message(fixture: &dyn Fix
         [(id, 1, 2)]
     );
     assert_eq!(found[0].fingerprint, fingerprint("first", MessageKind::Text, None, &[]));
-    let last = scribe.store.message(scribe.key(chat), 3).await.unwrap().unwrap();
+    let last = scribe.store.message(scribe.key(chat), 3).await.unwrap().answer.unwrap();
     assert_eq!((last.body.as_str(), last.client_id), ("third", Some(client_id)));
 }
 
@@ -492,7 +492,7 @@ pub async fn applications_do_not_see_each_other(fixture: &dyn Fixture) {
     assert_eq!((other.name.as_str(), other.number, other.messages_count), ("there", 1, 2));
     assert!(store.is_member(here, ben).await.unwrap() && !store.is_member(there, ben).await.unwrap());
     assert_eq!(store.chats_of(AppId::DEFAULT, ana, FIRST).await.unwrap().results.len(), 1);
-    assert_eq!(store.message(here, 2).await.unwrap(), None);
+    assert_eq!(store.message(here, 2).await.unwrap().answer, None);
     let asked = SendKey { chat: here, from: ana, client_id: ClientId::new("x").unwrap() };
     assert!(store.find_sent(&[asked]).await.unwrap().answer.is_empty());
     assert_eq!(store.load(&[here, there]).await.unwrap().answer.len(), 2);
