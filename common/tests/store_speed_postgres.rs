@@ -1,6 +1,12 @@
 //! How fast the store on Postgres is, side by side with what the server can do at all. Measurements, run by hand:
 //! `cargo test --release -p common --test store_speed_postgres -- --ignored --nocapture --test-threads 1`
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test may")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "a measurement may"
+)]
 
 mod postgres;
 

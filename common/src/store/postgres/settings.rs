@@ -53,3 +53,18 @@ mod millis {
         u64::deserialize(deserializer).map(Duration::from_millis)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_setting_that_nobody_knows_is_refused_and_one_that_is_not_given_has_its_default() {
+        let settings: PostgresSettings = serde_json::from_str(r#"{"statement_timeout": 250}"#).unwrap();
+        let expected =
+            PostgresSettings { statement_timeout: Duration::from_millis(250), ..PostgresSettings::default() };
+        assert_eq!(settings, expected);
+        let error = serde_json::from_str::<PostgresSettings>(r#"{"max_conections": 4}"#).unwrap_err();
+        assert!(error.to_string().contains("max_conections"), "{error}");
+    }
+}
