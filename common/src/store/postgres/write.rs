@@ -20,7 +20,7 @@ use crate::{
 pub(super) async fn plan(connection: &mut PgConnection, plan: &Plan<'_>) -> sqlx::Result<()> {
     let (made, moved): (Vec<&ChatWrite<'_>>, Vec<&ChatWrite<'_>>) =
         plan.chats.iter().partition(|chat| chat.made.is_some());
-    chats(connection, &moved).await?;
+    chats(connection, moved).await?;
     messages(connection, &plan.messages).await?;
     rewritten(connection, &plan.rewritten).await?;
     if !plan.left.is_empty() || !plan.deleted.is_empty() {
@@ -78,10 +78,12 @@ pub(super) async fn dead_letters(
     Ok(())
 }
 
-async fn chats(connection: &mut PgConnection, chats: &[&ChatWrite<'_>]) -> sqlx::Result<()> {
+async fn chats(connection: &mut PgConnection, mut chats: Vec<&ChatWrite<'_>>) -> sqlx::Result<()> {
     if chats.is_empty() {
         return Ok(());
     }
+    chats.sort_unstable_by_key(|chat| chat.key);
+    let chats = chats.as_slice();
     sqlx::query(
         "UPDATE chats c SET head_number = w.head_number, head_seq = w.head_seq, head_upto = w.head_upto,
            active_at = w.active_at, members = w.members, deleted = w.deleted, makings = c.makings + w.makings,
@@ -168,6 +170,10 @@ async fn messages(connection: &mut PgConnection, messages: &[NewMessage<'_>]) ->
     if messages.is_empty() {
         return Ok(());
     }
+    // In the order of the key: each page of the indexes is found once, and a chat's rows lie together.
+    let mut messages: Vec<&NewMessage<'_>> = messages.iter().collect();
+    messages.sort_unstable_by_key(|message| (message.key, message.number));
+    let messages = messages.as_slice();
     sqlx::query(
         "INSERT INTO messages (app, chat, number, id, seq, sender, body, kind, created_at, edited_at, deleted, reply_to,
            attachments, client_id, fingerprint)
