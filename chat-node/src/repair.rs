@@ -133,12 +133,11 @@ impl Deliver {
                     }
                     while let Some((room, handle)) = self.0.repairs.due(now) {
                         let effects = room.stop_waiting(&handle);
-                        let unheard = !effects.gone.is_empty();
-                        self.apply(&room, effects);
-                        if unheard {
+                        if !effects.gone.is_empty() {
                             // Nobody said that its user was removed, so nobody may have said that it is in again.
                             self.job(handle.user, Job::Compare);
                         }
+                        self.apply(&room, effects);
                     }
                 }
             }

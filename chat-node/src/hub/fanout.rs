@@ -12,7 +12,7 @@ use common::{
     wire::codec::Format,
 };
 
-use super::{Effects, Handle, Room};
+use super::{Effects, Handle, Room, handle::Owed};
 use crate::deliver::Event;
 
 /// Events that may be collected while others are written: half a second of a chat that speaks 8,000 times a second. Past it they wait with
@@ -45,7 +45,11 @@ pub(super) type Saying = VecDeque<Said>;
 #[derive(Debug)]
 pub(super) enum Said {
     Events { audience: Arc<[Listener]>, events: Vec<Event>, bytes: usize },
-    To { handle: Arc<Handle>, frame: Bytes, lossy: bool },
+    To { owed: Owed, frame: Bytes },
+    /// What may be lost, to one session.
+    Offer { handle: Arc<Handle>, frame: Bytes },
+    /// Nothing more comes from here, to one session.
+    Nothing { _owed: Owed },
 }
 
 /// A session, and the change after which it is shown events.
@@ -94,7 +98,12 @@ impl Say {
 
     /// A frame to one session.
     pub(super) fn to(&mut self, handle: &Arc<Handle>, frame: Bytes) {
-        self.queue.push_back(Said::To { handle: Arc::clone(handle), frame, lossy: false });
+        self.queue.push_back(Said::To { owed: Owed::to(handle), frame });
+    }
+
+    /// What is to be said is the last that a session hears from this room: it is told no cursor before.
+    pub(super) fn then_nothing(&mut self, handle: &Arc<Handle>) {
+        self.queue.push_back(Said::Nothing { _owed: Owed::to(handle) });
     }
 
     /// Likewise, one that is dropped when the session reads slowly, or when much is to be said.
@@ -102,7 +111,7 @@ impl Say {
         if self.queue.len() >= OFFERS {
             return;
         }
-        self.queue.push_back(Said::To { handle: Arc::clone(handle), frame, lossy: true });
+        self.queue.push_back(Said::Offer { handle: Arc::clone(handle), frame });
     }
 
     /// Everything that is to be said, for somebody to write; none when somebody does already, or nothing is there.
@@ -142,7 +151,8 @@ impl Fanout {
     pub(crate) fn writes(&self) -> usize {
         let writes = self.queue.iter().map(|said| match said {
             Said::Events { audience, .. } => audience.len(),
-            Said::To { .. } => 1,
+            Said::To { .. } | Said::Offer { .. } => 1,
+            Said::Nothing { .. } => 0,
         });
         writes.sum()
     }
@@ -162,16 +172,19 @@ impl Fanout {
                 return (!self.queue.is_empty(), effects);
             };
             let done = match said {
-                Said::To { handle, frame, lossy } => {
-                    if *lossy {
-                        handle.outbox.offer(frame.clone());
-                    } else {
-                        handle.outbox.push(frame.clone(), 1);
-                    }
+                Said::To { owed, frame } => {
+                    owed.handle().outbox.push(frame.clone(), 1);
                     self.said += 1;
                     left -= 1;
                     true
                 }
+                Said::Offer { handle, frame } => {
+                    handle.outbox.offer(frame.clone());
+                    self.said += 1;
+                    left -= 1;
+                    true
+                }
+                Said::Nothing { .. } => true,
                 Said::Events { audience, events, .. } => {
                     let turn = audience.iter().skip(self.at).take(left);
                     let mut writes = 0;

@@ -1,6 +1,12 @@
 //! One session as everybody else sees it.
 
-use std::collections::HashSet;
+use std::{
+    collections::HashSet,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use common::ids::{ChatId, ChatKey, SessionId, SocketId, UserKey};
 use parking_lot::Mutex;
@@ -19,6 +25,30 @@ pub struct Handle {
     /// What is on its way to the client.
     pub outbox: Outbox,
     chats: Mutex<Chats>,
+    /// See [`Owed`].
+    owed: AtomicUsize,
+}
+
+/// Something that a session has yet to be told outside the order of events: that a chat is new, gone, or to be read. While there is any,
+/// it is told no cursor: neither the marks nor the rooms' places say that it was told.
+#[derive(Debug)]
+pub(super) struct Owed(Arc<Handle>);
+
+impl Owed {
+    pub(super) fn to(handle: &Arc<Handle>) -> Self {
+        handle.owed.fetch_add(1, Ordering::AcqRel);
+        Self(Arc::clone(handle))
+    }
+
+    pub(super) fn handle(&self) -> &Arc<Handle> {
+        &self.0
+    }
+}
+
+impl Drop for Owed {
+    fn drop(&mut self) {
+        self.0.owed.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 /// The chats in whose rooms the session may have a seat: all that it ever had one in, so that its end finds them.
@@ -31,7 +61,12 @@ struct Chats {
 impl Handle {
     /// A session that is in no room.
     pub fn new(socket: SocketId, user: UserKey, session: SessionId, outbox: Outbox) -> Self {
-        Self { socket, user, session, outbox, chats: Mutex::default() }
+        Self { socket, user, session, outbox, chats: Mutex::default(), owed: AtomicUsize::new(0) }
+    }
+
+    /// Whether the session was told everything outside the order of events that it is to be told.
+    pub(super) fn is_owed_nothing(&self) -> bool {
+        self.owed.load(Ordering::Acquire) == 0
     }
 
     /// A chat of its application.

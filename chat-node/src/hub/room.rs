@@ -192,7 +192,13 @@ impl Room {
     ) -> (Effects, Option<Seq>) {
         let mut effects = Effects::default();
         let mut state = self.state.lock();
-        if state.over || state.seat(handle).is_some() {
+        if state.over {
+            // It was deleted since: nobody tells a session of that which has no seat, and the store may list it for a while.
+            let removed = ServerFrame::ChatRemoved { chat: self.key.chat };
+            state.say.to(handle, framed(&removed, handle.outbox.format()));
+            return (effects, None);
+        }
+        if state.seat(handle).is_some() {
             return (effects, None);
         }
         let have = state.place(head);
@@ -201,7 +207,8 @@ impl Room {
         if certain {
             state.seats.push(Seat::new(handle, hold, since, SeatState::Live).having_seen(seen));
         } else {
-            state.seats.push(Seat::new(handle, hold, since, Pending::seat(Why::Reload, Some(have))));
+            let pending = Pending::seat(handle, Why::Reload, Some(have));
+            state.seats.push(Seat::new(handle, hold, since, pending));
             effects.settle.push(handle.user.user);
         }
         state.advance(&mut effects);
@@ -226,7 +233,7 @@ impl Room {
             return effects;
         }
         if let Some(at) = state.seat(handle) {
-            let leaving = |seat: &Seat| matches!(seat.state, SeatState::Leaving);
+            let leaving = |seat: &Seat| matches!(seat.state, SeatState::Leaving { .. });
             if state.seats.get(at).is_some_and(|seat| seat.since >= seq && !leaving(seat)) {
                 return effects;
             }
@@ -234,7 +241,8 @@ impl Room {
             state.tell_removed(at, &mut effects);
         }
         let base = state.have;
-        state.seats.push(Seat::new(handle, hold, base.unwrap_or(0), Pending::seat(Why::New, base)));
+        let pending = Pending::seat(handle, Why::New, base);
+        state.seats.push(Seat::new(handle, hold, base.unwrap_or(0), pending));
         drop(state);
         effects
     }
@@ -243,7 +251,7 @@ impl Room {
     pub(super) fn seated(&self, handle: &Arc<Handle>, seq: Seq) -> bool {
         let state = self.state.lock();
         let seat = state.seat(handle).and_then(|at| state.seats.get(at));
-        seat.is_some_and(|seat| seat.since >= seq && !matches!(seat.state, SeatState::Leaving))
+        seat.is_some_and(|seat| seat.since >= seq && !matches!(seat.state, SeatState::Leaving { .. }))
     }
 
     /// Whether seats of `user` are pending.
@@ -330,7 +338,7 @@ impl Room {
         let mut effects = Effects::default();
         let mut state = self.state.lock();
         let leaving =
-            |seat: &Seat| Arc::ptr_eq(&seat.handle, handle) && matches!(seat.state, SeatState::Leaving);
+            |seat: &Seat| Arc::ptr_eq(&seat.handle, handle) && matches!(seat.state, SeatState::Leaving { .. });
         if let Some(at) = state.seats.iter().position(leaving) {
             state.tell_removed(at, &mut effects);
         }
@@ -609,8 +617,9 @@ impl State {
         self.say.seats_changed();
         for seat in std::mem::take(&mut self.seats) {
             match seat.state {
-                SeatState::Live => {}
-                SeatState::Pending(_) | SeatState::Leaving => {
+                // The room is none from here on; what is written is watched all the same.
+                SeatState::Live => self.say.then_nothing(&seat.handle),
+                SeatState::Pending(_) | SeatState::Leaving { .. } => {
                     seat.tell(&ServerFrame::ChatRemoved { chat: seat.chat() }, &mut self.say);
                 }
             }

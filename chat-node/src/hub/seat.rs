@@ -8,7 +8,7 @@ use common::{
     wire::client::ServerFrame,
 };
 
-use super::{Effects, Handle, Hold, fanout::Say};
+use super::{Effects, Handle, Hold, fanout::Say, handle::Owed};
 use crate::{deliver::Event, socket::frame::framed};
 
 /// Changes that may be held for a pending seat, which waits for one read of the store: two seconds of a chat that speaks 250 times a
@@ -32,7 +32,9 @@ pub(super) enum SeatState {
     Live,
     Pending(Box<Pending>),
     /// Its user has left: it is shown nothing any more, and will be told that the chat is gone.
-    Leaving,
+    Leaving {
+        _told: Owed,
+    },
 }
 
 /// Why a seat is pending, and so what its client is told when it is no more.
@@ -53,6 +55,7 @@ pub(super) struct Pending {
     held: VecDeque<(Seq, Bytes)>,
     /// The newest change by which its user left meanwhile.
     left: Option<Seq>,
+    _told: Owed,
 }
 
 /// What became of a pending seat.
@@ -84,14 +87,14 @@ impl Seat {
     pub(super) fn pending(&self) -> Option<&Pending> {
         match &self.state {
             SeatState::Pending(pending) => Some(pending),
-            SeatState::Live | SeatState::Leaving => None,
+            SeatState::Live | SeatState::Leaving { .. } => None,
         }
     }
 
     pub(super) fn pending_mut(&mut self) -> Option<&mut Pending> {
         match &mut self.state {
             SeatState::Pending(pending) => Some(pending),
-            SeatState::Live | SeatState::Leaving => None,
+            SeatState::Live | SeatState::Leaving { .. } => None,
         }
     }
 
@@ -103,22 +106,22 @@ impl Seat {
     pub(super) fn left(&mut self, seq: Seq, effects: &mut Effects) {
         match &mut self.state {
             SeatState::Live if self.since < seq => {
-                self.state = SeatState::Leaving;
+                self.state = SeatState::Leaving { _told: Owed::to(&self.handle) };
                 effects.leaving.push(Arc::clone(&self.handle));
             }
             SeatState::Pending(pending) => pending.left = Some(seq),
-            SeatState::Live | SeatState::Leaving => {}
+            SeatState::Live | SeatState::Leaving { .. } => {}
         }
     }
 
     pub(super) fn reload(&mut self, have: Seq, effects: &mut Effects) {
         match &mut self.state {
-            SeatState::Live => self.state = Pending::seat(Why::Reload, Some(have)),
+            SeatState::Live => self.state = Pending::seat(&self.handle, Why::Reload, Some(have)),
             SeatState::Pending(pending) => {
                 pending.base = pending.base.max(Some(have));
                 pending.held.clear();
             }
-            SeatState::Leaving => return,
+            SeatState::Leaving { .. } => return,
         }
         effects.settle.push(self.handle.user.user);
     }
@@ -155,8 +158,9 @@ impl Seat {
 }
 
 impl Pending {
-    pub(super) fn seat(why: Why, base: Option<Seq>) -> SeatState {
-        SeatState::Pending(Box::new(Self { why, base, held: VecDeque::new(), left: None }))
+    pub(super) fn seat(handle: &Arc<Handle>, why: Why, base: Option<Seq>) -> SeatState {
+        let _told = Owed::to(handle);
+        SeatState::Pending(Box::new(Self { why, base, held: VecDeque::new(), left: None, _told }))
     }
 
     /// Holds a change for later.

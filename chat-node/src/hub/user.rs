@@ -137,14 +137,18 @@ impl User {
         ready.map(|served| Arc::clone(&served.handle)).collect()
     }
 
-    /// The sessions that have been shown whatever these rounds of cursors took for shown. None while anything is to be done for the user.
+    /// The sessions that have been shown whatever these rounds of cursors took for shown, and told what else there was. None while anything
+    /// is to be done for the user.
     pub(crate) fn up_to_date(&self, rounds: &[u64]) -> Vec<Arc<Handle>> {
         let inner = self.inner.lock();
         if inner.busy || inner.put_off > 0 || !inner.jobs.is_empty() {
             return Vec::new();
         }
         let sessions = inner.sessions.iter();
-        let up_to_date = sessions.filter(|served| served.starting.is_none() && served.began.outlasts(rounds));
+        // What was done may still be on its way: looked at after the jobs, which leave it behind.
+        let up_to_date = sessions.filter(|served| {
+            served.starting.is_none() && served.began.outlasts(rounds) && served.handle.is_owed_nothing()
+        });
         up_to_date.map(|served| Arc::clone(&served.handle)).collect()
     }
 
