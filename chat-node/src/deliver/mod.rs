@@ -143,7 +143,7 @@ impl Deliver {
             owners,
             revocations,
             metrics,
-            repairs: Repairs::default(),
+            repairs: Repairs::new(partitions.count),
             clock,
             cache,
             recent: Recent::new(partitions.count),

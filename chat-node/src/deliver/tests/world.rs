@@ -140,6 +140,10 @@ impl World {
 impl AskOwner for World {
     fn ask(&self, request: OwnerRequest) -> BoxFuture<'_, Answer> {
         Box::pin(async move {
+            if request.chat != CHAT.chat {
+                // Of another owner, which is away.
+                std::future::pending::<()>().await;
+            }
             self.pause().await;
             let answer = {
                 let mut truth = self.0.lock();
