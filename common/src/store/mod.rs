@@ -197,12 +197,18 @@ pub struct Departure {
     pub left_upto: Offset,
 }
 
+/// The departures of one user that are kept: who was away for longer than so many begins anew.
+pub const DEPARTURES: usize = 256;
+
 /// The chats of one user, in no order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UserChats {
     /// Those the user is in.
     pub memberships: Vec<Membership>,
     /// Those the user has left, was removed from, or that were deleted, with the newest time of each. The user may be in one of them again.
+    ///
+    /// At most [`DEPARTURES`], those with the largest `left_upto` of all partitions: none that is kept no more has a larger one than any of
+    /// these.
     pub departures: Vec<Departure>,
 }
 

@@ -1,6 +1,6 @@
 //! What clients and owners read of chats.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use super::{
     Fixture, Scribe,
@@ -9,7 +9,7 @@ use super::{
 use crate::{
     ids::{AppId, ChatId, ClientId, Number, UserId, UserKey},
     model::{ChatKind, ChatView, Head, MessageKind, PageRequest, Role},
-    store::{Departure, Membership, Range, SendKey, fingerprint},
+    store::{DEPARTURES, Departure, Membership, Range, SendKey, fingerprint},
     time::Millis,
     wire::record::What,
 };
@@ -268,6 +268,51 @@ pub async fn what_a_user_is_in_and_has_left_is_told_with_its_place_in_the_log(fi
     );
     assert_eq!(scribe.standing(ana).await.departures, [Departure { chat: second, left_upto: 8 }]);
     assert!(store.standing(&[]).await.unwrap().users.is_empty());
+}
+
+pub async fn the_newest_departures_of_a_user_are_kept(fixture: &dyn Fixture) {
+    let mut scribe = Scribe::new(fixture.open().await);
+    let (ana, ben) = (scribe.user("Ana").await, scribe.user("Ben").await);
+    let chats: Vec<ChatId> = (0..DEPARTURES + 8).map(|_| ChatId::random()).collect();
+    let made = chats.iter().map(|chat| scribe.change(*chat, ana, group(None, &[ana, ben]))).collect();
+    scribe.write(made).await;
+    for some in chats.chunks(8) {
+        let left =
+            some.iter().map(|chat| scribe.change(*chat, ben, What::Left { user: ben, heir: None })).collect();
+        scribe.write(left).await;
+    }
+    let kept = async |scribe: &Scribe, user| {
+        let mut kept: BTreeMap<_, Vec<ChatId>> = BTreeMap::new();
+        for Departure { chat, left_upto } in scribe.standing(user).await.departures {
+            kept.entry(left_upto).or_default().push(chat);
+        }
+        kept
+    };
+    let kept_of_ben = kept(&scribe, ben).await;
+    assert_eq!(kept_of_ben.len() * 8, DEPARTURES);
+    for (kept, left) in kept_of_ben.values().zip(chats.chunks(8).skip(1)) {
+        assert!(
+            kept.len() == 8 && kept.iter().all(|chat| left.contains(chat)),
+            "the first ones are forgotten"
+        );
+    }
+    assert_eq!(kept(&scribe, ana).await.len(), 0);
+
+    // Whoever leaves one of them again has left it anew, and a chat that is deleted is one more.
+    scribe.does(chats[8], ana, What::Joined { user: ben, role: Role::Member }).await;
+    scribe.does(chats[8], ben, What::Left { user: ben, heir: None }).await;
+    let last = scribe.group(None, &[ana, ben]).await;
+    scribe.does(last, ana, What::Deleted).await;
+    let kept_of_ben = kept(&scribe, ben).await;
+    let counts: Vec<usize> = kept_of_ben.values().map(Vec::len).collect();
+    assert_eq!((counts.iter().sum::<usize>(), counts[0]), (DEPARTURES, 6));
+    assert_eq!(kept_of_ben.values().rev().take(2).collect::<Vec<_>>(), [&vec![last], &vec![chats[8]]]);
+    assert_eq!(kept(&scribe, ana).await.into_values().collect::<Vec<_>>(), [[last]], "nobody else's");
+    // Of many at once.
+    let gone: Vec<_> = chats.iter().map(|chat| scribe.change(*chat, ana, What::Deleted)).collect();
+    scribe.write(gone).await;
+    assert_eq!(kept(&scribe, ana).await.into_values().map(|chats| chats.len()).sum::<usize>(), DEPARTURES);
+    assert_eq!(kept(&scribe, ben).await.into_values().map(|chats| chats.len()).sum::<usize>(), DEPARTURES);
 }
 
 pub async fn history_reads_both_ways_to_the_ends(fixture: &dyn Fixture) {

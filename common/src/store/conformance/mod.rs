@@ -51,6 +51,7 @@ macro_rules! store_conformance {
             an_owner_who_leaves_has_an_heir
             a_deleted_chat_is_listed_nowhere_and_still_known
             what_a_user_is_in_and_has_left_is_told_with_its_place_in_the_log
+            the_newest_departures_of_a_user_are_kept
             history_reads_both_ways_to_the_ends
             an_edited_message_has_its_new_text_and_a_deleted_one_none
             chats_are_loaded_many_at_a_time

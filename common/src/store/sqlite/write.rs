@@ -9,7 +9,7 @@ use super::{fault::contradicts, value::Values};
 use crate::{
     ids::{AppId, ChatKey, Offset, Partition, Seq},
     store::{
-        DeadLetter, Refused,
+        DEPARTURES, DeadLetter, Refused,
         plan::{ChatWrite, Gone, NewMember, NewMessage, NewRole, Plan, ReadMark, Rewrite},
         rows::{attachments, int},
         words::{kind_word, role_word},
@@ -368,8 +368,17 @@ async fn left(connection: &mut SqliteConnection, gone: &Gone) -> sqlx::Result<()
         .bind(gone.user)
         .bind(gone.key.chat)
         .bind(int(gone.left_upto))
-        .execute(connection)
+        .execute(&mut *connection)
         .await?;
+    sqlx::query(
+        "DELETE FROM departures WHERE app = ?1 AND user = ?2 AND chat IN
+         (SELECT chat FROM departures WHERE app = ?1 AND user = ?2 ORDER BY left_upto DESC LIMIT -1 OFFSET ?3)",
+    )
+    .bind(gone.key.app)
+    .bind(gone.user)
+    .bind(int(DEPARTURES as u64))
+    .execute(connection)
+    .await?;
     Ok(())
 }
 
@@ -392,6 +401,20 @@ async fn unlisted(connection: &mut SqliteConnection, chat: ChatKey, upto: Offset
     .bind(chat.app)
     .bind(chat.chat)
     .bind(int(upto))
+    .execute(&mut *connection)
+    .await?;
+    sqlx::query(
+        "DELETE FROM departures WHERE (app, user, chat) IN (
+             SELECT app, user, chat FROM (
+                 SELECT d.app, d.user, d.chat,
+                     row_number() OVER (PARTITION BY d.user ORDER BY d.left_upto DESC) AS place
+                 FROM members m CROSS JOIN departures d ON d.app = m.app AND d.user = m.user
+                 WHERE m.app = ?1 AND m.chat = ?2)
+             WHERE place > ?3)",
+    )
+    .bind(chat.app)
+    .bind(chat.chat)
+    .bind(int(DEPARTURES as u64))
     .execute(&mut *connection)
     .await?;
     sqlx::query(
