@@ -24,7 +24,7 @@ use crate::{
     deliver::Deliver,
     hub::{Admitted, Handle, Hold, Job, User},
     resume::{LeftOff, Plan, Told},
-    standing::Stand,
+    standing::{ANSWER, Stand},
 };
 
 /// Users whose chats are seen to at once: each asks the store for one row at a time.
@@ -34,8 +34,6 @@ pub(crate) const TOGETHER: usize = 64;
 const PATIENCE: Duration = Duration::from_secs(15);
 /// How long after that it is looked at again.
 const LATER: Duration = Duration::from_secs(2);
-/// How long one question may take.
-const ANSWER: Duration = Duration::from_secs(5);
 /// Before the store is asked again: at first, and at most.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(500));
 /// Times that the dispatchers are asked for a chat, at 5 s each.
@@ -48,8 +46,16 @@ pub(crate) struct Entered {
     pub(crate) cursor: String,
     /// What it missed, if it comes back; else its client reads everything.
     pub(crate) told: Option<Told>,
+    pub(crate) beginning: Beginning,
+}
+
+/// What is to be seen to when a session has been told that it is ready.
+#[derive(Debug)]
+pub(crate) struct Beginning {
     /// The round of cursors before its chats were read.
-    pub(crate) read: u64,
+    read: u64,
+    /// Chats that are new to its client, as if its user came into them now.
+    new: Vec<Job>,
 }
 
 impl Deliver {
@@ -79,9 +85,11 @@ impl Deliver {
         self.0.hub.register_user(admitted.user()).await.map_err(away)?;
         let read = self.0.rounds.current();
         let stand = self.stand(handle.user).await?;
+        let drained = Cursor::drained(log, count, &stand.positions);
         let plan = left_off.and_then(|left_off| {
             let plan = Plan::of(&left_off, &stand.chats, |chat| partition_of(handle.chat_key(chat), count));
-            (!plan.is_too_much()).then_some((left_off, plan))
+            let unseen = left_off.may_be_gone_unseen(&stand.chats.departures, &drained, count);
+            (!unseen && !plan.is_too_much()).then_some((left_off, plan))
         });
         let stays: Vec<Membership> = match &plan {
             Some((_, plan)) => plan.stays().collect(),
@@ -97,16 +105,19 @@ impl Deliver {
                 self.apply(&room, effects);
             }
             // Its client reads everything from here on.
-            let cursor = Cursor::drained(log, count, &stand.positions).text();
-            return Ok(Entered { cursor, told: None, read });
+            let cursor = drained.text();
+            return Ok(Entered { cursor, told: None, beginning: Beginning { read, new: Vec::new() } });
         };
+        let new = plan.arrivals().map(|(chat, seq)| Job::Added { chat, seq }).collect();
         let told = self.come_back(handle, &stand, plan, holds).await;
-        Ok(Entered { cursor: left_off.cursor(log, count).text(), told: Some(told), read })
+        let beginning = Beginning { read, new };
+        Ok(Entered { cursor: left_off.cursor(log, count).text(), told: Some(told), beginning })
     }
 
-    /// A session has been told that it is ready: what came meanwhile is seen to.
-    pub(crate) fn started(&self, admitted: &Admitted, read: u64) {
-        if admitted.user().started(admitted.handle(), self.0.rounds.began(read)) {
+    /// A session has been told that it is ready: what is new to its client, and what came meanwhile, is seen to.
+    pub(crate) fn started(&self, admitted: &Admitted, beginning: Beginning) {
+        let Beginning { read, new } = beginning;
+        if admitted.user().started(admitted.handle(), self.0.rounds.began(read), new) {
             self.0.tasks.spawn(self.clone().work(Arc::clone(admitted.user())));
         }
     }
@@ -156,8 +167,6 @@ impl Deliver {
             self.apply(&room, effects);
         }
         self.settle(user, chat).await;
-        // What was published before the interest was registered, and was not drained when the view was read.
-        self.suspect(&room);
     }
 
     /// Reads the store until it is as far as the user's pending seats in a chat.

@@ -17,7 +17,7 @@ use bytes::Bytes;
 use common::{
     ids::{ChatId, ChatKey, Partition, Seq},
     partition::partition_of,
-    store::{Membership, UserChats},
+    store::{DEPARTURES, Departure, Membership, UserChats},
     wire::client::{Resume, Resumed, ServerFrame},
 };
 use futures_util::future::join_all;
@@ -27,7 +27,7 @@ use uuid::Uuid;
 use crate::{
     cursor::Cursor,
     deliver::Deliver,
-    hub::{Handle, Hold, Job, Room},
+    hub::{Handle, Hold, Room},
     missed::{Left, SharedEvent},
     socket::frame::framed,
     standing::Stand,
@@ -39,7 +39,7 @@ pub(crate) const EVENTS: usize = 4_096;
 pub(crate) const EVENTS_OF_ONE: usize = 512;
 /// Bytes of the frames of all of them: half of what an outbox holds.
 const BYTES: usize = 1024 * 1024;
-/// Chats that may be new to a client that comes back: with more it begins anew, and reads its list of chats.
+/// Chats that may be new to a client that comes back, or gone: with more it begins anew, and reads its list of chats.
 const NEW: usize = 256;
 /// Chats whose changes are fetched at once for one session.
 const TOGETHER: usize = 16;
@@ -76,6 +76,23 @@ impl LeftOff {
             None => None,
         };
         (cursor.is_some() || !chats.is_empty()).then_some(Self { cursor, chats })
+    }
+
+    /// Whether its client may have left chats since that nobody knows of any more. `drained` is where the writers were when
+    /// `departures` were read.
+    pub(crate) fn may_be_gone_unseen(
+        &self,
+        departures: &[Departure],
+        drained: &Cursor,
+        partitions: Partition,
+    ) -> bool {
+        let Some(cursor) = self.cursor.as_ref().filter(|_| departures.len() >= DEPARTURES) else {
+            return false;
+        };
+        // Those that are kept no more were no later than any of these, nor than the writers.
+        let oldest = departures.iter().map(|departure| departure.left_upto).min().unwrap_or(0);
+        (0..partitions)
+            .any(|partition| cursor.place(partition).offset < oldest.min(drained.place(partition).offset))
     }
 
     /// What the client is to come back with if it gets no further: nothing is promised before `resumed`.
@@ -143,9 +160,14 @@ impl Plan {
         self.stays.iter().map(|stays| stays.membership)
     }
 
-    /// Whether so much is new that the client had better begin anew.
+    /// The chats that are new to the client, each with the change that let its user in.
+    pub(crate) fn arrivals(&self) -> impl Iterator<Item = (ChatId, Seq)> {
+        self.new.iter().copied()
+    }
+
+    /// Whether so much is new or gone that the client had better begin anew.
     pub(crate) fn is_too_much(&self) -> bool {
-        self.new.len() > NEW
+        self.new.len() + self.gone.len() > NEW
     }
 }
 
@@ -179,7 +201,7 @@ impl Deliver {
         plan: Plan,
         holds: Vec<Hold>,
     ) -> Told {
-        let Plan { stays, new, gone } = plan;
+        let Plan { stays, gone, new: _ } = plan;
         let mut told = Told::default();
         for chat in gone {
             told.frames.push(framed(&ServerFrame::ChatRemoved { chat }, handle.outbox.format()));
@@ -193,10 +215,6 @@ impl Deliver {
             seated.push(Seated { room, stays, upto });
         }
         tokio::join!(self.hear_of_recent_changes(stand, &seated), self.gather(handle, &seated, &mut told));
-        // They are seen to when the session has started, as if its user came into them now.
-        for (chat, seq) in new {
-            self.job(handle.user, Job::Added { chat, seq });
-        }
         let complete = told.chats.values().filter(|chat| chat.complete).count();
         self.0.metrics.resumed(complete, told.chats.len() - complete, told.frames.len());
         told

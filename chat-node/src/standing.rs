@@ -14,8 +14,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 const TOGETHER: usize = 500;
 /// Questions that wait: every session of a node. When it is full the askers wait.
 const WAITING: usize = 20_000;
-/// How long one question may take.
-const ANSWER: Duration = Duration::from_secs(5);
+/// How long the store may take for one question.
+pub(crate) const ANSWER: Duration = Duration::from_secs(5);
 
 /// Where one user stands.
 #[derive(Clone, Debug)]

@@ -44,12 +44,24 @@ pub(super) type Saying = VecDeque<Said>;
 
 #[derive(Debug)]
 pub(super) enum Said {
-    Events { audience: Arc<[Listener]>, events: Vec<Event>, bytes: usize },
-    To { owed: Owed, frame: Bytes },
+    Events {
+        audience: Arc<[Listener]>,
+        events: Vec<Event>,
+        bytes: usize,
+    },
+    To {
+        owed: Owed,
+        frame: Bytes,
+    },
     /// What may be lost, to one session.
-    Offer { handle: Arc<Handle>, frame: Bytes },
+    Offer {
+        handle: Arc<Handle>,
+        frame: Bytes,
+    },
     /// Nothing more comes from here, to one session.
-    Nothing { _owed: Owed },
+    Nothing {
+        _owed: Owed,
+    },
 }
 
 /// A session, and the change after which it is shown events.

@@ -202,6 +202,8 @@ impl Room {
             return (effects, None);
         }
         let have = state.place(head);
+        // The store is ahead of the room: others here miss something, whether or not anybody tells of it.
+        state.known = state.known.max(head);
         let (since, certain) = (have.max(head), state.last_left <= head);
         state.say.seats_changed();
         if certain {
@@ -267,7 +269,7 @@ impl Room {
         let state = &mut *guard;
         state.place(seen);
         state.say.seats_changed();
-        let mut done = true;
+        let (mut done, mut settled) = (true, false);
         let mut at = 0;
         while at < state.seats.len() {
             let keep = match state.seats.get_mut(at) {
@@ -278,6 +280,10 @@ impl Room {
             };
             match keep {
                 Settled::Stays => at += 1,
+                Settled::Now => {
+                    settled = true;
+                    at += 1;
+                }
                 Settled::NotYet => {
                     done = false;
                     at += 1;
@@ -287,6 +293,11 @@ impl Room {
         }
         state.advance(&mut effects);
         state.mind_the_gap(&mut effects);
+        if settled {
+            // What was published before the interest was registered, and was not drained when the view was read: from this instant on
+            // the room counts as behind, so no cursor is told before its owner was asked.
+            effects.repair |= state.suspect();
+        }
         drop(guard);
         (done, effects)
     }
@@ -337,8 +348,9 @@ impl Room {
     pub(crate) fn stop_waiting(&self, handle: &Arc<Handle>) -> Effects {
         let mut effects = Effects::default();
         let mut state = self.state.lock();
-        let leaving =
-            |seat: &Seat| Arc::ptr_eq(&seat.handle, handle) && matches!(seat.state, SeatState::Leaving { .. });
+        let leaving = |seat: &Seat| {
+            Arc::ptr_eq(&seat.handle, handle) && matches!(seat.state, SeatState::Leaving { .. })
+        };
         if let Some(at) = state.seats.iter().position(leaving) {
             state.tell_removed(at, &mut effects);
         }
@@ -360,18 +372,7 @@ impl Room {
 
     /// Something may have been missed. True when a repair is to be queued.
     pub(crate) fn suspect(&self) -> bool {
-        let mut state = self.state.lock();
-        match state.repair {
-            Repair::Idle if state.have.is_some() && !state.over => {
-                state.repair = Repair::Queued;
-                true
-            }
-            Repair::Idle | Repair::Queued => false,
-            Repair::Running { .. } => {
-                state.repair = Repair::Running { again: true };
-                false
-            }
-        }
+        self.state.lock().suspect()
     }
 
     /// A queued repair begins: changes after this one are wanted. None when nobody is there any more.
@@ -530,6 +531,20 @@ impl State {
             pending.base.get_or_insert(seen);
         }
         seen
+    }
+
+    fn suspect(&mut self) -> bool {
+        match self.repair {
+            Repair::Idle if self.have.is_some() && !self.over => {
+                self.repair = Repair::Queued;
+                true
+            }
+            Repair::Idle | Repair::Queued => false,
+            Repair::Running { .. } => {
+                self.repair = Repair::Running { again: true };
+                false
+            }
+        }
     }
 
     fn keep_early(&mut self, event: Event) {

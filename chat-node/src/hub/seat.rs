@@ -60,7 +60,10 @@ pub(super) struct Pending {
 
 /// What became of a pending seat.
 pub(super) enum Settled {
+    /// It was not pending.
     Stays,
+    /// It is live now.
+    Now,
     NotYet,
     Gone,
 }
@@ -153,7 +156,7 @@ impl Seat {
         }
         (self.since, self.seen) = (seen, 0);
         self.state = SeatState::Live;
-        Settled::Stays
+        Settled::Now
     }
 }
 

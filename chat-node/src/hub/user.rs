@@ -1,7 +1,7 @@
 //! One user with sessions on this node, and what is to be done for them, one thing after another.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashSet, VecDeque},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -21,7 +21,7 @@ use super::Handle;
 const JOBS: usize = 1_024;
 
 /// Something to be done about one user's chats.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Job {
     /// The user came into a chat by this change.
     Added { chat: ChatId, seq: Seq },
@@ -45,7 +45,7 @@ pub(crate) struct User {
 #[derive(Debug, Default)]
 struct Inner {
     sessions: Vec<Served>,
-    jobs: VecDeque<Job>,
+    jobs: Jobs,
     /// Somebody works on `jobs`.
     busy: bool,
     /// Things that are done later.
@@ -56,8 +56,37 @@ struct Inner {
 #[derive(Debug)]
 struct Served {
     handle: Arc<Handle>,
-    starting: Option<Vec<Job>>,
+    starting: Option<Jobs>,
     began: Began,
+}
+
+/// Things to be done, each once: whatever is done looks at how things stand by then, for every session that has started.
+#[derive(Debug, Default)]
+struct Jobs {
+    order: VecDeque<Job>,
+    known: HashSet<Job>,
+}
+
+impl Jobs {
+    fn push(&mut self, job: Job) {
+        if self.known.insert(job) {
+            self.order.push_back(job);
+        }
+    }
+
+    fn pop(&mut self) -> Option<Job> {
+        let job = self.order.pop_front()?;
+        self.known.remove(&job);
+        Some(job)
+    }
+
+    fn len(&self) -> usize {
+        self.order.len()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.order.is_empty()
+    }
 }
 
 /// When a session began, in rounds of cursors ([`crate::cursors`]): what a round between the two took for shown, this session may have
@@ -72,7 +101,7 @@ pub(crate) struct Began {
 
 impl Began {
     /// Whether nothing is missed by a session that goes by what these rounds took for shown.
-    fn outlasts(self, rounds: &[u64]) -> bool {
+    pub(crate) fn outlasts(self, rounds: &[u64]) -> bool {
         !rounds.iter().any(|round| (self.read + 1..=self.ready).contains(round))
     }
 }
@@ -110,7 +139,7 @@ impl User {
         if fits {
             inner.sessions.push(Served {
                 handle: Arc::clone(handle),
-                starting: Some(Vec::new()),
+                starting: Some(Jobs::default()),
                 began: Began::default(),
             });
         }
@@ -160,15 +189,15 @@ impl User {
         for served in &mut inner.sessions {
             match &mut served.starting {
                 Some(waiting) if waiting.len() >= JOBS => served.handle.outbox.close(CloseCode::SlowConsumer),
-                Some(waiting) => waiting.push(job.clone()),
+                Some(waiting) => waiting.push(job),
                 None => ready = true,
             }
         }
         ready && inner.enqueue([job])
     }
 
-    /// A session has started: what came for it meanwhile is to be done. True when somebody has to begin working.
-    pub(crate) fn started(&self, handle: &Arc<Handle>, began: Began) -> bool {
+    /// A session has started: `first`, and what came for it meanwhile, is to be done. True when somebody has to begin working.
+    pub(crate) fn started(&self, handle: &Arc<Handle>, began: Began, first: Vec<Job>) -> bool {
         let mut inner = self.inner.lock();
         let served = inner.sessions.iter_mut().find(|served| Arc::ptr_eq(&served.handle, handle));
         let waiting = served.and_then(|served| {
@@ -176,8 +205,8 @@ impl User {
             served.starting.take()
         });
         match waiting {
-            Some(waiting) if !waiting.is_empty() => inner.enqueue(waiting),
-            Some(_) | None => false,
+            Some(waiting) => inner.enqueue(first.into_iter().chain(waiting.order)),
+            None => false,
         }
     }
 
@@ -197,12 +226,12 @@ impl User {
     pub(crate) fn next(&self) -> Option<Job> {
         let mut inner = self.inner.lock();
         if inner.sessions.is_empty() {
-            inner.jobs.clear();
+            inner.jobs = Jobs::default();
         }
-        let job = inner.jobs.pop_front();
+        let job = inner.jobs.pop();
         if job.is_none() {
             inner.busy = false;
-            inner.jobs = VecDeque::new();
+            inner.jobs = Jobs::default();
         }
         job
     }
@@ -211,13 +240,10 @@ impl User {
 impl Inner {
     fn enqueue(&mut self, jobs: impl IntoIterator<Item = Job>) -> bool {
         for job in jobs {
-            // The same thing once more, right after, changes nothing.
-            if self.jobs.back() != Some(&job) {
-                self.jobs.push_back(job);
-            }
+            self.jobs.push(job);
         }
         if self.jobs.len() > JOBS {
-            self.jobs.clear();
+            self.jobs = Jobs::default();
             self.sessions.iter().for_each(|served| served.handle.outbox.close(CloseCode::SlowConsumer));
             return false;
         }
@@ -239,7 +265,7 @@ mod tests {
     fn session(user: &User) -> Arc<Handle> {
         let handle =
             Arc::new(Handle::new(SocketId::random(), user.key, SessionId::random(), Outbox::default()));
-        assert!(user.add(&handle, 9));
+        assert!(user.add(&handle, 99));
         handle
     }
 
@@ -254,7 +280,7 @@ mod tests {
         assert!(!user.push(added(1)));
         assert!(!user.push(added(2)));
         assert_eq!(user.next(), None);
-        assert!(user.started(&handle, Began::default()));
+        assert!(user.started(&handle, Began::default(), vec![]));
         assert!(!user.push(added(3)), "somebody works on it");
         assert_eq!(
             [user.next(), user.next(), user.next(), user.next()],
@@ -267,19 +293,54 @@ mod tests {
     fn too_much_at_once_closes_the_sessions() {
         let user = user();
         let (ready, starting) = (session(&user), session(&user));
-        user.started(&ready, Began::default());
+        user.started(&ready, Began::default(), vec![]);
         for seq in 0..=JOBS as Seq {
             user.push(added(seq));
         }
         assert_eq!(ready.outbox.closing(), Some(CloseCode::SlowConsumer));
         assert_eq!(starting.outbox.closing(), Some(CloseCode::SlowConsumer));
     }
+
+    #[test]
+    fn what_is_new_to_many_devices_is_done_once_for_those_that_have_started() {
+        let user = user();
+        let devices: Vec<_> = (0..20).map(|_| session(&user)).collect();
+        let new: Vec<_> = (1..=200).map(added).collect();
+        // What concerns them all is behind it, and in the order in which it came.
+        user.push(Job::Compare);
+        for device in &devices {
+            user.started(device, Began::default(), new.clone());
+            assert_eq!(device.outbox.closing(), None);
+        }
+        let done: Vec<_> = std::iter::from_fn(|| user.next()).collect();
+        assert_eq!(done.len(), 201, "each once");
+        assert_eq!((done[0], done[199], done[200]), (added(1), added(200), Job::Compare));
+        // Who starts when it was done has it done again.
+        let late = session(&user);
+        assert!(user.started(&late, Began::default(), new));
+        assert_eq!(std::iter::from_fn(|| user.next()).count(), 200);
+    }
+
+    #[test]
+    fn what_waits_already_is_not_put_down_again_wherever_it_stands() {
+        let user = user();
+        let handle = session(&user);
+        user.started(&handle, Began::default(), vec![]);
+        for _ in 0..JOBS {
+            user.push(added(1));
+            user.push(Job::Compare);
+        }
+        assert_eq!(handle.outbox.closing(), None);
+        assert_eq!([user.next(), user.next(), user.next()], [Some(added(1)), Some(Job::Compare), None]);
+        assert!(user.push(added(1)), "it was done, and is to be done again");
+    }
+
     #[test]
     fn a_session_is_up_to_date_once_nothing_is_to_be_done_and_by_rounds_that_saw_it() {
         let user = user();
         let handle = session(&user);
         assert!(user.up_to_date(&[1]).is_empty(), "it starts");
-        user.started(&handle, Began { read: 3, ready: 5 });
+        user.started(&handle, Began { read: 3, ready: 5 }, vec![]);
         let count = |rounds: &[u64]| user.up_to_date(rounds).len();
         assert_eq!([count(&[1, 3]), count(&[3, 6]), count(&[3, 4]), count(&[5, 6])], [1, 1, 0, 0]);
         assert!(user.push(added(1)));

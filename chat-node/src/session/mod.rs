@@ -216,19 +216,20 @@ impl Session {
         let shared = Arc::clone(&self.shared);
         let handle = Arc::clone(&self.handle);
         let presence = Presence { shared: Arc::clone(&shared), handle: Arc::clone(&handle), shown: false };
-        let retrying_until = resume.is_some().then(|| Instant::now() + RETRYING);
+        let comes_back = resume.is_some();
         let entering =
             Box::pin(async { tokio::join!(shared.deliver.enter(admitted, resume), presence.show(device)) });
         let (entered, presence) = tokio::select! {
             entered = entering => entered,
             code = poll_fn(|context| handle.outbox.poll_closing(context)) => return Err(self.closing(code)),
         };
-        let Entered { cursor, told, read } = entered.map_err(|problem| {
+        let Entered { cursor, told, beginning } = entered.map_err(|problem| {
             // Another node may do better.
             let last = Some(Box::new(ServerFrame::Error(problem.frame(Some(ref_)))));
             End { code: Some(CloseCode::ShuttingDown), last }
         })?;
-        self.retrying_until = retrying_until;
+        // From when it may send, however long that took.
+        self.retrying_until = comes_back.then(|| Instant::now() + RETRYING);
         let config = &shared.config;
         self.connection.reply(&ServerFrame::Ready(Ready {
             ref_,
@@ -248,7 +249,7 @@ impl Session {
             self.say(Answered { before: frames, answer: ServerFrame::Resumed { ref_, chats } });
         }
         handle.outbox.open();
-        shared.deliver.started(admitted, read);
+        shared.deliver.started(admitted, beginning);
         Ok(presence)
     }
 

@@ -316,3 +316,35 @@ async fn many_answers_at_once_are_all_written() {
         assert_eq!(pong, json!({"type": "pong", "ref": ref_}));
     }
 }
+
+#[tokio::test]
+async fn many_devices_that_come_back_to_many_new_chats_are_each_told_of_all_of_them() {
+    let stage = Stage::new().await;
+    let ana = stage.person("ana").await;
+    let mut devices = Vec::new();
+    for _ in 0..8 {
+        devices.push(begin(&stage, ana).await);
+    }
+    let cursors: Vec<_> = devices.into_iter().map(|(_, cursor)| cursor).collect();
+    stage.until(|| async { stage.sockets.load(std::sync::atomic::Ordering::SeqCst) == 0 }).await;
+    let mut chats = Vec::new();
+    for _ in 0..200 {
+        chats.push(stage.group(&[ana]).await.to_string());
+    }
+    chats.sort_unstable();
+    // All of them at the same time.
+    let back = cursors.iter().map(async |cursor| {
+        let (mut client, frames) = again(&stage, ana, json!({"cursor": cursor})).await;
+        assert_eq!(told(&frames), [("resumed", 0)]);
+        let mut new = Vec::new();
+        while new.len() < chats.len() {
+            let frame = client.hear().await;
+            if frame["type"] == "new_chat" {
+                new.push(frame["chat"]["id"].as_str().unwrap().to_owned());
+            }
+        }
+        new.sort_unstable();
+        assert_eq!(new, chats);
+    });
+    futures_util::future::join_all(back).await;
+}
