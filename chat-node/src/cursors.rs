@@ -3,7 +3,7 @@
 //! A round takes down how far the marks of each partition have come, and waits until every room has shown what it knew of then, or has asked
 //! its owner where it may have missed something. From there
 //! on everything before those places was shown to every session that was ready when the round began, and is told to those of them for whom
-//! nothing else is to be done. A partition of which something may have been missed, or whose rooms take too long, stays where an earlier
+//! nothing else is to be done or waits to be said. A partition of which something may have been missed, or whose rooms take too long, stays where an earlier
 //! round saw it.
 
 use std::{collections::HashSet, time::Duration};
@@ -24,6 +24,8 @@ use crate::{
     socket::frame::{Frames, framed},
 };
 
+/// The round that says where the writers are.
+const FIRST: u64 = 1;
 /// Between two rounds: a mark comes each second.
 const EVERY: Duration = Duration::from_secs(1);
 /// Per session between two rounds, so that telling cursors (5 µs each) takes 1 % of a core at the most.
@@ -54,13 +56,24 @@ impl Rounds {
 
     /// When a session began that is ready now, and whose chats were read after round `read`.
     pub(crate) fn began(&self, read: u64) -> Began {
-        Began { read, ready: self.current() }
+        // Nobody was shown what the first one took for shown, who had read before it.
+        Began { read, ready: self.current().max(FIRST) }
     }
 
-    fn begin(&self) -> u64 {
+    /// Begins a round, which goes by what was heard. In this order: a session that begins in between is left out of the round, and not
+    /// taken for one that had begun before.
+    fn begin(&self, heard: impl FnOnce() -> Vec<Option<Told>>) -> (u64, Vec<Option<Told>>) {
+        let heard = heard();
         let mut state = self.0.lock();
         state.round += 1;
-        state.round
+        (state.round, heard)
+    }
+
+    /// The first round: everybody is where the writers are, but for sessions that have read their chats already.
+    fn begin_at(&self, places: Vec<Told>) {
+        let mut state = self.0.lock();
+        state.round = FIRST;
+        state.shown = places.into_iter().map(|place| (place, FIRST)).collect();
     }
 
     /// What a round has seen. Where everybody is now, and the rounds that say so; none when nothing has moved.
@@ -110,13 +123,11 @@ impl Deliver {
             }
         };
         let drained = Cursor::drained(log, count, &stand.positions);
-        self.0.rounds.0.lock().shown = (0..count).map(|partition| (drained.place(partition), 0)).collect();
+        self.0.rounds.begin_at((0..count).map(|partition| drained.place(partition)).collect());
     }
 
     async fn round(&self) {
-        // In this order: a session that begins in between is left out of the round, and not taken for one that had begun before.
-        let mut seen = self.0.marks.heard();
-        let round = self.0.rounds.begin();
+        let (round, mut seen) = self.0.rounds.begin(|| self.0.marks.heard());
         let count = self.0.marks.partitions.count;
         let rooms = self.0.hub.all_rooms().into_iter();
         let mut behind: Vec<_> =
@@ -166,13 +177,43 @@ mod tests {
     #[test]
     fn a_partition_that_was_not_seen_stays_where_an_earlier_round_saw_it() {
         let rounds = Rounds::default();
-        rounds.0.lock().shown = vec![(told(5), 0), (told(7), 0)];
-        let first = rounds.begin();
-        assert_eq!(rounds.end(first, vec![Some(told(6)), None]), Some((vec![told(6), told(7)], vec![0, 1])));
-        let second = rounds.begin();
+        rounds.begin_at(vec![told(5), told(7)]);
+        let begin = || rounds.begin(Vec::new).0;
+        let first = begin();
+        assert_eq!(rounds.end(first, vec![Some(told(6)), None]), Some((vec![told(6), told(7)], vec![1, 2])));
+        let second = begin();
         assert_eq!(rounds.end(second, vec![None, Some(told(7))]), None, "nothing has moved");
-        let third = rounds.begin();
+        let third = begin();
         let seen = vec![Some(told(4)), Some(told(9))];
-        assert_eq!(rounds.end(third, seen), Some((vec![told(6), told(9)], vec![1, 3])), "and none goes back");
+        assert_eq!(rounds.end(third, seen), Some((vec![told(6), told(9)], vec![2, 4])), "and none goes back");
+    }
+
+    #[test]
+    fn the_first_round_says_nothing_of_sessions_that_had_read_before_it() {
+        let rounds = Rounds::default();
+        let read = rounds.current();
+        let before = rounds.began(read);
+        rounds.begin_at(vec![told(5), told(7)]);
+        let around = rounds.began(read);
+        let after = rounds.began(rounds.current());
+        let (round, heard) = rounds.begin(|| vec![Some(told(6)), None]);
+        let (_, said) = rounds.end(round, heard).unwrap();
+        let reached = [before, around, after].map(|began| began.outlasts(&said));
+        assert_eq!(reached, [false, false, true], "one partition stands where the first round saw it");
+        let (round, heard) = rounds.begin(|| vec![Some(told(6)), Some(told(8))]);
+        let (_, said) = rounds.end(round, heard).unwrap();
+        assert!([before, around, after].iter().all(|began| began.outlasts(&said)));
+    }
+
+    #[test]
+    fn a_session_that_reads_its_chats_while_a_round_begins_is_left_out_of_it() {
+        let rounds = Rounds::default();
+        rounds.begin_at(vec![told(5)]);
+        let mut read = 0;
+        let (round, _) = rounds.begin(|| {
+            read = rounds.current();
+            vec![Some(told(6))]
+        });
+        assert!(!rounds.began(read).outlasts(&[round]));
     }
 }
