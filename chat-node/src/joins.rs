@@ -138,8 +138,8 @@ impl Deliver {
             Job::Added { chat, seq } => self.seat(user, chat, seq, &user.ready_handles()).await,
             Job::Removed { chat, seq } => {
                 if let Some(room) = self.0.hub.room(ChatKey { app, chat }) {
-                    let effects = room.removed(user.key.user, seq);
-                    self.apply(&room, effects);
+                    room.removed(user.key.user, seq);
+                    self.say(&room);
                 }
             }
             Job::Settle { chat } => self.settle(user, chat).await,
@@ -186,8 +186,8 @@ impl Deliver {
                     }
                 }
                 Ok(Ok(None)) => {
-                    let effects = room.refuse(who);
-                    self.apply(&room, effects);
+                    room.refuse(who);
+                    self.say(&room);
                     return;
                 }
                 Ok(Err(error)) => tracing::warn!(%error, %key, "a chat's view cannot be read"),
@@ -235,8 +235,8 @@ impl Deliver {
         for handle in &handles {
             for chat in handle.chats().into_iter().filter(|chat| !heads.contains_key(chat)) {
                 if let Some(room) = self.0.hub.room(handle.chat_key(chat)) {
-                    let effects = self.0.hub.expel(handle, chat);
-                    self.apply(&room, effects);
+                    room.expel(handle);
+                    self.say(&room);
                 }
             }
         }

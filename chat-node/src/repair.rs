@@ -187,12 +187,11 @@ impl Deliver {
                         self.say(&room);
                     }
                     while let Some((room, handle)) = self.0.repairs.due(now) {
-                        let effects = room.stop_waiting(&handle);
-                        if !effects.gone.is_empty() {
+                        if room.stop_waiting(&handle) {
                             // Nobody said that its user was removed, so nobody may have said that it is in again.
                             self.job(handle.user, Job::Compare);
                         }
-                        self.apply(&room, effects);
+                        self.say(&room);
                     }
                 }
             }

@@ -12,7 +12,7 @@ use common::{
     wire::codec::Format,
 };
 
-use super::{Effects, Handle, Room, handle::Owed};
+use super::{Effects, Handle, Room, handle::Owed, seat::Seat};
 use crate::deliver::Event;
 
 /// Events that may be collected while others are written: half a second of a chat that speaks 8,000 times a second. Past it they wait with
@@ -58,9 +58,11 @@ pub(super) enum Said {
         handle: Arc<Handle>,
         frame: Bytes,
     },
-    /// Nothing more comes from here, to one session.
+    /// Nothing more comes from here, to one session. Until it knows the last of it the room stays: another one of the same chat would not
+    /// wait for this one.
     Nothing {
         _owed: Owed,
+        _seat: Box<Seat>,
     },
 }
 
@@ -113,9 +115,9 @@ impl Say {
         self.queue.push_back(Said::To { owed: Owed::to(handle), frame });
     }
 
-    /// What is to be said is the last that a session hears from this room: it is told no cursor before.
-    pub(super) fn then_nothing(&mut self, handle: &Arc<Handle>) {
-        self.queue.push_back(Said::Nothing { _owed: Owed::to(handle) });
+    /// What is to be said is the last that a session hears by this seat: it is told no cursor before.
+    pub(super) fn then_nothing(&mut self, seat: Seat) {
+        self.queue.push_back(Said::Nothing { _owed: Owed::to(&seat.handle), _seat: Box::new(seat) });
     }
 
     /// Likewise, one that is dropped when the session reads slowly, or when much is to be said.

@@ -276,11 +276,6 @@ impl Hub {
         self.room(handle.chat_key(chat)).is_some_and(|room| room.seated(handle, seq))
     }
 
-    /// Ends a session's seat, and says so to its client.
-    pub(crate) fn expel(&self, handle: &Arc<Handle>, chat: ChatId) -> Effects {
-        self.room(handle.chat_key(chat)).map(|room| room.expel(handle)).unwrap_or_default()
-    }
-
     /// Closes every session, and lets no more in.
     pub(crate) fn close(&self, code: CloseCode) {
         self.closed.store(true, Ordering::Release);

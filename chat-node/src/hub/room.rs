@@ -229,7 +229,7 @@ impl Room {
 
     /// A session whose user came into the chat by the change `seq`, or later. Pending, unless it is known already: the caller settles it.
     pub(super) fn join(&self, handle: &Arc<Handle>, hold: Hold, seq: Seq) -> Effects {
-        let mut effects = Effects::default();
+        let effects = Effects::default();
         let mut state = self.state.lock();
         if state.over {
             return effects;
@@ -240,7 +240,7 @@ impl Room {
                 return effects;
             }
             // It was removed and is in again, and the removal was not heard of.
-            state.tell_removed(at, &mut effects);
+            state.tell_removed(at);
         }
         let base = state.have;
         let pending = Pending::seat(handle, Why::New, base);
@@ -288,7 +288,10 @@ impl Room {
                     done = false;
                     at += 1;
                 }
-                Settled::Gone => effects.gone.push(state.seats.swap_remove(at)),
+                Settled::Gone => {
+                    let seat = state.seats.swap_remove(at);
+                    state.say.then_nothing(seat);
+                }
             }
         }
         state.advance(&mut effects);
@@ -303,59 +306,47 @@ impl Room {
     }
 
     /// The store shows that `user` is not in the chat: pending seats of the user are none.
-    pub(crate) fn refuse(&self, user: UserId) -> Effects {
-        let mut effects = Effects::default();
+    pub(crate) fn refuse(&self, user: UserId) {
         let mut state = self.state.lock();
         while let Some(at) =
             state.seats.iter().position(|seat| seat.handle.user.user == user && seat.pending().is_some())
         {
-            state.tell_removed(at, &mut effects);
+            state.tell_removed(at);
         }
-        drop(state);
-        effects
     }
 
     /// `user` is in the chat no more since the change `seq`, and the store shows it.
-    pub(crate) fn removed(&self, user: UserId, seq: Seq) -> Effects {
-        let mut effects = Effects::default();
+    pub(crate) fn removed(&self, user: UserId, seq: Seq) {
         let mut state = self.state.lock();
         #[cfg(feature = "planted")]
         if state.planted.is(common::planted::Bug::DeliverToRemoved) {
-            return effects;
+            return;
         }
         state.last_left = state.last_left.max(seq);
         while let Some(at) =
             state.seats.iter().position(|seat| seat.handle.user.user == user && seat.since < seq)
         {
-            state.tell_removed(at, &mut effects);
+            state.tell_removed(at);
         }
-        drop(state);
-        effects
     }
 
     /// One session's user is in the chat no more, as the store showed after the session was seated.
-    pub(super) fn expel(&self, handle: &Arc<Handle>) -> Effects {
-        let mut effects = Effects::default();
+    pub(crate) fn expel(&self, handle: &Arc<Handle>) {
         let mut state = self.state.lock();
         if let Some(at) = state.seat(handle) {
-            state.tell_removed(at, &mut effects);
+            state.tell_removed(at);
         }
-        drop(state);
-        effects
     }
 
-    /// A session that was to be told of its user's removal has waited long enough.
-    pub(crate) fn stop_waiting(&self, handle: &Arc<Handle>) -> Effects {
-        let mut effects = Effects::default();
+    /// A session that was to be told of its user's removal has waited long enough. False when it was told.
+    pub(crate) fn stop_waiting(&self, handle: &Arc<Handle>) -> bool {
         let mut state = self.state.lock();
         let leaving = |seat: &Seat| {
             Arc::ptr_eq(&seat.handle, handle) && matches!(seat.state, SeatState::Leaving { .. })
         };
-        if let Some(at) = state.seats.iter().position(leaving) {
-            state.tell_removed(at, &mut effects);
-        }
-        drop(state);
-        effects
+        let waits = state.seats.iter().position(leaving);
+        waits.into_iter().for_each(|at| state.tell_removed(at));
+        waits.is_some()
     }
 
     /// A session has ended.
@@ -620,36 +611,32 @@ impl State {
         }
         self.say.event(event, listeners);
         if deleted {
-            self.end(effects);
+            self.end();
         }
     }
 
     /// The chat was deleted, and who is live was told.
-    fn end(&mut self, effects: &mut Effects) {
+    fn end(&mut self) {
         self.over = true;
         self.early = BTreeMap::new();
         self.early_bytes = 0;
         self.say.seats_changed();
         for seat in std::mem::take(&mut self.seats) {
-            match seat.state {
-                // The room is none from here on; what is written is watched all the same.
-                SeatState::Live => self.say.then_nothing(&seat.handle),
-                SeatState::Pending(_) | SeatState::Leaving { .. } => {
-                    seat.tell(&ServerFrame::ChatRemoved { chat: seat.chat() }, &mut self.say);
-                }
+            if !matches!(seat.state, SeatState::Live) {
+                seat.tell(&ServerFrame::ChatRemoved { chat: seat.chat() }, &mut self.say);
             }
-            effects.gone.push(seat);
+            self.say.then_nothing(seat);
         }
     }
 
     /// Ends a seat and says so to its client. Who was not told of the chat yet may have seen it in the list of its chats.
-    fn tell_removed(&mut self, at: usize, effects: &mut Effects) {
+    fn tell_removed(&mut self, at: usize) {
         if at >= self.seats.len() {
             return;
         }
         let seat = self.seats.swap_remove(at);
         self.say.seats_changed();
         seat.tell(&ServerFrame::ChatRemoved { chat: seat.chat() }, &mut self.say);
-        effects.gone.push(seat);
+        self.say.then_nothing(seat);
     }
 }
