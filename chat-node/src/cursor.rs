@@ -1,24 +1,84 @@
 //! Cursors: where a session was, as its client keeps it. Opaque to the client, and good on any node of the cluster.
 //!
 //! A version byte, the log's short name, then for each partition an offset and where the rule of terms stands there: everything that stands
-//! before it was shown to the session, and everybody's coming and going before it was told. The bytes are written as base64url (RFC 4648,
-//! section 5) without padding: 64 partitions with offsets below 2²⁸ are some 700 characters.
+//! before it was shown to the session, and everybody's coming and going before it was told. Then a seal. The bytes are written as base64url
+//! (RFC 4648, section 5) without padding: 64 partitions with offsets below 2²⁸ are some 550 characters.
 //!
-//! Whoever writes a cursor of their own is shown less than they could have been, and nothing that is not theirs.
+//! The seal is over all of it and the application, under a secret of the cluster: where the rule of terms stands decides which records
+//! count, and a place how much of the log is read, so neither may be a client's invention. It does not name the user, on purpose: a round
+//! tells all sessions of an application the same cursor, made and sealed once. Whoever uses another user's has, on the word of the cluster, a
+//! real place in the log, and is told of their own chats from there: less than they could have been, and nothing that is not theirs.
 
 use common::{
-    ids::{Offset, Partition},
+    ids::{AppId, Offset, Partition},
     partition::stable_hash,
+    seal::{SEAL_BYTES, Sealer},
     store::Position,
     term::TermState,
     wire::marks::Told,
 };
 use uuid::Uuid;
 
-/// The version that is written and read.
-const VERSION: u8 = 1;
+/// The version that is written and read. The first had no seal.
+const VERSION: u8 = 2;
+/// What the seal is on, so that it is none on anything else.
+const PURPOSE: &[u8] = b"cursor";
 /// Characters of a text that is read at all: 512 partitions with three numbers of ten bytes.
-const LONGEST: usize = 20 * 1024;
+const LONGEST: usize = 21 * 1024;
+
+/// Reads and writes cursors, as every node of the cluster does.
+#[derive(Clone, Debug)]
+pub(crate) struct Cursors {
+    log: Uuid,
+    partitions: Partition,
+    sealer: Sealer,
+}
+
+impl Cursors {
+    pub(crate) fn new(log: Uuid, partitions: Partition, sealer: Sealer) -> Self {
+        Self { log, partitions, sealer }
+    }
+
+    /// The cursor in a client's words; none when it is not one of this log that was given to somebody of this application.
+    pub(crate) fn read(&self, app: AppId, text: &str) -> Option<Cursor> {
+        if text.len() > LONGEST {
+            return None;
+        }
+        let bytes = decode(text)?;
+        let (sealed, seal) = bytes.split_last_chunk::<SEAL_BYTES>()?;
+        if !self.sealer.holds(&[PURPOSE, app.as_bytes(), sealed], seal) {
+            return None;
+        }
+        let (version, rest) = sealed.split_first()?;
+        let (name, mut rest) = rest.split_at_checked(8)?;
+        let mut places = Vec::with_capacity(usize::from(self.partitions));
+        while !rest.is_empty() {
+            let (place, after) = place(rest)?;
+            places.push(place);
+            rest = after;
+        }
+        let known = *version == VERSION
+            && name == short(self.log).to_be_bytes()
+            && (places.is_empty() || places.len() == usize::from(self.partitions));
+        known.then(|| Cursor { log: short(self.log), places })
+    }
+
+    /// As a client of this application is told.
+    pub(crate) fn text(&self, app: AppId, cursor: &Cursor) -> String {
+        let mut bytes = vec![VERSION];
+        bytes.extend_from_slice(&cursor.log.to_be_bytes());
+        for Told { offset, state } in &cursor.places {
+            put_varint(&mut bytes, *offset);
+            // A term lies close before its records. 0 is none.
+            let back = state.term.map_or(0, |term| offset.saturating_sub(term).saturating_add(1));
+            put_varint(&mut bytes, back);
+            put_varint(&mut bytes, state.n);
+        }
+        let seal = self.sealer.seal(&[PURPOSE, app.as_bytes(), &bytes]);
+        bytes.extend_from_slice(&seal);
+        encode(&bytes)
+    }
+}
 
 /// Where a session was.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,14 +93,19 @@ impl Cursor {
         Self { log: short(log), places }
     }
 
-    /// The one before everything.
-    pub(crate) fn origin(log: Uuid, partitions: Partition) -> Self {
-        Self::new(log, vec![Told::default(); usize::from(partitions)])
+    /// The one that says nothing of any partition: of a client that has only said how far it is in some chats.
+    pub(crate) fn nowhere(log: Uuid) -> Self {
+        Self::new(log, Vec::new())
+    }
+
+    /// Whether it says nothing.
+    pub(crate) fn is_nowhere(&self) -> bool {
+        self.places.is_empty()
     }
 
     /// Where the writers are.
     pub(crate) fn drained(log: Uuid, partitions: Partition, positions: &[(Partition, Position)]) -> Self {
-        let mut cursor = Self::origin(log, partitions);
+        let mut cursor = Self::new(log, vec![Told::default(); usize::from(partitions)]);
         for (partition, position) in positions.iter().filter(|(_, position)| position.log == log) {
             if let Some(place) = cursor.places.get_mut(usize::from(*partition)) {
                 *place = Told { offset: position.offset, state: position.state };
@@ -49,43 +114,9 @@ impl Cursor {
         cursor
     }
 
-    /// The cursor in a client's words; none when it is not one of this log.
-    pub(crate) fn read(text: &str, log: Uuid, partitions: Partition) -> Option<Self> {
-        if text.len() > LONGEST {
-            return None;
-        }
-        let bytes = decode(text)?;
-        let (version, rest) = bytes.split_first()?;
-        let (name, mut rest) = rest.split_at_checked(8)?;
-        let mut places = Vec::with_capacity(usize::from(partitions));
-        while !rest.is_empty() {
-            let (place, after) = place(rest)?;
-            places.push(place);
-            rest = after;
-        }
-        let known = *version == VERSION
-            && name == short(log).to_be_bytes()
-            && places.len() == usize::from(partitions);
-        known.then(|| Self { log: short(log), places })
-    }
-
-    /// As a client is told.
-    pub(crate) fn text(&self) -> String {
-        let mut bytes = vec![VERSION];
-        bytes.extend_from_slice(&self.log.to_be_bytes());
-        for Told { offset, state } in &self.places {
-            put_varint(&mut bytes, *offset);
-            // A term lies close before its records. 0 is none.
-            let back = state.term.map_or(0, |term| offset.saturating_sub(term).saturating_add(1));
-            put_varint(&mut bytes, back);
-            put_varint(&mut bytes, state.n);
-        }
-        encode(&bytes)
-    }
-
-    /// Everything of this partition before this place was shown.
-    pub(crate) fn place(&self, partition: Partition) -> Told {
-        self.places.get(usize::from(partition)).copied().unwrap_or_default()
+    /// Everything of this partition before this place was shown, if anything is said of it.
+    pub(crate) fn place(&self, partition: Partition) -> Option<Told> {
+        self.places.get(usize::from(partition)).copied()
     }
 }
 
@@ -165,6 +196,11 @@ mod tests {
     use super::*;
 
     const LOG: Uuid = Uuid::from_u128(7);
+    const APP: AppId = AppId::DEFAULT;
+
+    fn cursors(log: Uuid, partitions: Partition) -> Cursors {
+        Cursors::new(log, partitions, Sealer::new(&[3; 32]).unwrap())
+    }
 
     fn told(offset: Offset, term: Option<Offset>, n: u64) -> Told {
         Told { offset, state: TermState { term, n } }
@@ -179,27 +215,58 @@ mod tests {
             told(u64::MAX, Some(u64::MAX - 3), u64::MAX),
         ];
         let cursor = Cursor::new(LOG, places);
-        assert_eq!(cursor.text(), GOLDEN);
-        assert_eq!(Cursor::read(GOLDEN, LOG, 4), Some(cursor));
+        assert_eq!(cursors(LOG, 4).text(APP, &cursor), GOLDEN);
+        assert_eq!(cursors(LOG, 4).read(APP, GOLDEN), Some(cursor));
     }
 
-    const GOLDEN: &str = "ARlHnYD_QqgkAAAAAQIAgAEdG____________wEE____________AQ";
+    const GOLDEN: &str = "AhlHnYD_QqgkAAAAAQIAgAEdG____________wEE____________AThTiYiT3tJIYKiTdSKNZag";
 
     #[test]
     fn a_cursor_of_another_log_or_another_number_of_partitions_is_none() {
-        let text = Cursor::new(LOG, vec![told(1, Some(0), 0), told(2, Some(0), 1)]).text();
-        assert!(Cursor::read(&text, LOG, 2).is_some());
-        assert_eq!(Cursor::read(&text, Uuid::from_u128(8), 2), None);
-        assert_eq!(Cursor::read(&text, LOG, 3), None);
+        let text =
+            cursors(LOG, 2).text(APP, &Cursor::new(LOG, vec![told(1, Some(0), 0), told(2, Some(0), 1)]));
+        let read = |text: &str, log, partitions| cursors(log, partitions).read(APP, text);
+        assert!(read(&text, LOG, 2).is_some());
+        assert_eq!(read(&text, Uuid::from_u128(8), 2), None);
+        assert_eq!(read(&text, LOG, 3), None);
         for bad in ["", "0", "A", "AQ==", "é", &text[1..], &format!("{text}A"), &"A".repeat(30_000)] {
-            assert_eq!(Cursor::read(bad, LOG, 2), None, "{bad}");
+            assert_eq!(read(bad, LOG, 2), None, "{bad}");
         }
     }
 
     #[test]
+    fn a_cursor_that_the_cluster_did_not_write_for_the_application_is_none() {
+        let ours = cursors(LOG, 2);
+        let cursor = Cursor::new(LOG, vec![told(9, Some(3), 5), told(2, Some(0), 1)]);
+        let text = ours.text(APP, &cursor);
+        assert_eq!(ours.read(APP, &text), Some(cursor.clone()));
+        assert_eq!(ours.read(AppId(Uuid::from_u128(2)), &text), None, "another application's");
+        let strangers = Cursors::new(LOG, 2, Sealer::new(&[4; 32]).unwrap());
+        assert_eq!(strangers.read(APP, &text), None, "another cluster's");
+        // Any claim of one's own: what is written, with any seal.
+        let bytes = decode(&text).unwrap();
+        for bit in 0..bytes.len() * 8 {
+            let mut forged = bytes.clone();
+            forged[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(ours.read(APP, &encode(&forged)), None, "bit {bit}");
+        }
+        assert_eq!(ours.read(APP, &encode(&bytes[..bytes.len() - SEAL_BYTES])), None, "without a seal");
+    }
+
+    #[test]
+    fn a_cursor_may_say_nothing() {
+        let cursor = Cursor::nowhere(LOG);
+        let text = cursors(LOG, 2).text(APP, &cursor);
+        assert_eq!(cursors(LOG, 2).read(APP, &text), Some(cursor.clone()));
+        assert!(cursor.is_nowhere());
+        assert_eq!(cursor.place(0), None);
+    }
+
+    #[test]
     fn the_cursor_of_sixty_four_partitions_is_short() {
-        let text = Cursor::new(LOG, vec![told((1 << 28) - 1, Some((1 << 28) - 99), 97); 64]).text();
-        assert!(text.len() < 540, "{} characters", text.len());
+        let places = vec![told((1 << 28) - 1, Some((1 << 28) - 99), 97); 64];
+        let text = cursors(LOG, 64).text(APP, &Cursor::new(LOG, places));
+        assert!(text.len() < 560, "{} characters", text.len());
     }
 
     #[test]
@@ -211,8 +278,9 @@ mod tests {
             (9, Position { log: LOG, offset: 7, state }),
         ];
         let cursor = Cursor::drained(LOG, 3, &positions);
-        assert_eq!(cursor.place(1), Told { offset: 7, state });
-        assert_eq!([cursor.place(0), cursor.place(2), cursor.place(9)], [Told::default(); 3]);
+        assert_eq!(cursor.place(1), Some(Told { offset: 7, state }));
+        assert_eq!([cursor.place(0), cursor.place(2)], [Some(Told::default()); 2]);
+        assert_eq!(cursor.place(9), None);
     }
 
     fn places() -> impl Strategy<Value = Vec<Told>> {
@@ -228,12 +296,13 @@ mod tests {
         fn every_cursor_reads_back(places in places()) {
             let cursor = Cursor::new(LOG, places.clone());
             let count = Partition::try_from(places.len()).unwrap();
-            prop_assert_eq!(Cursor::read(&cursor.text(), LOG, count), Some(cursor));
+            let cursors = cursors(LOG, count);
+            prop_assert_eq!(cursors.read(APP, &cursors.text(APP, &cursor)), Some(cursor));
         }
 
         #[test]
         fn no_text_at_all_does_harm(text in "[A-Za-z0-9_=é-]{0,60}") {
-            let _ = Cursor::read(&text, LOG, 2);
+            let _ = cursors(LOG, 2).read(APP, &text);
         }
     }
 }

@@ -1,12 +1,14 @@
 //! Telling sessions where they are: cursors, in rounds.
 //!
 //! A round takes down how far the marks of each partition have come, and waits until every room has shown what it knew of then, or has asked
-//! its owner where it may have missed something. From there
-//! on everything before those places was shown to every session that was ready when the round began, and is told to those of them for whom
-//! nothing else is to be done or waits to be said. A partition of which something may have been missed, or whose rooms take too long, stays where an earlier
-//! round saw it.
+//! its owner where it may have missed something. From there on everything before those places was shown to every session that was ready
+//! when the round began, and is told to those of them for whom nothing else is to be done or waits to be said. A partition of which
+//! something may have been missed, or whose rooms take too long, stays where an earlier round saw it.
 
-use std::{collections::HashSet, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use common::{
     ids::{AppId, Partition, UserId, UserKey},
@@ -123,7 +125,8 @@ impl Deliver {
             }
         };
         let drained = Cursor::drained(log, count, &stand.positions);
-        self.0.rounds.begin_at((0..count).map(|partition| drained.place(partition)).collect());
+        let places = (0..count).map(|partition| drained.place(partition).unwrap_or_default());
+        self.0.rounds.begin_at(places.collect());
     }
 
     async fn round(&self) {
@@ -150,14 +153,17 @@ impl Deliver {
         }
     }
 
-    /// Made once for each format, and shared.
+    /// Made once for each application and format, and shared.
     async fn tell_everybody(&self, cursor: Cursor, rounds: &[u64]) {
-        let frame = ServerFrame::Cursor { cursor: cursor.text() };
-        let mut frames = Frames::default();
+        let mut made: HashMap<AppId, (ServerFrame, Frames)> = HashMap::new();
         for users in self.0.hub.all_users().chunks(AT_ONCE) {
             for handle in users.iter().flat_map(|user| user.up_to_date(rounds)) {
-                let format = handle.outbox.format();
-                handle.outbox.offer(frames.get(format, || framed(&frame, format)));
+                let (app, format) = (handle.user.app, handle.outbox.format());
+                let (frame, frames) = made.entry(app).or_insert_with(|| {
+                    let cursor = self.0.cursors.text(app, &cursor);
+                    (ServerFrame::Cursor { cursor }, Frames::default())
+                });
+                handle.outbox.offer(frames.get(format, || framed(frame, format)));
             }
             tokio::task::yield_now().await;
         }

@@ -81,7 +81,7 @@ impl Deliver {
         let away = |_| Problem::retry_later("the dispatchers do not answer at the moment");
         let (log, count) = (self.0.marks.partitions.log, self.0.marks.partitions.count);
         let handle = admitted.handle();
-        let left_off = resume.and_then(|resume| LeftOff::read(resume, log, count));
+        let left_off = resume.and_then(|resume| LeftOff::read(resume, handle.user.app, &self.0.cursors));
         self.0.hub.register_user(admitted.user()).await.map_err(away)?;
         let read = self.0.rounds.current();
         let stand = self.stand(handle.user).await?;
@@ -105,13 +105,13 @@ impl Deliver {
                 self.apply(&room, effects);
             }
             // Its client reads everything from here on.
-            let cursor = drained.text();
+            let cursor = self.0.cursors.text(handle.user.app, &drained);
             return Ok(Entered { cursor, told: None, beginning: Beginning { read, new: Vec::new() } });
         };
         let new = plan.arrivals().map(|(chat, seq)| Job::Added { chat, seq }).collect();
         let told = self.come_back(handle, &stand, plan, holds).await;
-        let beginning = Beginning { read, new };
-        Ok(Entered { cursor: left_off.cursor(log, count).text(), told: Some(told), beginning })
+        let cursor = self.0.cursors.text(handle.user.app, &left_off.cursor(log));
+        Ok(Entered { cursor, told: Some(told), beginning: Beginning { read, new } })
     }
 
     /// A session has been told that it is ready: what is new to its client, and what came meanwhile, is seen to.

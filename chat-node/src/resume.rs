@@ -15,7 +15,7 @@ use std::{
 
 use bytes::Bytes;
 use common::{
-    ids::{ChatId, ChatKey, Partition, Seq},
+    ids::{AppId, ChatId, ChatKey, Partition, Seq},
     partition::partition_of,
     store::{DEPARTURES, Departure, Membership, UserChats},
     wire::client::{Resume, Resumed, ServerFrame},
@@ -25,7 +25,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::{
-    cursor::Cursor,
+    cursor::{Cursor, Cursors},
     deliver::Deliver,
     hub::{Handle, Hold, Room},
     missed::{Left, SharedEvent},
@@ -68,11 +68,11 @@ pub(crate) struct Told {
 
 impl LeftOff {
     /// What a client says; none when it says nothing that can be used, and has to begin anew.
-    pub(crate) fn read(resume: Resume, log: Uuid, partitions: Partition) -> Option<Self> {
+    pub(crate) fn read(resume: Resume, app: AppId, cursors: &Cursors) -> Option<Self> {
         let Resume { cursor, chats } = resume;
         let cursor = match cursor {
             // The seqs of another log's chats say nothing either.
-            Some(text) => Some(Cursor::read(&text, log, partitions)?),
+            Some(text) => Some(cursors.read(app, &text)?).filter(|cursor| !cursor.is_nowhere()),
             None => None,
         };
         (cursor.is_some() || !chats.is_empty()).then_some(Self { cursor, chats })
@@ -91,13 +91,14 @@ impl LeftOff {
         };
         // Those that are kept no more were no later than any of these, nor than the writers.
         let oldest = departures.iter().map(|departure| departure.left_upto).min().unwrap_or(0);
-        (0..partitions)
-            .any(|partition| cursor.place(partition).offset < oldest.min(drained.place(partition).offset))
+        let offset = |cursor: &Cursor, partition| cursor.place(partition).map_or(0, |place| place.offset);
+        (0..partitions).any(|partition| offset(cursor, partition) < oldest.min(offset(drained, partition)))
     }
 
-    /// What the client is to come back with if it gets no further: nothing is promised before `resumed`.
-    pub(crate) fn cursor(&self, log: Uuid, partitions: Partition) -> Cursor {
-        self.cursor.clone().unwrap_or_else(|| Cursor::origin(log, partitions))
+    /// What the client is to come back with if it gets no further: nothing is promised before `resumed`. Who came without a cursor has one
+    /// that says as much.
+    pub(crate) fn cursor(&self, log: Uuid) -> Cursor {
+        self.cursor.clone().unwrap_or_else(|| Cursor::nowhere(log))
     }
 }
 
@@ -123,7 +124,7 @@ struct Stays {
 impl Plan {
     pub(crate) fn of(left_off: &LeftOff, chats: &UserChats, partition: impl Fn(ChatId) -> Partition) -> Self {
         let LeftOff { cursor, chats: named } = left_off;
-        let place = |chat| cursor.as_ref().map(|cursor| cursor.place(partition(chat)));
+        let place = |chat| cursor.as_ref().and_then(|cursor| cursor.place(partition(chat)));
         let departed = chats.departures.iter().filter(|departure| {
             place(departure.chat).is_some_and(|place| departure.left_upto > place.offset)
         });
@@ -227,7 +228,7 @@ impl Deliver {
         let partition = |seated: &Seated| partition_of(seated.room.key, count);
         let partitions: HashSet<Partition> = seated.iter().map(partition).collect();
         let asked = partitions.into_iter().map(async |partition| {
-            let changed = self.changed_since(partition, drained.place(partition));
+            let changed = self.changed_since(partition, drained.place(partition).unwrap_or_default());
             (partition, tokio::time::timeout(OWNERS, changed).await.ok().flatten())
         });
         let changed: HashMap<_, _> = join_all(asked).await.into_iter().collect();

@@ -12,6 +12,7 @@ use common::{
     link::{Endpoint, Peer, Role},
     listen::{self, ListenLimits},
     revocations::Revocations,
+    seal::Sealer,
     shutdown::{Shutdown, Stopped},
     token,
     wire::peer::{Live, Topic},
@@ -49,6 +50,9 @@ const OWNING: Duration = Duration::from_secs(3);
 const LINKS: Duration = Duration::from_secs(2);
 /// How long all of that takes at the most, when nothing hangs: whoever stops a node gives it longer.
 pub const STOPPING: Duration = LEAVING.saturating_add(DOORS).saturating_add(OWNING).saturating_add(LINKS);
+
+/// The name of the secret that cursors are sealed with.
+const CURSORS: &str = "cursor";
 
 /// What an operator may choose.
 #[derive(Clone, Debug)]
@@ -147,6 +151,7 @@ pub async fn run(
     let (tokens, tickets) = keys.ok_or(RunError::StoppedEarly)?;
     let revocations = Revocations::load(engines.store.clone(), &asked).await.ok_or(RunError::StoppedEarly)?;
     doors.spawn("revocations", revocations.clone().run(soft.clone()));
+    let sealer = Sealer::load(&engines.store, CURSORS, &asked).await.ok_or(RunError::StoppedEarly)?;
 
     // The way to the dispatchers, and through them to every owner.
     let (links, events) = listeners
@@ -188,6 +193,7 @@ pub async fn run(
             log: engines.log.id(),
             placement: control.placement(),
         },
+        sealer,
         tasks: tasks.clone(),
         shutdown: soft.clone(),
         #[cfg(feature = "planted")]

@@ -18,6 +18,7 @@ pub mod planted;
 pub mod problem;
 pub mod revocations;
 pub mod ring;
+pub mod seal;
 #[cfg(feature = "conformance")]
 #[doc(hidden)]
 pub mod servers;

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     ids::{AppId, Incarnation, NodeId, SessionId, UserId},
-    store::{Application, SharedStore, StoreError},
+    store::{self, Application, SharedStore, StoreError},
     time::Millis,
 };
 
@@ -331,26 +331,7 @@ impl Tickets {
 /// Reads what every service that checks needs: the applications' keys and the cluster's secret for tickets (made by whoever asks first).
 /// Asks again until the store answers; none when `shutdown` came first.
 pub async fn load(store: &SharedStore, shutdown: &CancellationToken) -> Option<(Tokens, Tickets)> {
-    /// How long before the store is asked again.
-    const AGAIN: Duration = Duration::from_millis(500);
-    /// How long the store has. It has time-outs of its own; this one is for an engine that forgets them.
-    const PATIENCE: Duration = Duration::from_secs(10);
-
-    loop {
-        let attempt = tokio::select! {
-            () = shutdown.cancelled() => return None,
-            attempt = tokio::time::timeout(PATIENCE, load_once(store)) => attempt,
-        };
-        match attempt {
-            Ok(Ok(keys)) => return Some(keys),
-            Ok(Err(error)) => tracing::warn!(%error, "keys not loaded: asking again"),
-            Err(_) => tracing::warn!("keys not loaded, the store is silent: asking again"),
-        }
-        tokio::select! {
-            () = shutdown.cancelled() => return None,
-            () = tokio::time::sleep(AGAIN) => {}
-        }
-    }
+    store::until_answered("keys", shutdown, async || load_once(store).await).await
 }
 
 async fn load_once(store: &SharedStore) -> Result<(Tokens, Tickets), StoreError> {

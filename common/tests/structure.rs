@@ -29,7 +29,7 @@ const CRATES: [(&str, bool); 6] = [
 const SERVICES: [&str; 3] = ["dispatcher", "chat-node", "storage-writer"];
 
 /// Each outside engine, and the one file or folder that names it.
-const ENGINES: [(&str, &[&str]); 10] = [
+const ENGINES: [(&str, &[&str]); 11] = [
     (
         "sqlx",
         &[
@@ -50,6 +50,7 @@ const ENGINES: [(&str, &[&str]); 10] = [
     ("rcgen", &["common/src/link"]),
     ("x509_parser", &["common/src/link"]),
     ("jsonwebtoken", &["common/src/token"]),
+    ("hmac", &["common/src/seal"]),
     ("hashring", &["common/src/ring"]),
     ("argon2", &["chat-node/src/passwords"]),
 ];

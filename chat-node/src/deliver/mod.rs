@@ -13,6 +13,7 @@ use common::{
     ids::{AppId, ChatKey, NodeId, Number, UserKey},
     log::SharedLog,
     revocations::Revocations,
+    seal::Sealer,
     store::{Chats, Revocation},
     wire::{codes::CloseCode, marks::Mark, peer::Live, record::Record},
 };
@@ -25,6 +26,7 @@ pub use self::event::event;
 use crate::{
     ask::AskOwner,
     control::{Clock, Interest, Receiver},
+    cursor::Cursors,
     cursors::Rounds,
     hub::{Effects, Fanout, Hub, Job, Room},
     marks::{Marks, Partitions},
@@ -64,6 +66,8 @@ pub struct DeliverDeps {
     pub log: SharedLog,
     /// Whose marks are heard.
     pub partitions: Partitions,
+    /// Seals cursors, with a secret that all nodes share.
+    pub sealer: Sealer,
     /// Where tasks run.
     pub tasks: TaskTracker,
     /// Ends them, and closes every session.
@@ -94,6 +98,7 @@ pub(crate) struct Inner {
     pub(crate) cache: SharedCache,
     pub(crate) marks: Marks,
     pub(crate) rounds: Rounds,
+    pub(crate) cursors: Cursors,
     pub(crate) standings: Standings,
     pub(crate) recent: Recent,
     pub(crate) missed: Missed,
@@ -129,6 +134,7 @@ impl Deliver {
             cache,
             log,
             partitions,
+            sealer,
             tasks,
             shutdown,
             ..
@@ -147,6 +153,7 @@ impl Deliver {
             clock,
             cache,
             recent: Recent::new(partitions.count),
+            cursors: Cursors::new(partitions.log, partitions.count, sealer),
             marks: Marks::new(partitions),
             rounds: Rounds::default(),
             missed: Missed::new(log),

@@ -140,6 +140,21 @@ async fn who_says_how_far_a_chat_was_seen_is_told_from_there_on() {
     assert_eq!((of(&frames, chat), told(&frames)), (Value::Null, vec![("resumed", 0)]));
     assert_eq!(of(&frames, other)["complete"], false);
     away(&stage, client).await;
+    // Likewise with the cursor that it was given then, which says nothing: with it alone there is nothing to go by.
+    let mut client = stage.open(ana).await;
+    let resume = json!({"chats": {chat.to_string(): 5}});
+    let ready = client.ask(json!({"type": "hello", "ref": 5, "resume": resume})).await;
+    let nothing = &ready["cursor"];
+    away(&stage, client).await;
+    let resume = json!({"cursor": nothing, "chats": {chat.to_string(): 5}});
+    let (client, frames) = again(&stage, ana, resume).await;
+    assert_eq!((of(&frames, chat), told(&frames)), (Value::Null, vec![("resumed", 0)]));
+    assert_eq!(of(&frames, other)["complete"], false, "known, and to be read");
+    away(&stage, client).await;
+    let mut client = stage.open(ana).await;
+    let ready = client.ask(json!({"type": "hello", "ref": 5, "resume": {"cursor": nothing}})).await;
+    assert_eq!(ready["resuming"], false);
+    away(&stage, client).await;
     // Who has more than there is, is shown nothing before that, and hears so.
     let (mut client, frames) =
         again(&stage, ana, json!({"cursor": cursor, "chats": {chat.to_string(): 7}})).await;
@@ -219,7 +234,15 @@ async fn a_cursor_that_is_none_begins_anew() {
     let other = Stage::new().await;
     let eve = other.person("eve").await;
     let (_eve, foreign) = begin(&other, eve).await;
-    for cursor in ["", "0", "AQAA", "not one", foreign.as_str(), &"A".repeat(30_000)] {
+    // As the cluster gave it, but for one letter: where a rule of terms stands, how far a partition is, or the seal.
+    let (_ana, own) = begin(&stage, ana).await;
+    let changed = |at: usize| {
+        let letter = if own.as_bytes()[at] == b'B' { "C" } else { "B" };
+        [&own[..at], letter, &own[at + 1..]].concat()
+    };
+    let mut forged: Vec<String> = (0..own.len()).step_by(7).map(changed).collect();
+    forged.extend(["", "0", "AQAA", "not one", &foreign, &"A".repeat(30_000)].map(str::to_owned));
+    for cursor in forged {
         let mut client = stage.open(ana).await;
         let resume = json!({"cursor": cursor, "chats": {ChatId::random().to_string(): 3}});
         let ready = client.ask(json!({"type": "hello", "ref": 1, "resume": resume})).await;

@@ -30,6 +30,7 @@ use common::{
     model::{ChatKind, Head, MessageKind, Role},
     partition::partition_of,
     revocations::Revocations,
+    seal::Sealer,
     store::{PartitionBatch, Position, SharedStore, SignIn, User, sqlite::Sqlite},
     term::TermState,
     time::Millis,
@@ -174,6 +175,7 @@ impl Stage {
             cache: Arc::clone(&cache),
             log: Arc::clone(&log),
             partitions: Partitions { log: log_id, ..Partitions::unowned() },
+            sealer: Sealer::new(&[7; 32]).unwrap(),
             tasks: tasks.clone(),
             shutdown: shutdown.clone(),
             #[cfg(feature = "planted")]

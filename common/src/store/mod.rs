@@ -15,6 +15,7 @@ pub mod postgres;
 mod rows;
 pub mod sqlite;
 mod title;
+mod until;
 mod words;
 
 use std::{collections::HashMap, fmt, sync::Arc};
@@ -24,6 +25,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use title::title;
+pub(crate) use until::until_answered;
 
 use crate::{
     ids::{

@@ -24,6 +24,7 @@ use common::{
     model::{ChatKind, ChatView, ChatsPage, Head, MemberView, MessageKind, Page, PageRequest, Role},
     partition::partition_of,
     revocations::Revocations,
+    seal::Sealer,
     store::{
         self, Chats, Departure, Membership, Position, Range, SharedStore, Slice, Standing, StoreError,
         UserChats, sqlite::Sqlite,
@@ -174,6 +175,7 @@ impl Stage {
             cache: Arc::clone(&cache) as SharedCache,
             log: Arc::clone(&world) as SharedLog,
             partitions: Partitions { count: 16, log: Uuid::nil(), placement: placement.subscribe() },
+            sealer: Sealer::new(&[7; 32]).unwrap(),
             tasks: TaskTracker::new(),
             shutdown: shutdown.clone(),
             #[cfg(feature = "planted")]
