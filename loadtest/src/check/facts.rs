@@ -142,7 +142,10 @@ impl<'a> Facts<'a> {
                         asked.answer = Some((answer, place));
                     }
                 }
-                Entry::Event(Event { what: crate::journal::What::Message { id, body, .. }, .. }) => {
+                Entry::Event(Event {
+                    what: crate::journal::What::Message { id, body: Some(body), .. },
+                    ..
+                }) => {
                     self.told.entry(*id).or_insert((*body, place));
                 }
                 _ => {}

@@ -100,6 +100,11 @@ fn seqs(facts: &Facts<'_>, found: &mut Vec<Violation>) {
             let what =
                 format!("seq {seq} of chat {chat} is one thing to one observer and another to another");
             found.push(Violation { invariant: 3, what, evidence: facts.evidences([*first, place]) });
+        } else if let (Stands::Event(before), Stands::Event(_)) = (&*was, &stands)
+            && is_silent(before)
+        {
+            // Others are held against who was told what it said.
+            (*was, *first) = (stands, place);
         }
     }
     for (chat, seqs) in &chats {
@@ -153,9 +158,29 @@ fn message(stands: &Stands) -> Option<(Number, MessageId)> {
     }
 }
 
+/// Whether it tells of a message that was deleted before it was told.
+fn is_silent(event: &Event) -> bool {
+    matches!(event.what, What::Message { body: None, .. } | What::Updated { body: None, .. })
+}
+
+fn silenced(event: &Event) -> Event {
+    let mut event = event.clone();
+    if let What::Message { body, .. } | What::Updated { body, .. } = &mut event.what {
+        *body = None;
+    }
+    event
+}
+
 fn agree(one: &Stands, other: &Stands) -> bool {
     match (one, other) {
-        (Stands::Event(one), Stands::Event(other)) => one == other,
+        (Stands::Event(one), Stands::Event(other)) => {
+            // To whom it was told after its deletion, it did not say what it had said.
+            one == other
+                || (is_silent(one) || is_silent(other)) && {
+                    let [one, other] = [one, other].map(silenced);
+                    one == other
+                }
+        }
         (one, other) => message(one) == message(other),
     }
 }
@@ -202,8 +227,31 @@ mod tests {
     fn a_number_that_is_two_messages_is_found() {
         let mut run = two();
         run.device('b');
-        run.event('b', 1, What::Updated { number: 1, id: id(7), body: crate::journal::Print::of("x") });
+        run.event('b', 1, What::Updated { number: 1, id: id(7), body: Some(crate::journal::Print::of("x")) });
         assert!(run.history(3, history()).broken().contains(&3));
+    }
+
+    #[test]
+    fn who_is_told_of_a_message_after_its_deletion_need_not_hear_what_it_said() {
+        let told = |who: char, body: Option<&str>| {
+            let (id, from) = (id(2), crate::check::testing::user('a'));
+            let body = body.map(crate::journal::Print::of);
+            (who, What::Message { number: 2, id, from, body, client_id: None })
+        };
+        let run = |events: [(char, What); 3]| {
+            let mut run = Run::new();
+            run.sending('a', "one", false).acked('a', "one", 1, 1);
+            run.sending('a', "two", false).acked('a', "two", 2, 3);
+            for (who, what) in events {
+                run.device(who);
+                run.event(who, 3, what);
+            }
+            run.history(3, history()).broken()
+        };
+        let [silent, two] = [None, Some("two")];
+        assert_eq!(run([told('b', silent), told('c', two), told('d', silent)]), [] as [u8; 0]);
+        assert_eq!(run([told('b', two), told('c', silent), told('d', two)]), [] as [u8; 0]);
+        assert!(run([told('b', silent), told('c', two), told('d', Some("other"))]).contains(&3));
     }
 
     #[test]

@@ -154,7 +154,7 @@ impl Run {
         from: char,
         text: &str,
     ) -> &mut Self {
-        let (id, body, from) = (id(number), Print::of(text), user(from));
+        let (id, body, from) = (id(number), Some(Print::of(text)), user(from));
         self.event(of, seq, What::Message { number, id, from, body, client_id: None })
     }
 

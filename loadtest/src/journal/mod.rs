@@ -304,8 +304,8 @@ pub enum What {
         id: MessageId,
         /// Who wrote it.
         from: UserId,
-        /// What it says.
-        body: Print,
+        /// What it says; none when it was deleted before this was told.
+        body: Option<Print>,
         /// Its client's name for it, shown to its sender's own sessions.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         client_id: Option<ClientId>,
@@ -316,8 +316,8 @@ pub enum What {
         number: Number,
         /// Its id.
         id: MessageId,
-        /// What it says now.
-        body: Print,
+        /// What it says now; none when it was deleted before this was told.
+        body: Option<Print>,
     },
     /// `message_deleted`.
     Deleted {
@@ -372,6 +372,10 @@ impl From<&Message> for Kept {
     }
 }
 
+fn said(message: &Message) -> Option<Print> {
+    (!message.deleted).then(|| Print::of(&message.body))
+}
+
 impl From<&Frame> for Event {
     fn from(frame: &Frame) -> Self {
         let what = match &frame.what {
@@ -379,11 +383,11 @@ impl From<&Frame> for Event {
                 number: message.number,
                 id: message.id,
                 from: message.from,
-                body: Print::of(&message.body),
+                body: said(message),
                 client_id: message.client_id.clone(),
             },
             Happened::Updated(message) => {
-                What::Updated { number: message.number, id: message.id, body: Print::of(&message.body) }
+                What::Updated { number: message.number, id: message.id, body: said(message) }
             }
             Happened::Deleted(number) => What::Deleted { number: *number },
             Happened::Joined(user) => What::Joined { user: *user },
