@@ -247,7 +247,7 @@ fn join(stored: Slice, recent: &Recent, range: Range, limit: u32) -> History {
 }
 
 /// A deleted message: its place without what it said.
-fn erase(message: &mut Message) {
+pub(crate) fn erase(message: &mut Message) {
     message.deleted = true;
     message.body.clear();
     message.attachments.clear();

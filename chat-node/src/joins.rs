@@ -101,7 +101,7 @@ impl Deliver {
         let Some((left_off, plan)) = plan else {
             for (membership, hold) in stays.iter().zip(holds) {
                 let room = Arc::clone(hold.room());
-                let (effects, _) = self.0.hub.enter(handle, hold, membership.head.seq, 0);
+                let (effects, _) = self.0.hub.enter(handle, hold, membership, 0);
                 self.apply(&room, effects);
             }
             // Its client reads everything from here on.

@@ -3,18 +3,23 @@
 //!
 //! Each source continues where the one before it ended, so together they make one run without a hole, or none.
 
-use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    fmt,
+    sync::Arc,
+    time::Duration,
+};
 
 use common::{
     cache::{Tail, TailEntry},
-    ids::{ChatKey, Offset, Partition, Seq, UserId},
+    ids::{ChatKey, Number, Offset, Partition, Seq, UserId},
     log::{ReadLimit, SharedLog},
     partition::partition_of,
     term::Verdict,
     wire::{
         marks::Told,
         owner::{Answer, Ask, OwnerRequest},
-        record::Record,
+        record::{Change, Record, What},
     },
 };
 use moka::{future, sync};
@@ -27,8 +32,10 @@ use crate::deliver::{Deliver, Event};
 /// Records of a partition that are read for sessions that were at one place: 4 s of one that takes 5,000 a second. Who was further back
 /// reads what the tails do not have anew.
 const RECORDS: Offset = 20_000;
-/// Bytes of theirs.
+/// Bytes of theirs, whatever they are.
 const RECORDS_BYTES: usize = 16 * 1024 * 1024;
+/// Windows that are read for one session that comes back, so that none occupies the node's reads; what others have had read is free.
+const WINDOWS: usize = 4;
 /// Bytes of such reads that are kept for others who were at the same place: all who were told a cursor together.
 const WINDOWS_BYTES: u64 = 128 * 1024 * 1024;
 /// How long they are kept.
@@ -57,9 +64,24 @@ pub(crate) type SharedEvent = Arc<Mutex<Event>>;
 /// Where missed changes are read, and what was read just now.
 pub(crate) struct Missed {
     log: SharedLog,
-    windows: future::Cache<(Partition, Told), Arc<Window>>,
+    /// None: it is too much, or could not be read.
+    windows: future::Cache<(Partition, Told), Option<Arc<Window>>>,
     reads: Semaphore,
-    events: sync::Cache<(ChatKey, Seq, Offset, u64), SharedEvent>,
+    events: sync::Cache<EventKey, SharedEvent>,
+}
+
+/// By the record, not the seq alone: a void record may carry the seq of a valid one. And whether its text is withheld.
+type EventKey = (ChatKey, Seq, Offset, u64, bool);
+
+/// The partitions whose log has been read for one session: [`WINDOWS`] at most.
+#[derive(Debug, Default)]
+pub(crate) struct Allowance(Mutex<HashSet<Partition>>);
+
+impl Allowance {
+    fn allows(&self, partition: Partition) -> bool {
+        let mut read = self.0.lock();
+        read.contains(&partition) || (read.len() < WINDOWS && read.insert(partition))
+    }
 }
 
 impl fmt::Debug for Missed {
@@ -77,10 +99,11 @@ struct Window {
 
 impl Missed {
     pub(crate) fn new(log: SharedLog) -> Self {
-        let weight = |_: &(Partition, Told), window: &Arc<Window>| {
-            u32::try_from(window.bytes.saturating_add(1_024)).unwrap_or(u32::MAX)
+        let weight = |_: &(Partition, Told), window: &Option<Arc<Window>>| {
+            let bytes = window.as_ref().map_or(0, |window| window.bytes);
+            u32::try_from(bytes.saturating_add(1_024)).unwrap_or(u32::MAX)
         };
-        let event_weight = |_: &(ChatKey, Seq, Offset, u64), event: &SharedEvent| {
+        let event_weight = |_: &EventKey, event: &SharedEvent| {
             // Its change, and a frame in each format.
             u32::try_from(event.lock().bytes().saturating_mul(3).saturating_add(512)).unwrap_or(u32::MAX)
         };
@@ -96,42 +119,66 @@ impl Missed {
         }
     }
 
-    /// What the log has from a place on; none when that is too much, or cannot be read.
-    async fn window(&self, partition: Partition, from: Told) -> Option<Arc<Window>> {
+    /// What the log has from a place on; none when that is too much, cannot be read, or is more than the session may have read.
+    async fn window(&self, partition: Partition, from: Told, allowance: &Allowance) -> Option<Arc<Window>> {
+        if let Some(known) = self.windows.get(&(partition, from)).await {
+            return known;
+        }
+        if !allowance.allows(partition) {
+            return None;
+        }
         let read = async {
-            let _permit = self.reads.acquire().await.map_err(drop)?;
-            tokio::time::timeout(PATIENCE, read(&self.log, partition, from)).await.ok().flatten().ok_or(())
+            let _permit = self.reads.acquire().await.ok()?;
+            tokio::time::timeout(PATIENCE, read(&self.log, partition, from)).await.ok().flatten()
         };
-        self.windows.try_get_with((partition, from), read).await.ok()
+        self.windows.get_with((partition, from), read).await
     }
 
-    fn event(&self, chat: ChatKey, entry: &TailEntry) -> Option<SharedEvent> {
-        match Record::decode(&entry.bytes) {
-            Ok(Record::Change(change)) if change.key() == chat && change.seq == entry.seq => {
-                // By the record, not the seq alone: a void record may carry the seq of a valid one.
-                let record = (chat, change.seq, change.term, change.n);
-                if let Some(event) = self.events.get(&record) {
-                    return Some(event);
-                }
-                let event = Arc::new(Mutex::new(Event::new(change, entry.bytes.len())));
-                self.events.insert(record, Arc::clone(&event));
-                Some(event)
-            }
-            Ok(_) => {
-                tracing::error!(%chat, seq = entry.seq, "a missed change is another one than it should be");
-                None
-            }
-            Err(error) => {
-                tracing::error!(%error, %chat, seq = entry.seq, "a missed change cannot be read");
-                None
-            }
+    /// The events of a run of one chat; none when one of them cannot be read. A message that is deleted by the end of the run is shown as
+    /// history shows it: its place, without what it said.
+    fn events(&self, chat: ChatKey, run: &[TailEntry]) -> Option<Vec<SharedEvent>> {
+        let changes: Vec<Change> = run.iter().map(|entry| change(chat, entry)).collect::<Option<_>>()?;
+        let erased = changes.iter().filter_map(|change| match change.what {
+            What::Erased { number } => Some(number),
+            _ => None,
+        });
+        let erased: HashSet<Number> = erased.collect();
+        let events = changes.into_iter().zip(run).map(|(change, entry)| {
+            let withheld = Event::number(&change).is_some_and(|number| erased.contains(&number));
+            self.event(change, entry.bytes.len(), withheld)
+        });
+        Some(events.collect())
+    }
+
+    fn event(&self, change: Change, bytes: usize, withheld: bool) -> SharedEvent {
+        let key = (change.key(), change.seq, change.term, change.n, withheld);
+        self.events.get(&key).unwrap_or_else(|| {
+            let event = Event::new(change, bytes);
+            let event = Arc::new(Mutex::new(if withheld { event.without_text() } else { event }));
+            self.events.insert(key, Arc::clone(&event));
+            event
+        })
+    }
+}
+
+/// The change that an entry should be.
+fn change(chat: ChatKey, entry: &TailEntry) -> Option<Change> {
+    match Record::decode(&entry.bytes) {
+        Ok(Record::Change(change)) if change.key() == chat && change.seq == entry.seq => Some(change),
+        Ok(_) => {
+            tracing::error!(%chat, seq = entry.seq, "a missed change is another one than it should be");
+            None
+        }
+        Err(error) => {
+            tracing::error!(%error, %chat, seq = entry.seq, "a missed change cannot be read");
+            None
         }
     }
 }
 
 async fn read(log: &SharedLog, partition: Partition, from: Told) -> Option<Arc<Window>> {
     let mut window = Window::default();
-    let (mut next, mut state) = (from.offset, from.state);
+    let (mut next, mut state, mut bytes) = (from.offset, from.state, 0);
     // What comes while this is read is asked for elsewhere.
     let end = log.end(partition).await.ok()?;
     if end.saturating_sub(next) > RECORDS {
@@ -140,7 +187,9 @@ async fn read(log: &SharedLog, partition: Partition, from: Told) -> Option<Arc<W
     while next < end {
         let entries = log.read(partition, next, ReadLimit::default()).await.ok()?;
         next = entries.last()?.offset + 1;
-        if window.bytes > RECORDS_BYTES {
+        // Void records and dead letters are read as well.
+        bytes += entries.iter().map(|entry| entry.payload.len()).sum::<usize>();
+        if bytes > RECORDS_BYTES {
             return None;
         }
         for entry in entries {
@@ -193,6 +242,16 @@ impl Run {
     }
 }
 
+/// Where changes may still be, in the order of what asking costs. The tail may go on where the log's window ended.
+#[derive(Clone, Copy, Debug)]
+enum Source {
+    Tail,
+    Log,
+    Owner,
+}
+
+const SOURCES: [Source; 4] = [Source::Tail, Source::Log, Source::Tail, Source::Owner];
+
 impl Deliver {
     /// Every change of a chat after where a session left it, up to and including `upto`, with the change before the first; none when
     /// they cannot all be had, or are more than `most`.
@@ -202,6 +261,7 @@ impl Deliver {
         left: Left,
         upto: Seq,
         most: usize,
+        allowance: &Allowance,
     ) -> Option<(Seq, Vec<SharedEvent>)> {
         let mut run = Run { before: left.seq, entries: Vec::new(), upto };
         let too_many =
@@ -209,53 +269,52 @@ impl Deliver {
         if left.seq.is_some_and(too_many) {
             return None;
         }
-        self.extend_from_tail(chat, left.place, &mut run).await;
-        if !run.is_whole() {
-            self.extend_from_log(chat, left.place, &mut run).await;
-        }
-        if !run.is_whole() {
-            // The tail may go on where the log's window ended.
-            self.extend_from_tail(chat, None, &mut run).await;
-        }
-        if !run.is_whole() {
-            self.extend_from_owner(chat, &mut run).await;
+        for source in SOURCES {
+            if run.is_whole() {
+                break;
+            }
+            run.extend(match source {
+                Source::Tail => self.in_tail(chat, left.place, run.reached()).await,
+                Source::Log => self.in_log(chat, left.place, allowance).await,
+                Source::Owner => self.at_owner(chat, run.reached()).await,
+            });
         }
         let before = run.before.filter(|before| run.is_whole() && !too_many(*before))?;
-        let events = run.entries.iter().map(|entry| self.0.missed.event(chat, entry));
-        Some((before, events.collect::<Option<Vec<_>>>()?))
+        Some((before, self.0.missed.events(chat, &run.entries)?))
     }
 
-    async fn extend_from_tail(&self, chat: ChatKey, place: Option<Told>, run: &mut Run) {
+    async fn in_tail(&self, chat: ChatKey, place: Option<Told>, reached: Option<Seq>) -> Vec<TailEntry> {
         let ask = async {
-            match (run.reached(), place) {
+            match (reached, place) {
                 (Some(seq), _) => self.0.cache.tail_after(chat, seq).await,
                 (None, Some(place)) => self.0.cache.tail_from(chat, place.offset).await,
                 (None, None) => Ok(Tail::Missing),
             }
         };
         match tokio::time::timeout(PATIENCE, ask).await {
-            Ok(Ok(Tail::Run(entries))) => run.extend(entries),
+            Ok(Ok(Tail::Run(entries))) => return entries,
             Ok(Ok(Tail::Missing)) => {}
             Ok(Err(error)) => tracing::debug!(%error, %chat, "a tail cannot be read"),
             Err(_) => tracing::debug!(%chat, "a tail is not answered"),
         }
+        Vec::new()
     }
 
-    async fn extend_from_log(&self, chat: ChatKey, place: Option<Told>, run: &mut Run) {
-        let Some(place) = place else { return };
+    async fn in_log(&self, chat: ChatKey, place: Option<Told>, allowance: &Allowance) -> Vec<TailEntry> {
+        let Some(place) = place else { return Vec::new() };
         let partition = partition_of(chat, self.0.marks.partitions.count);
-        if let Some(window) = self.0.missed.window(partition, place).await {
-            run.extend(window.chats.get(&chat).into_iter().flatten().cloned());
-        }
+        let window = self.0.missed.window(partition, place, allowance).await;
+        window.and_then(|window| window.chats.get(&chat).cloned()).unwrap_or_default()
     }
 
-    async fn extend_from_owner(&self, chat: ChatKey, run: &mut Run) {
-        let Some(after) = run.reached() else { return };
-        if let Some(Answer::Changes { changes, .. }) = self.changes_after(chat, after).await {
-            // Where they stand in the log is not asked for any more.
-            let offset: Offset = 0;
-            run.extend((after + 1..).zip(changes).map(|(seq, bytes)| TailEntry { seq, offset, bytes }));
-        }
+    async fn at_owner(&self, chat: ChatKey, reached: Option<Seq>) -> Vec<TailEntry> {
+        let Some(after) = reached else { return Vec::new() };
+        let Some(Answer::Changes { changes, .. }) = self.changes_after(chat, after).await else {
+            return Vec::new();
+        };
+        // Where they stand in the log is not asked for any more.
+        let offset: Offset = 0;
+        (after + 1..).zip(changes).map(|(seq, bytes)| TailEntry { seq, offset, bytes }).collect()
     }
 
     /// Asks a chat's owner for the changes after one; none when it does not answer in time.
@@ -265,5 +324,51 @@ impl Deliver {
         let request =
             OwnerRequest { app: chat.app, chat: chat.chat, by, retry: false, ask: Ask::Changes { after } };
         tokio::time::timeout(OWNER, self.0.owners.ask(request)).await.ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use common::log::sqlite::SqliteLog;
+
+    use super::*;
+
+    async fn log(folder: &tempfile::TempDir, partitions: Partition) -> SharedLog {
+        Arc::new(SqliteLog::open(&folder.path().join("log.db"), partitions).await.unwrap())
+    }
+
+    async fn append(log: &SharedLog, partition: Partition, payload: Bytes) {
+        log.append(partition, Bytes::new(), payload).await.unwrap().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_does_not_count_is_read_as_well_and_counts_as_bytes() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = log(&folder, 1).await;
+        let dead = Bytes::from(vec![0xff; 512 * 1024]);
+        for _ in 0..RECORDS_BYTES / dead.len() {
+            append(&log, 0, dead.clone()).await;
+        }
+        assert!(read(&log, 0, Told::default()).await.is_some());
+        append(&log, 0, dead).await;
+        assert!(read(&log, 0, Told::default()).await.is_none());
+    }
+
+    #[tokio::test]
+    async fn for_one_session_the_log_of_a_few_partitions_is_read_and_what_others_had_read_is_free() {
+        let folder = tempfile::tempdir().unwrap();
+        let missed = Missed::new(log(&folder, 16).await);
+        let (one, other) = (Allowance::default(), Allowance::default());
+        let has =
+            async |partition, allowance| missed.window(partition, Told::default(), allowance).await.is_some();
+        for partition in 0..4 {
+            assert!(has(partition, &one).await, "{partition}");
+        }
+        assert!(!has(4, &one).await);
+        assert!(has(0, &one).await, "as often as it likes");
+        assert!(has(4, &other).await);
+        assert!(has(4, &one).await, "it is there now");
+        assert!(!has(5, &one).await);
     }
 }

@@ -60,6 +60,7 @@ struct Queue {
     frames: usize,
     bytes: usize,
     answers: usize,
+    answers_bytes: usize,
     closing: Option<CloseCode>,
 }
 
@@ -125,16 +126,19 @@ impl Outbox {
         }
     }
 
-    /// Puts an answer behind the others, for the session's task to write.
+    /// Puts an answer, or an event that belongs to one, behind the others, for the session's task to write. It counts by itself: not as the
+    /// events that others put here, which close a slow session, but as what the session looks at before it takes more ([`Self::answers`]).
     pub(crate) fn answer(&self, bytes: Bytes) {
         let mut queue = self.queue.lock();
         queue.answers += 1;
+        queue.answers_bytes += bytes.len();
         queue.waiting.push_back(Piece { bytes, events: 0 });
     }
 
-    /// Answers that wait.
-    pub(crate) fn answers(&self) -> usize {
-        self.queue.lock().answers
+    /// Answers that wait, with the events that belong to them, and their bytes.
+    pub(crate) fn answers(&self) -> (usize, usize) {
+        let queue = self.queue.lock();
+        (queue.answers, queue.answers_bytes)
     }
 
     /// Lets events out, behind what waits; from here on they are written by whoever has them.
@@ -206,7 +210,7 @@ impl Outbox {
         queue.open = true;
         let held = std::mem::take(&mut queue.held);
         queue.waiting.extend(held);
-        (queue.frames, queue.bytes, queue.answers) = (0, 0, 0);
+        (queue.frames, queue.bytes, queue.answers, queue.answers_bytes) = (0, 0, 0, 0);
         std::mem::take(&mut queue.waiting)
             .into_iter()
             .flat_map(|piece| frame::payloads(piece.bytes))
@@ -277,6 +281,7 @@ impl Queue {
         if let Some(Piece { bytes, events }) = self.waiting.pop_front() {
             if events == 0 {
                 self.answers = self.answers.saturating_sub(1);
+                self.answers_bytes = self.answers_bytes.saturating_sub(bytes.len());
             } else {
                 self.frames = self.frames.saturating_sub(events);
                 self.bytes = self.bytes.saturating_sub(bytes.len());
@@ -299,10 +304,11 @@ impl Queue {
         });
         self.waiting = VecDeque::new();
         self.held = VecDeque::new();
-        (self.sent, self.torn, self.frames, self.bytes, self.answers) = (0, false, 0, 0, 0);
+        (self.sent, self.torn, self.frames, self.bytes) = (0, false, 0, 0);
+        (self.answers, self.answers_bytes) = (0, 0);
         if let Some(bytes) = torn.filter(|bytes| !bytes.is_empty()) {
             self.torn = true;
-            self.answers = 1;
+            (self.answers, self.answers_bytes) = (1, bytes.len());
             self.waiting.push_back(Piece { bytes, events: 0 });
         }
     }
@@ -411,6 +417,23 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn answers_that_wait_are_counted_with_their_bytes_until_they_are_written() {
+        let (outbox, half, mut client) = connected().await;
+        outbox.answer(event("one"));
+        outbox.answer(event("three"));
+        outbox.push(event("x"), 1);
+        assert_eq!(outbox.answers(), (2, 2 + 3 + 2 + 5));
+        outbox.open();
+        write(&outbox, &half).await.unwrap();
+        assert_eq!(outbox.answers(), (0, 0));
+        let mut read = vec![0; 3 * 2 + "onethreex".len()];
+        client.read_exact(&mut read).await.unwrap();
+        outbox.answer(event("more"));
+        outbox.close(CloseCode::Bye);
+        assert_eq!(outbox.answers(), (0, 0));
+    }
+
+    #[tokio::test]
     async fn what_the_system_takes_is_written_by_whoever_has_it() {
         let (outbox, _half, mut client) = connected().await;
         outbox.push(event("early"), 1);
@@ -454,7 +477,7 @@ mod tests {
         assert!(read == pushed, "frames are torn or out of order");
         assert!(writer.await.unwrap().0.is_ok());
         let queue = outbox.queue.lock();
-        assert_eq!((queue.frames, queue.bytes, queue.answers, queue.sent), (0, 0, 0, 0));
+        assert_eq!((queue.frames, queue.bytes, queue.sent), (0, 0, 0));
     }
 
     #[tokio::test]

@@ -17,18 +17,22 @@ use bytes::Bytes;
 use common::{
     ids::{AppId, ChatId, ChatKey, Partition, Seq},
     partition::partition_of,
+    problem::Problem,
     store::{DEPARTURES, Departure, Membership, UserChats},
     wire::client::{Resume, Resumed, ServerFrame},
 };
 use futures_util::future::join_all;
-use tokio::time::Instant;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::Instant,
+};
 use uuid::Uuid;
 
 use crate::{
     cursor::{Cursor, Cursors},
     deliver::Deliver,
-    hub::{Handle, Hold, Room},
-    missed::{Left, SharedEvent},
+    hub::{Handle, Hold, Room, Shown},
+    missed::{Allowance, Left, SharedEvent},
     socket::frame::framed,
     standing::Stand,
 };
@@ -39,12 +43,16 @@ pub(crate) const EVENTS: usize = 4_096;
 pub(crate) const EVENTS_OF_ONE: usize = 512;
 /// Bytes of the frames of all of them: half of what an outbox holds.
 const BYTES: usize = 1024 * 1024;
+/// KiB of such frames that are on their way to the outboxes of all sessions that come back; what finds no room is to be read.
+pub(crate) const GATHERED: usize = 64 * 1024;
 /// Chats that may be new to a client that comes back, or gone: with more it begins anew, and reads its list of chats.
 const NEW: usize = 256;
 /// Chats whose changes are fetched at once for one session.
 const TOGETHER: usize = 16;
-/// Sessions for which changes are fetched at once: 64 MiB of frames.
+/// Sessions that come back for which changes are fetched at once: 64 MiB of records.
 pub(crate) const SESSIONS: usize = 64;
+/// Gaps that are mended at once, for all sessions: likewise.
+pub(crate) const MENDING: usize = 64;
 /// How long all of it may take. A chat that was not fetched by then is to be read.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// How long owners may take to say what changed just now. Where one is silent, the rooms ask on, and the session need not wait for it.
@@ -64,6 +72,28 @@ pub(crate) struct Told {
     pub(crate) frames: Vec<Bytes>,
     /// How far each chat was told that changed.
     pub(crate) chats: BTreeMap<ChatId, Resumed>,
+    bytes: usize,
+    /// Given back when this is dropped: by then the outbox has the frames, and its own bounds hold.
+    room: Option<OwnedSemaphorePermit>,
+}
+
+impl Told {
+    /// Whether these frames may be told besides.
+    fn takes(&mut self, frames: &[Bytes], gathered: &Arc<Semaphore>) -> bool {
+        let bytes: usize = frames.iter().map(Bytes::len).sum();
+        if self.frames.len() + frames.len() > EVENTS || self.bytes + bytes > BYTES {
+            return false;
+        }
+        let needed = (self.bytes + bytes).div_ceil(1_024) - self.bytes.div_ceil(1_024);
+        let needed = u32::try_from(needed).unwrap_or(u32::MAX);
+        let Ok(room) = Arc::clone(gathered).try_acquire_many_owned(needed) else { return false };
+        self.bytes += bytes;
+        match &mut self.room {
+            Some(all) => all.merge(room),
+            none => *none = Some(room),
+        }
+        true
+    }
 }
 
 impl LeftOff {
@@ -211,7 +241,7 @@ impl Deliver {
         for (stays, hold) in stays.into_iter().zip(holds) {
             let room = Arc::clone(hold.room());
             let seen = stays.left.seq.unwrap_or(0);
-            let (effects, upto) = self.0.hub.enter(handle, hold, stays.membership.head.seq, seen);
+            let (effects, upto) = self.0.hub.enter(handle, hold, &stays.membership, seen);
             self.apply(&room, effects);
             seated.push(Seated { room, stays, upto });
         }
@@ -246,77 +276,105 @@ impl Deliver {
         }
     }
 
-    /// Fetches what was missed, as far as it may be sent.
+    /// Fetches what was missed, as far as it may be sent. What is not fetched in time, or finds no room, is to be read.
     async fn gather(&self, handle: &Arc<Handle>, seated: &[Seated], told: &mut Told) {
         for seated in seated.iter().filter(|seated| seated.upto.is_none()) {
             // Nothing may be told before it is certain that its user is a member; then it is to be read.
-            let seq = seated.stays.left.seq.unwrap_or(0);
-            told.chats.insert(seated.room.key.chat, Resumed { from: seq, to: seq, complete: false });
+            let left = seated.stays.left;
+            self.tell(handle, told, seated.room.key.chat, left, left.seq.unwrap_or(0), None);
         }
         let missed: Vec<_> = seated.iter().filter_map(Seated::missed).collect();
         if missed.is_empty() {
             return;
         }
         let end = Instant::now() + PATIENCE;
-        let _permit = tokio::time::timeout_at(end, self.0.resuming.acquire()).await;
-        let (mut events, mut bytes) = (0, 0);
+        let permit = tokio::time::timeout_at(end, self.0.resuming.acquire()).await;
+        let fetching = matches!(permit, Ok(Ok(_)));
+        let allowance = Allowance::default();
         for together in missed.chunks(TOGETHER) {
-            let fetched = join_all(together.iter().map(async |(chat, left, upto)| {
-                let most = EVENTS_OF_ONE.min(EVENTS.saturating_sub(events));
-                if most == 0 || bytes >= BYTES {
+            let most = EVENTS_OF_ONE.min(EVENTS.saturating_sub(told.frames.len()));
+            let room = fetching && most > 0 && told.bytes < BYTES;
+            let fetched = together.iter().map(async |(chat, left, upto)| {
+                if !room {
                     return None;
                 }
-                tokio::time::timeout_at(end, self.missed(*chat, *left, *upto, most)).await.ok().flatten()
-            }));
-            for ((chat, left, upto), fetched) in together.iter().zip(fetched.await) {
-                let (resumed, frames) = self.resumed(handle, *left, *upto, fetched);
-                let length: usize = frames.iter().map(Bytes::len).sum();
-                let fits = events + frames.len() <= EVENTS && bytes + length <= BYTES;
-                if fits {
-                    events += frames.len();
-                    bytes += length;
-                    told.frames.extend(frames);
-                    told.chats.insert(chat.chat, resumed);
-                } else {
-                    told.chats.insert(chat.chat, unfetched(*left, *upto));
-                }
+                let missed = self.missed(*chat, *left, *upto, most, &allowance);
+                tokio::time::timeout_at(end, missed).await.ok().flatten()
+            });
+            for ((chat, left, upto), fetched) in together.iter().zip(join_all(fetched).await) {
+                self.tell(handle, told, chat.chat, *left, *upto, fetched);
             }
         }
     }
 
-    /// What is said of one chat, and the frames of what was missed of it.
-    fn resumed(
+    /// Adds what was fetched of one chat to what is told, and says so; none, or what finds no room, is to be read.
+    fn tell(
         &self,
         handle: &Handle,
+        told: &mut Told,
+        chat: ChatId,
         left: Left,
         upto: Seq,
         fetched: Option<(Seq, Vec<SharedEvent>)>,
-    ) -> (Resumed, Vec<Bytes>) {
+    ) {
         #[cfg(feature = "planted")]
         let fetched = crate::planted::missed(self.0.hub.planted(), fetched, left, upto);
-        let Some((from, events)) = fetched else { return (unfetched(left, upto), Vec::new()) };
         let (user, format) = (handle.user.user, handle.outbox.format());
-        let frames = events.iter().map(|event| event.lock().frame(user, format)).collect();
-        (Resumed { from, to: upto, complete: true }, frames)
-    }
-
-    /// The changes of a chat after one, for a session that asks for them: what it is told, and how far. None when it has no certain seat in
-    /// the chat.
-    pub(crate) async fn changes(&self, handle: &Arc<Handle>, chat: ChatId, after: Seq) -> Option<Told> {
-        let key = handle.chat_key(chat);
-        let upto = self.0.hub.room(key)?.shown_to(handle)?;
-        let left = Left { seq: Some(after), place: None };
-        // Whoever has more than there is, is asked to read.
-        let fetched = match after <= upto {
-            true => self.missed(key, left, upto, EVENTS_OF_ONE).await,
-            false => None,
+        let framed = fetched.map(|(from, events)| {
+            let frames: Vec<_> = events.iter().map(|event| event.lock().frame(user, format)).collect();
+            (from, frames)
+        });
+        let resumed = match framed.filter(|(_, frames)| told.takes(frames, &self.0.gathered)) {
+            Some((from, frames)) => {
+                told.frames.extend(frames);
+                Resumed { from, to: upto, complete: true }
+            }
+            None => Resumed { from: left.seq.unwrap_or(0), to: upto, complete: false },
         };
-        let (resumed, frames) = self.resumed(handle, left, upto, fetched);
-        Some(Told { frames, chats: BTreeMap::from([(chat, resumed)]) })
+        told.chats.insert(chat, resumed);
     }
-}
 
-/// Of a chat whose changes are not sent: it is to be read.
-fn unfetched(left: Left, upto: Seq) -> Resumed {
-    Resumed { from: left.seq.unwrap_or(0), to: upto, complete: false }
+    /// The changes of a chat after one, for a session that asks for them: what it is told, and how far the chat was shown to it when it
+    /// asked. Nothing from before its user was a member.
+    ///
+    /// What the session has in its outbox, or is about to get, may be among them; and what is shown live meanwhile may be written before the
+    /// answer. So an event may come twice, with the same `seq` and the same content; a client takes each that follows the last it has, passes
+    /// over what it has, and keeps what is early until the answer has filled the gap. Then it has each once and in order, whatever comes
+    /// first: the answer has no hole from `after` to where it ends, and what comes live has none from there on.
+    ///
+    /// # Errors
+    /// `not_found` when its user is no member, `retry_later` while that is not certain, or while too many ask.
+    pub(crate) async fn changes(
+        &self,
+        handle: &Arc<Handle>,
+        chat: ChatId,
+        after: Seq,
+    ) -> Result<Told, Problem> {
+        let key = handle.chat_key(chat);
+        let Shown { joined, upto } = self.shown(handle, key)?;
+        let left = Left { seq: Some(after), place: None };
+        let fetched = if joined <= after && after <= upto {
+            let permit = tokio::time::timeout(PATIENCE, self.0.mending.acquire()).await;
+            let Ok(Ok(_permit)) = permit else {
+                return Err(Problem::retry_later("too many changes are asked for at the moment"));
+            };
+            self.missed(key, left, upto, EVENTS_OF_ONE, &Allowance::default()).await
+        } else {
+            // Whoever has more than there is, or was not there, is asked to read.
+            None
+        };
+        // Its user may have been removed meanwhile, and let in again.
+        let Shown { joined, .. } = self.shown(handle, key)?;
+        let mut told = Told::default();
+        self.tell(handle, &mut told, chat, left, upto, fetched.filter(|_| joined <= after));
+        Ok(told)
+    }
+
+    fn shown(&self, handle: &Arc<Handle>, chat: ChatKey) -> Result<Shown, Problem> {
+        let room = self.0.hub.room(chat).ok_or_else(|| Problem::not_found("chat"))?;
+        match room.shown_to(handle) {
+            Some(shown) => shown.ok_or_else(|| Problem::retry_later("it is being read who is in the chat")),
+            None => Err(Problem::not_found("chat")),
+        }
+    }
 }

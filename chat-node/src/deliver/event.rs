@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use common::{
-    ids::{Seq, UserId},
+    ids::{Number, Seq, UserId},
     wire::{
         client::ServerFrame,
         codec::Format,
@@ -10,7 +10,10 @@ use common::{
     },
 };
 
-use crate::socket::frame::{Frames, framed};
+use crate::{
+    history::erase,
+    socket::frame::{Frames, framed},
+};
 
 /// The event that a change is to a session. `to_author` keeps the message's `client_id`, which only the sessions of who wrote the
 /// message see.
@@ -59,6 +62,8 @@ pub(crate) struct Event {
     for_author: Frames,
     for_others: Frames,
     bytes: usize,
+    /// Its message is shown as a deleted one.
+    withheld: bool,
 }
 
 impl Event {
@@ -69,7 +74,22 @@ impl Event {
             What::Edited { message } => message.client_id.as_ref().map(|_| message.from),
             _ => None,
         };
-        Self { change, author, for_author: Frames::default(), for_others: Frames::default(), bytes }
+        let (for_author, for_others) = (Frames::default(), Frames::default());
+        Self { change, author, for_author, for_others, bytes, withheld: false }
+    }
+
+    /// The same, of a message that has been deleted since: its place, without what it said.
+    pub(crate) fn without_text(self) -> Self {
+        Self { withheld: true, for_author: Frames::default(), for_others: Frames::default(), ..self }
+    }
+
+    /// The message whose text a change says.
+    pub(crate) fn number(change: &Change) -> Option<Number> {
+        match &change.what {
+            What::Sent { number, .. } => Some(*number),
+            What::Edited { message } => Some(message.number),
+            _ => None,
+        }
     }
 
     pub(crate) fn seq(&self) -> Seq {
@@ -101,7 +121,16 @@ impl Event {
 
     fn frame_of(&mut self, to_author: bool, format: Format) -> Bytes {
         let frames = if to_author { &mut self.for_author } else { &mut self.for_others };
-        frames.get(format, || framed(&event(&self.change, to_author), format))
+        frames.get(format, || {
+            let mut event = event(&self.change, to_author);
+            if let ServerFrame::NewMessage { message, .. } | ServerFrame::MessageUpdated { message, .. } =
+                &mut event
+                && self.withheld
+            {
+                erase(message);
+            }
+            framed(&event, format)
+        })
     }
 }
 

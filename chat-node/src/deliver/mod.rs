@@ -33,6 +33,7 @@ use crate::{
     missed::Missed,
     recent::Recent,
     repair::Repairs,
+    resume,
     socket::SocketMetrics,
     standing::Standings,
 };
@@ -104,6 +105,10 @@ pub(crate) struct Inner {
     pub(crate) missed: Missed,
     /// Sessions that come back and whose changes are fetched at once.
     pub(crate) resuming: Semaphore,
+    /// Gaps that are mended at once.
+    pub(crate) mending: Semaphore,
+    /// KiB of what is told to sessions that come back, before their outboxes have it.
+    pub(crate) gathered: Arc<Semaphore>,
     /// Rooms that have something to say and wait for [`Deliver::flush`]; bounded by the rooms and what one batch of an owner changes.
     unflushed: Mutex<Vec<Arc<Room>>>,
     /// Users whose chats are being seen to at once.
@@ -157,7 +162,9 @@ impl Deliver {
             marks: Marks::new(partitions),
             rounds: Rounds::default(),
             missed: Missed::new(log),
-            resuming: Semaphore::new(crate::resume::SESSIONS),
+            resuming: Semaphore::new(resume::SESSIONS),
+            mending: Semaphore::new(resume::MENDING),
+            gathered: Arc::new(Semaphore::new(resume::GATHERED)),
             unflushed: Mutex::default(),
             joining: Semaphore::new(crate::joins::TOGETHER),
             tasks,

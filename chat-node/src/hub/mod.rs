@@ -24,6 +24,7 @@ use std::{
 
 use common::{
     ids::{ChatId, ChatKey, Seq, UserKey},
+    store::Membership,
     wire::{codes::CloseCode, peer::Topic},
 };
 use dashmap::DashMap;
@@ -31,7 +32,7 @@ use dashmap::DashMap;
 pub use self::handle::Handle;
 pub(crate) use self::{
     fanout::Fanout,
-    room::{Effects, Room},
+    room::{Effects, Room, Shown},
     user::{Began, Job, User},
 };
 use crate::control::{Interest, InterestTimeout};
@@ -258,11 +259,11 @@ impl Hub {
         &self,
         handle: &Arc<Handle>,
         hold: Hold,
-        head: Seq,
+        membership: &Membership,
         seen: Seq,
     ) -> (Effects, Option<Seq>) {
         let room = Arc::clone(hold.room());
-        handle.seat(room.key.chat, || room.enter(handle, hold, head, seen)).unwrap_or_default()
+        handle.seat(room.key.chat, || room.enter(handle, hold, membership, seen)).unwrap_or_default()
     }
 
     /// Seats a session whose user came into the chat by the change `seq`.
@@ -287,7 +288,10 @@ impl Hub {
 
 #[cfg(test)]
 mod tests {
-    use common::ids::{AppId, SessionId, SocketId, UserId};
+    use common::{
+        ids::{AppId, SessionId, SocketId, UserId},
+        model::Head,
+    };
 
     use super::*;
     use crate::outbox::Outbox;
@@ -304,6 +308,11 @@ mod tests {
         ChatKey { app: AppId::DEFAULT, chat: ChatId::random() }
     }
 
+    fn member(key: ChatKey, head: Seq) -> Membership {
+        let head = Head { number: 0, seq: head };
+        Membership { chat: key.chat, head, head_upto: 0, joined_seq: 1, joined_upto: 0 }
+    }
+
     fn topics(hub: &Hub) -> String {
         format!("{:?}", hub.interest)
     }
@@ -317,7 +326,7 @@ mod tests {
             hub.register_user(admitted.user()).await.unwrap();
             let hold = hub.hold(key);
             hub.register_rooms(std::slice::from_ref(&hold)).await.unwrap();
-            drop(hub.enter(admitted.handle(), hold, 7, 0));
+            drop(hub.enter(admitted.handle(), hold, &member(key, 7), 0));
         }
         assert_eq!(topics(&hub), "Interest in 3 topics");
         drop(one);
@@ -370,7 +379,7 @@ mod tests {
         let handle = Arc::clone(admitted.handle());
         drop(admitted);
         let key = chat();
-        drop(hub.enter(&handle, hub.hold(key), 1, 0));
+        drop(hub.enter(&handle, hub.hold(key), &member(key, 1), 0));
         assert!(hub.room(key).is_none());
     }
 
@@ -386,7 +395,7 @@ mod tests {
                         let key = keys[turn % keys.len()];
                         let hold = hub.hold(key);
                         hold.room().wanted.store(true, Ordering::Release);
-                        drop(hub.enter(admitted.handle(), hold, 1, 0));
+                        drop(hub.enter(admitted.handle(), hold, &member(key, 1), 0));
                         assert!(hub.room(key).is_some());
                     }
                 });

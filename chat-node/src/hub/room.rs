@@ -17,6 +17,7 @@ use std::{
 
 use common::{
     ids::{ChatKey, Number, Seq, SocketId, UserId},
+    store::Membership,
     wire::{client::ServerFrame, record::What},
 };
 use parking_lot::Mutex;
@@ -88,6 +89,15 @@ enum Repair {
         /// Something may have been lost since the owner was asked.
         again: bool,
     },
+}
+
+/// What a session was shown of a chat.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Shown {
+    /// Its user is a member since this change, or longer: what was before is not theirs to see.
+    pub(crate) joined: Seq,
+    /// The newest change.
+    pub(crate) upto: Seq,
 }
 
 /// How far a room is behind what it had heard, or may have missed, when it was looked at.
@@ -181,15 +191,15 @@ impl Room {
         }
     }
 
-    /// A session whose user the store showed as a member when the chat was at `head`, and whose client has `seen` it up to there (0: is to
-    /// read it). Tells where the session is shown it from, if it has a seat now that is certain.
+    /// A session whose user the store showed as this member, and whose client has `seen` the chat up to there (0: is to read it). Tells where the session is shown it from, if it has a seat now that is certain.
     pub(super) fn enter(
         &self,
         handle: &Arc<Handle>,
         hold: Hold,
-        head: Seq,
+        membership: &Membership,
         seen: Seq,
     ) -> (Effects, Option<Seq>) {
+        let head = membership.head.seq;
         let mut effects = Effects::default();
         let mut state = self.state.lock();
         if state.over {
@@ -207,7 +217,8 @@ impl Room {
         let (since, certain) = (have.max(head), state.last_left <= head);
         state.say.seats_changed();
         if certain {
-            state.seats.push(Seat::new(handle, hold, since, SeatState::Live).having_seen(seen));
+            let seat = Seat::new(handle, hold, since, SeatState::Live).having_seen(seen);
+            state.seats.push(seat.joined(membership.joined_seq));
         } else {
             let pending = Pending::seat(handle, Why::Reload, Some(have));
             state.seats.push(Seat::new(handle, hold, since, pending));
@@ -219,12 +230,19 @@ impl Room {
         (effects, certain.then_some(since))
     }
 
-    /// How far a session in this room was shown the chat, if its seat is certain.
-    pub(crate) fn shown_to(&self, handle: &Arc<Handle>) -> Option<Seq> {
+    /// What a session in this room was shown of the chat, or is about to be; none inside while its seat is not certain, and none at all when
+    /// its user is no member.
+    pub(crate) fn shown_to(&self, handle: &Arc<Handle>) -> Option<Option<Shown>> {
         let state = self.state.lock();
         let seat = state.seat(handle).and_then(|at| state.seats.get(at))?;
-        let have = state.have?;
-        matches!(seat.state, SeatState::Live).then(|| have.max(seat.since))
+        match seat.state {
+            SeatState::Live => {
+                let upto = state.have.map_or(seat.since, |have| have.max(seat.since));
+                Some(Some(Shown { joined: seat.joined, upto }))
+            }
+            SeatState::Pending(_) => Some(None),
+            SeatState::Leaving => None,
+        }
     }
 
     /// A session whose user came into the chat by the change `seq`, or later. Pending, unless it is known already: the caller settles it.

@@ -21,6 +21,8 @@ pub(crate) struct Seat {
     pub(super) handle: Arc<Handle>,
     /// Where its user was known to be a member: it is shown changes after this one.
     pub(super) since: Seq,
+    /// Its user is a member since this change, as far as is certain.
+    pub(super) joined: Seq,
     /// Its client says that it has seen the chat up to here: not shown again. Nothing else may follow from a client's word.
     seen: Seq,
     pub(super) state: SeatState,
@@ -70,7 +72,12 @@ pub(super) enum Settled {
 
 impl Seat {
     pub(super) fn new(handle: &Arc<Handle>, hold: Hold, since: Seq, state: SeatState) -> Self {
-        Self { handle: Arc::clone(handle), since, seen: 0, state, hold }
+        Self { handle: Arc::clone(handle), since, joined: since, seen: 0, state, hold }
+    }
+
+    /// The same, of a user who is known to be a member for longer.
+    pub(super) fn joined(self, joined: Seq) -> Self {
+        Self { joined, ..self }
     }
 
     /// The same, of a client that has seen the chat up to a change.
@@ -154,7 +161,8 @@ impl Seat {
         for (_, frame) in held.into_iter().filter(|(seq, _)| *seq > seen) {
             say.to(&self.handle, frame);
         }
-        (self.since, self.seen) = (seen, 0);
+        // Since when without a break, nobody has asked.
+        (self.since, self.joined, self.seen) = (seen, seen, 0);
         self.state = SeatState::Live;
         Settled::Now
     }

@@ -39,12 +39,13 @@ use crate::{
     hub::{Admitted, Handle},
     joins::Entered,
     outbox::Outbox,
-    resume::Told,
     socket::Shared,
 };
 
 /// Answers that may wait to be written before no more requests are read: all that may be pending, twice.
 const ANSWERS: usize = 2 * PENDING;
+/// Bytes of theirs. One more may come on top, with the events before it: 1 MiB of what was missed, or a page of 100 messages.
+const ANSWERS_BYTES: usize = 1024 * 1024;
 
 /// How long a session that comes back flags its sends as retries: its client may have sent them before, on another socket.
 const RETRYING: Duration = Duration::from_secs(30);
@@ -245,8 +246,11 @@ impl Session {
             },
             resuming: told.is_some(),
         }));
-        if let Some(Told { frames, chats }) = told {
-            self.say(Answered { before: frames, answer: ServerFrame::Resumed { ref_, chats } });
+        if let Some(mut told) = told {
+            let (before, chats) = (std::mem::take(&mut told.frames), std::mem::take(&mut told.chats));
+            self.say(Answered { before, answer: ServerFrame::Resumed { ref_, chats } });
+            // The outbox has it.
+            drop(told);
         }
         handle.outbox.open();
         shared.deliver.started(admitted, beginning);
@@ -324,7 +328,8 @@ impl Session {
                     return Poll::Ready(Event::Due);
                 }
                 // Who does not read answers is given no more, and is not read either.
-                let room = handle.outbox.answers() < ANSWERS;
+                let (answers, bytes) = handle.outbox.answers();
+                let room = answers < ANSWERS && bytes < ANSWERS_BYTES;
                 if room && let Poll::Ready(answer) = requests.poll_answer(context) {
                     return Poll::Ready(Event::Answer(Box::new(answer)));
                 }

@@ -24,11 +24,14 @@ use common::{
 };
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use tokio::sync::oneshot;
+use tokio_util::task::AbortOnDropHandle;
 
-use crate::{commands::Commands, deliver::Deliver, forward::Lanes, hub::Handle, resume::Told};
+use crate::{commands::Commands, deliver::Deliver, forward::Lanes, hub::Handle};
 
 /// Requests of one session under way at once: at 5 ms each, 12,800 a second; at 16 KiB each, 1 MiB.
 pub const PENDING: usize = 64;
+/// Gaps of one session that are mended at once: up to 1 MiB each, which waits for the client to read.
+const MENDING: usize = 4;
 /// How many messages a client gets that does not say.
 const HISTORY: u32 = 50;
 /// How long an answer may take: what commands and lanes have themselves (5 s), twice.
@@ -72,6 +75,16 @@ impl From<ServerFrame> for Answered {
     }
 }
 
+/// What ends with an answer.
+#[derive(Clone, Copy)]
+enum Ends {
+    /// The turn of one of those that are answered in their chat's order.
+    Turn(ChatId),
+    /// The mending of a gap.
+    Mending,
+    Nothing,
+}
+
 /// The requests of one session.
 pub(super) struct Requests {
     caller: Caller,
@@ -79,10 +92,11 @@ pub(super) struct Requests {
     deliver: Deliver,
     commands: Commands,
     sends: Box<dyn Sends>,
-    running: FuturesUnordered<BoxFuture<'static, (Option<ChatId>, Answered)>>,
+    running: FuturesUnordered<BoxFuture<'static, (Ends, Answered)>>,
     /// By chat, what waits behind the one that runs.
     chats: HashMap<ChatId, VecDeque<Waiting>>,
     pending: usize,
+    mending: usize,
 }
 
 impl Requests {
@@ -94,7 +108,7 @@ impl Requests {
         sends: Box<dyn Sends>,
     ) -> Self {
         let (running, chats) = (FuturesUnordered::new(), HashMap::new());
-        Self { caller, handle, deliver, commands, sends, running, chats, pending: 0 }
+        Self { caller, handle, deliver, commands, sends, running, chats, pending: 0, mending: 0 }
     }
 
     /// Begins a request; `retry` flags every send as one. An answer that is there at once is given back.
@@ -117,10 +131,7 @@ impl Requests {
                 Ok(())
             }
             ClientFrame::History(history) => self.history(history),
-            ClientFrame::Changes(changes) => {
-                self.changes(changes);
-                Ok(())
-            }
+            ClientFrame::Changes(changes) => self.changes(changes),
             ClientFrame::Edit(edit) => {
                 self.in_order(edit.chat, Waiting::Edit(edit));
                 Ok(())
@@ -137,17 +148,19 @@ impl Requests {
 
     /// The next answer. Never ready while nothing is under way.
     pub(super) fn poll_answer(&mut self, context: &mut Context<'_>) -> Poll<Answered> {
-        let Poll::Ready(Some((chat, answered))) = self.running.poll_next_unpin(context) else {
+        let Poll::Ready(Some((ends, answered))) = self.running.poll_next_unpin(context) else {
             return Poll::Pending;
         };
         self.pending -= 1;
-        if let Some(chat) = chat {
-            match self.chats.get_mut(&chat).and_then(VecDeque::pop_front) {
+        match ends {
+            Ends::Turn(chat) => match self.chats.get_mut(&chat).and_then(VecDeque::pop_front) {
                 Some(next) => self.run(chat, next),
                 None => {
                     self.chats.remove(&chat);
                 }
-            }
+            },
+            Ends::Mending => self.mending -= 1,
+            Ends::Nothing => {}
         }
         Poll::Ready(answered)
     }
@@ -207,7 +220,7 @@ impl Requests {
                     .await
                 }
             };
-            (Some(chat), frame.into())
+            (Ends::Turn(chat), frame.into())
         };
         self.running.push(run.boxed());
     }
@@ -223,28 +236,33 @@ impl Requests {
                 let number = commands.read(&caller, chat, number, socket, seen).await?;
                 Ok(ServerFrame::Ack(Ack { number: Some(number), ..ack(ref_, chat) }))
             });
-            (None, frame.await.into())
+            (Ends::Nothing, frame.await.into())
         };
         self.pending += 1;
         self.running.push(run.boxed());
     }
 
-    fn changes(&mut self, changes: Changes) {
+    fn changes(&mut self, changes: Changes) -> Result<(), Problem> {
+        if self.mending >= MENDING {
+            let detail = format!("{MENDING} gaps are being mended: wait for the answers");
+            return Err(Problem::retry_later(detail));
+        }
         let Changes { ref_, chat, after } = changes;
         let (handle, deliver) = (Arc::clone(&self.handle), self.deliver.clone());
-        let run = async move {
+        let tasks = deliver.0.tasks.clone();
+        // In a task of its own: it shares what is there for all sessions, and must not hold that while its client does not read.
+        let mending = AbortOnDropHandle::new(tasks.spawn(async move {
             let told = tokio::time::timeout(PATIENCE, deliver.changes(&handle, chat, after)).await;
-            let answered = match told {
-                Ok(Some(Told { frames, chats })) => {
-                    Answered { before: frames, answer: ServerFrame::Resumed { ref_, chats } }
-                }
-                Ok(None) => answer(ref_, Problem::not_found("chat")).into(),
-                Err(_) => answer(ref_, Problem::retry_later("the chat cannot be read at the moment")).into(),
-            };
-            (None, answered)
+            let told = told.unwrap_or_else(|_| Err(unread()))?;
+            Ok(Answered { before: told.frames, answer: ServerFrame::Resumed { ref_, chats: told.chats } })
+        }));
+        let run = async move {
+            let told = mending.await.unwrap_or_else(|_| Err(unread()));
+            (Ends::Mending, told.unwrap_or_else(|problem| answer(ref_, problem).into()))
         };
-        self.pending += 1;
+        (self.pending, self.mending) = (self.pending + 1, self.mending + 1);
         self.running.push(run.boxed());
+        Ok(())
     }
 
     fn history(&mut self, history: History) -> Result<(), Problem> {
@@ -266,7 +284,7 @@ impl Requests {
                 let (messages, head, complete) = (page.messages, page.head, page.complete);
                 Ok(ServerFrame::Page(HistoryPage { ref_, chat, messages, head, complete }))
             });
-            (None, frame.await.into())
+            (Ends::Nothing, frame.await.into())
         };
         self.pending += 1;
         self.running.push(run.boxed());
@@ -281,6 +299,10 @@ async fn in_time(ref_: Ref, run: impl Future<Output = Result<ServerFrame, Proble
         Ok(Err(problem)) => answer(ref_, problem),
         Err(_) => answer(ref_, Problem::new(ErrorCode::Unknown, "this took too long: it may be done or not")),
     }
+}
+
+fn unread() -> Problem {
+    Problem::retry_later("the chat cannot be read at the moment")
 }
 
 fn answer(ref_: Ref, problem: Problem) -> ServerFrame {

@@ -13,7 +13,9 @@ use common::{
         record::{Change, Record, What},
     },
 };
+use futures_util::SinkExt;
 use serde_json::{Value, json};
+use tokio_tungstenite::tungstenite::Message as Frame;
 
 use super::stage::{APP, Client, Person, Stage, change, live, sent};
 
@@ -111,6 +113,9 @@ async fn who_comes_back_is_told_exactly_what_was_missed_and_then_what_comes() {
         ]
     );
     assert_eq!(frames[0]["message"].get("client_id"), None, "another one's");
+    let said = |frame: &Value| (frame["message"]["body"].clone(), frame["message"].get("deleted").cloned());
+    assert_eq!(said(&frames[0]), (json!(""), Some(json!(true))), "deleted by now");
+    assert_eq!(said(&frames[1]), (json!("anew"), None));
     assert_eq!(frames[3]["message"]["client_id"], "m3", "one's own");
     assert_eq!(of(&frames, busy), json!({"from": 2, "to": 6, "complete": true}));
     assert_eq!(of(&frames, quiet), Value::Null, "it did not change");
@@ -324,6 +329,45 @@ async fn a_gap_is_mended_by_asking_for_the_changes_after_it() {
         (&refused["type"], &refused["code"], &refused["ref"]),
         (&json!("error"), &json!("not_found"), &json!(9))
     );
+}
+
+#[tokio::test]
+async fn of_many_gaps_of_one_session_some_are_mended_at_once_and_the_others_later() {
+    let stage = Stage::new().await;
+    let ana = stage.person("ana").await;
+    let chat = stage.group(&[ana]).await;
+    let mut client = stage.ready(ana).await;
+    // Together, so that they are read before the first is answered.
+    for ref_ in 0..6 {
+        let ask = json!({"type": "changes", "ref": ref_, "chat": chat.to_string(), "after": 1});
+        client.socket.feed(Frame::text(ask.to_string())).await.unwrap();
+    }
+    client.socket.flush().await.unwrap();
+    let mut answers = Vec::new();
+    for _ in 0..6 {
+        let answer = client.hear().await;
+        answers.push((
+            answer["ref"].as_u64().unwrap(),
+            answer["type"] == "resumed" || answer["code"] != "retry_later",
+        ));
+    }
+    answers.sort_unstable();
+    assert_eq!(answers, [(0, true), (1, true), (2, true), (3, true), (4, false), (5, false)]);
+    let ask = json!({"type": "changes", "ref": 6, "chat": chat.to_string(), "after": 1});
+    assert_eq!(client.ask(ask).await["type"], "resumed", "when the others are mended");
+}
+
+#[tokio::test]
+async fn who_names_many_chats_of_others_begins_anew() {
+    let stage = Stage::new().await;
+    let ana = stage.person("ana").await;
+    for (count, resuming) in [(256, true), (257, false)] {
+        let chats: serde_json::Map<_, _> =
+            (0..count).map(|_| (ChatId::random().to_string(), json!(1))).collect();
+        let mut client = stage.open(ana).await;
+        let ready = client.ask(json!({"type": "hello", "ref": 1, "resume": {"chats": chats}})).await;
+        assert_eq!(ready["resuming"], resuming, "{count}");
+    }
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! Delivery against a small world: one chat's log, an owner that remembers some of it, a store that lags, and a network that loses,
 //! repeats, delays and reorders. Time is the runtime's own and stands still until everybody waits.
 
+mod back;
 mod judge;
 mod order;
 mod plan;
@@ -241,7 +242,7 @@ impl Stage {
                 let outbox = &admitted.handle().outbox;
                 let listed = told.is_none() && truth.members(truth.drained).contains(&user);
                 match told {
-                    Some(resume::Told { frames, chats }) => {
+                    Some(resume::Told { frames, chats, .. }) => {
                         frames.into_iter().for_each(|frame| outbox.answer(frame));
                         outbox.answer(framed(&ServerFrame::Resumed { ref_: 0, chats }, Format::Json));
                     }
