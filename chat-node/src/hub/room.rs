@@ -241,7 +241,7 @@ impl Room {
                 Some(Some(Shown { joined: seat.joined, upto }))
             }
             SeatState::Pending(_) => Some(None),
-            SeatState::Leaving => None,
+            SeatState::Leaving { .. } => None,
         }
     }
 

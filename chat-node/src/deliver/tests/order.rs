@@ -16,6 +16,12 @@ fn welcome() -> Stage {
     stage
 }
 
+/// A membership as the store showed it when the chat was at `seq`.
+fn seen_at(key: ChatKey, seq: Seq) -> Membership {
+    let head = Head { number: 0, seq };
+    Membership { chat: key.chat, head, head_upto: 0, joined_seq: 1, joined_upto: 0 }
+}
+
 /// Somebody has begun to write what the chat has to say.
 fn writing(stage: &Stage) -> Fanout {
     stage.deliver.0.hub.room(CHAT).unwrap().begin_fanout().unwrap()
@@ -127,7 +133,7 @@ async fn who_enters_a_chat_just_when_it_is_deleted_is_told_that_it_is_gone() {
     let room = Arc::clone(hold.room());
     let deleted = stage.confirm().unwrap();
     stage.deliver.live(Live::Change(deleted));
-    let (effects, upto) = stage.deliver.0.hub.enter(&handle, hold, 1, 0);
+    let (effects, upto) = stage.deliver.0.hub.enter(&handle, hold, &seen_at(CHAT, 1), 0);
     assert_eq!(upto, None);
     stage.deliver.apply(&room, effects);
     stage.look();
@@ -187,7 +193,7 @@ async fn an_owner_that_is_away_holds_up_the_rooms_of_no_other() {
     for key in away {
         let hold = stage.deliver.0.hub.hold(key);
         let room = Arc::clone(hold.room());
-        let (effects, _) = stage.deliver.0.hub.enter(&handle, hold, 1, 0);
+        let (effects, _) = stage.deliver.0.hub.enter(&handle, hold, &seen_at(key, 1), 0);
         stage.deliver.apply(&room, effects);
         stage.deliver.suspect(&room);
     }

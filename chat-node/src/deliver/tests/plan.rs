@@ -1,10 +1,10 @@
 //! Who may be told what was missed, and who begins anew.
 
-use common::store::DEPARTURES;
+use common::{seal::Sealer, store::DEPARTURES};
 
 use super::*;
 use crate::{
-    cursor::Cursor,
+    cursor::{Cursor, Cursors},
     resume::{LeftOff, Plan},
 };
 
@@ -16,8 +16,9 @@ fn cursor(places: [Offset; 2]) -> Cursor {
 }
 
 fn left_off(places: [Offset; 2]) -> LeftOff {
-    let resume = Resume { cursor: Some(cursor(places).text()), chats: HashMap::new() };
-    LeftOff::read(resume, Uuid::nil(), PARTITIONS).unwrap()
+    let cursors = Cursors::new(Uuid::nil(), PARTITIONS, Sealer::new(&[1; 32]).unwrap());
+    let cursor = Some(cursors.text(APP, &cursor(places)));
+    LeftOff::read(Resume { cursor, chats: HashMap::new() }, APP, &cursors).unwrap()
 }
 
 fn departures(places: impl IntoIterator<Item = Offset>) -> Vec<Departure> {
