@@ -3,7 +3,7 @@
 //! Kafka gives a topic no place for a value of ours, and the topic's own id is out of the client library's reach. So the id is the
 //! first record of a topic beside it, `<topic>-meta`, with one partition and nothing else in it: of two processes that write
 //! one at once, both read the first. It is written only when the log's topic is there, so an id without a topic means that
-//! somebody deleted the log, and a log made anew must not get the old id: [`init`] refuses until that topic is deleted, too.
+//! somebody deleted the log, and a log made anew must not get the old id: [`Admin::init`] refuses until that topic is deleted, too.
 
 use std::{sync::Arc, time::Duration};
 

@@ -14,6 +14,12 @@ use super::settings::{GroupProtocol, KafkaSettings};
 /// How long one request to the brokers may take, where somebody waits for it.
 pub(super) const REQUEST_WAIT: Duration = Duration::from_secs(5);
 
+/// How long the broker may hold a fetch of a quiet member. What is started meanwhile waits for it.
+pub(super) const TAIL_WAIT: Duration = Duration::from_millis(50);
+
+/// The same for reads of ranges: they fetch only where records are, so a short one costs nothing, and the next read waits for it.
+pub(super) const RANGE_WAIT: Duration = Duration::from_millis(10);
+
 /// What is queued in a consumer, in KiB: four batches of a partition.
 const CONSUMER_QUEUE_KIB: &str = "16384";
 
@@ -59,7 +65,8 @@ pub(super) fn producer(settings: &KafkaSettings, messages: usize, kib: usize) ->
 }
 
 /// One that reads partitions it is told to. The library wants a group's name even so; the group is never joined.
-pub(super) fn reader(settings: &KafkaSettings, group: &str) -> ClientConfig {
+/// `wait` is how long the broker may hold a fetch that finds nothing.
+pub(super) fn reader(settings: &KafkaSettings, group: &str, wait: Duration) -> ClientConfig {
     let mut config = base(settings);
     config
         .set("group.id", group)
@@ -71,8 +78,7 @@ pub(super) fn reader(settings: &KafkaSettings, group: &str) -> ClientConfig {
         // Whatever is below the high watermark counts: nobody here writes in transactions.
         .set("isolation.level", "read_uncommitted")
         .set("fetch.min.bytes", "1")
-        // What is assigned to a quiet consumer waits for the fetch in flight.
-        .set("fetch.wait.max.ms", "50")
+        .set("fetch.wait.max.ms", wait.as_millis().to_string())
         .set("fetch.queue.backoff.ms", "10")
         .set("fetch.error.backoff.ms", "100")
         .set("queued.min.messages", "4096")
@@ -82,7 +88,7 @@ pub(super) fn reader(settings: &KafkaSettings, group: &str) -> ClientConfig {
 
 /// One that is a member of a group.
 pub(super) fn member(settings: &KafkaSettings, group: &str) -> ClientConfig {
-    let mut config = reader(settings, group);
+    let mut config = reader(settings, group, TAIL_WAIT);
     match settings.group_protocol {
         // The server holds the time-outs, and refuses a member that brings its own.
         GroupProtocol::Consumer => config.set("group.protocol", "consumer"),

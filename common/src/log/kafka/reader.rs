@@ -239,7 +239,7 @@ impl Worker {
             self.consumer = None;
         }
         if self.consumer.is_none() {
-            let config = client::reader(&self.settings, &format!("{}-reads", self.topic));
+            let config = client::reader(&self.settings, &format!("{}-reads", self.topic), client::RANGE_WAIT);
             let made = BaseConsumer::from_config_and_context(&config, Quiet);
             self.consumer = Some(made.map_err(|error| unavailable(&error))?);
         }
