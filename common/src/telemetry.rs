@@ -1,7 +1,8 @@
 //! Logs to the console, and the metrics page. Set up once, by a `main`; libraries only use `tracing` and the registry they are given.
 
 use prometheus::{Encoder, Registry, TextEncoder};
-use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, util::SubscriberInitExt};
+use serde::{Deserialize, Serialize};
+use tracing_subscriber::{EnvFilter, Layer as _, fmt, layer::SubscriberExt, util::SubscriberInitExt};
 
 /// The filter is not one.
 #[derive(Debug, thiserror::Error)]
@@ -11,16 +12,51 @@ pub struct BadFilter {
     why: String,
 }
 
+/// How a line of the log is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// For machines: an object a line.
+    Json,
+}
+
 /// Writes the process's log to the standard error, as far as `filter` lets it through (`info`, `warn,chat_node=debug`).
 ///
 /// # Errors
 /// [`BadFilter`]. That a log is set up already is no error: the first one stays.
 pub fn init(filter: &str) -> Result<(), BadFilter> {
-    let filter = EnvFilter::try_new(filter)
-        .map_err(|error| BadFilter { filter: filter.to_owned(), why: error.to_string() })?;
+    init_as(filter, LogFormat::Text)
+}
+
+/// Likewise, in a format.
+///
+/// # Errors
+/// As [`init`].
+pub fn init_as(filter: &str, format: LogFormat) -> Result<(), BadFilter> {
+    let filter = parse(filter)?;
     let console = fmt::layer().with_writer(std::io::stderr).with_target(true);
+    let console = match format {
+        LogFormat::Text => console.boxed(),
+        LogFormat::Json => console.json().boxed(),
+    };
     let _ = tracing_subscriber::registry().with(filter).with(console).try_init();
     Ok(())
+}
+
+/// What [`init`] would say of the filter.
+///
+/// # Errors
+/// [`BadFilter`].
+pub fn check(filter: &str) -> Result<(), BadFilter> {
+    parse(filter).map(drop)
+}
+
+fn parse(filter: &str) -> Result<EnvFilter, BadFilter> {
+    EnvFilter::try_new(filter)
+        .map_err(|error| BadFilter { filter: filter.to_owned(), why: error.to_string() })
 }
 
 /// A registry's metrics in Prometheus' text format.

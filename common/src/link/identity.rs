@@ -3,10 +3,12 @@
 //! A certificate for node `n1` has two DNS names: `n1.node.chat.internal` says who it is; `node.chat.internal` is what a dialer
 //! asks for that would talk to any node. Both ends check by these names alone, whatever address they met at.
 //!
-//! [`Authority`] makes certificates at start, for one process or a development cluster. In production an operator's own authority issues
-//! them in the same form, and each process gets a folder ([`Identity::load`]).
+//! [`Authority`] makes certificates: at start, for one process, or as files for a small cluster. In production an operator's own authority
+//! issues them in the same form, and each process is told its files ([`Identity::load_files`]).
 
-use std::{fmt, fs, io, path::Path, str::FromStr, sync::Arc};
+use std::{fmt, fs, io, path::Path, str::FromStr, sync::Arc, time::Duration};
+
+use jiff::{Timestamp, tz::TimeZone};
 
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
@@ -16,6 +18,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, pem::P
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 use super::Role;
+use crate::time::Millis;
 
 /// What ends every name in a certificate.
 const DOMAIN: &str = "chat.internal";
@@ -25,6 +28,9 @@ const AUTHORITY_CERTIFICATE: &str = "authority.pem";
 const AUTHORITY_KEY: &str = "authority.key";
 const OWN_CERTIFICATE: &str = "identity.pem";
 const OWN_KEY: &str = "identity.key";
+
+/// How far clocks may differ: from so long before now a certificate is good.
+const CLOCKS_DIFFER: Duration = Duration::from_secs(24 * 3600);
 
 /// A service's name in certificates: a DNS label: 1 to 63 of `a-z`, `0-9` and `-`, and no `-` at either end.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -147,15 +153,46 @@ impl Identity {
     /// # Errors
     /// When a file is missing or holds something else, or the certificate does not say one role and name.
     pub fn load(folder: &Path) -> Result<Self, IdentityError> {
-        let (chain_path, key_path, roots_path) =
-            (folder.join(OWN_CERTIFICATE), folder.join(OWN_KEY), folder.join(AUTHORITY_CERTIFICATE));
-        let pem = Pem { chain: read(&chain_path)?, key: read(&key_path)?, roots: read(&roots_path)? };
-        let chain = certificates(&chain_path, &pem.chain)?;
-        let roots = certificates(&roots_path, &pem.roots)?;
+        let file = |name| folder.join(name);
+        Self::load_files(&file(AUTHORITY_CERTIFICATE), &file(OWN_CERTIFICATE), &file(OWN_KEY))
+    }
+
+    /// Likewise, from files of any name: whom to trust, the own chain, the own key. All are PEM.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn load_files(authority: &Path, certificate: &Path, key: &Path) -> Result<Self, IdentityError> {
+        let pem = Pem { chain: read(certificate)?, key: read(key)?, roots: read(authority)? };
+        let chain = certificates(certificate, &pem.chain)?;
+        let roots = certificates(authority, &pem.roots)?;
         let key = PrivateKeyDer::from_pem_slice(pem.key.as_bytes())
-            .map_err(|error| content(&key_path, &format!("no private key: {error}")))?;
+            .map_err(|error| content(key, &format!("no private key: {error}")))?;
         let (role, name) = role_and_name(chain.first().map(|first| first.as_ref()).unwrap_or_default())?;
         Ok(Self { role, name, chain, key, roots, pem })
+    }
+
+    /// Until when it is good, together with its chain: the first end of any of them. Peers refuse it from then on.
+    ///
+    /// # Errors
+    /// When one of them is no certificate.
+    pub fn expires(&self) -> Result<Millis, IdentityError> {
+        let ends = self.chain.iter().map(|one| {
+            let (_, one) = X509Certificate::from_der(one)
+                .map_err(|error| IdentityError::Certificate(error.to_string()))?;
+            Ok(Millis::from_secs(one.validity().not_after.timestamp()))
+        });
+        ends.reduce(|one, other| Ok(one?.min(other?)))
+            .unwrap_or_else(|| Err(IdentityError::Certificate("it is empty".to_owned())))
+    }
+
+    /// Writes own certificate and key as `NAME.pem` and `NAME.key`. The key's file can be read by its owner only.
+    ///
+    /// # Errors
+    /// When the folder cannot be made or written.
+    pub fn save_as(&self, folder: &Path, name: &str) -> Result<(), IdentityError> {
+        make_folder(folder)?;
+        write(&folder.join(format!("{name}.pem")), &self.pem.chain, false)?;
+        write(&folder.join(format!("{name}.key")), &self.pem.key, true)
     }
 
     /// Writes what [`Self::load`] reads. The key's file can be read by its owner only.
@@ -200,13 +237,43 @@ impl Authority {
         Ok(Self { pem: certificate.pem(), certificate: certificate.into(), issuer: Issuer::new(params, key) })
     }
 
-    /// A certificate and key for a service, trusting this authority.
+    /// A certificate and key for a service, trusting this authority. It does not expire before it is forgotten.
     ///
     /// # Errors
     /// When the system gives no randomness.
     pub fn issue(&self, role: Role, name: &Name) -> Result<Identity, IdentityError> {
+        self.issue_until(role, name, None)
+    }
+
+    /// Likewise, good from `now` for so long, to the day.
+    ///
+    /// # Errors
+    /// When the system gives no randomness, or the end is no date.
+    pub fn issue_for(
+        &self,
+        role: Role,
+        name: &Name,
+        now: Millis,
+        lifetime: Duration,
+    ) -> Result<Identity, IdentityError> {
+        self.issue_until(role, name, Some((now, now.plus(lifetime))))
+    }
+
+    fn issue_until(
+        &self,
+        role: Role,
+        name: &Name,
+        validity: Option<(Millis, Millis)>,
+    ) -> Result<Identity, IdentityError> {
         let key = KeyPair::generate()?;
         let mut params = CertificateParams::new([full_name(role, name), role_name(role)])?;
+        if let Some((from, until)) = validity {
+            let from = Millis(from.0.saturating_sub(Millis(0).plus(CLOCKS_DIFFER).0));
+            let (year, month, day) = date(from)?;
+            params.not_before = rcgen::date_time_ymd(year, month, day);
+            let (year, month, day) = date(until)?;
+            params.not_after = rcgen::date_time_ymd(year, month, day);
+        }
         params.distinguished_name.push(DnType::CommonName, format!("{role} {name}"));
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages =
@@ -287,6 +354,14 @@ fn parse_full_name(dns: &str) -> Option<(Role, Name)> {
     Some((Role::parse(role)?, Name::new(name).ok()?))
 }
 
+/// The day, as rcgen takes it.
+fn date(at: Millis) -> Result<(i32, u8, u8), IdentityError> {
+    let none = || IdentityError::Certificate(format!("{at} is no date that it could carry"));
+    let date = Timestamp::from_millisecond(at.0).map_err(|_| none())?.to_zoned(TimeZone::UTC).date();
+    let part = |part: i8| u8::try_from(part).map_err(|_| none());
+    Ok((i32::from(date.year()), part(date.month())?, part(date.day())?))
+}
+
 fn content(path: &Path, why: &str) -> IdentityError {
     IdentityError::Content { path: path.display().to_string(), why: why.to_owned() }
 }
@@ -331,6 +406,27 @@ fn write(path: &Path, text: &str, secret: bool) -> Result<(), IdentityError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const DAY: Duration = Duration::from_secs(24 * 3600);
+
+    #[test]
+    fn a_certificate_says_until_when_it_is_good() {
+        let authority = Authority::generate().unwrap();
+        let name = Name::new("n1").unwrap();
+        let now = Millis::now();
+        let soon = authority.issue_for(Role::Node, &name, now, DAY * 365).unwrap();
+        let left = soon.expires().unwrap().since(now);
+        assert!(left > DAY * 363 && left <= DAY * 365, "{left:?}");
+        let folder = tempfile::tempdir().unwrap();
+        authority.save(folder.path()).unwrap();
+        soon.save_as(folder.path(), "n1").unwrap();
+        let file = |name| folder.path().join(name);
+        let loaded =
+            Identity::load_files(&file(AUTHORITY_CERTIFICATE), &file("n1.pem"), &file("n1.key")).unwrap();
+        assert_eq!((loaded.name(), loaded.expires().unwrap()), (&name, soon.expires().unwrap()));
+        let endless = authority.issue(Role::Node, &name).unwrap();
+        assert!(endless.expires().unwrap().since(now) > DAY * 10_000);
+    }
 
     #[test]
     fn a_name_is_a_dns_label_in_lower_case() {

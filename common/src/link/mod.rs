@@ -134,6 +134,14 @@ impl fmt::Display for PeerId {
     }
 }
 
+/// Whether an endpoint could be bound with this identity: its certificate and its key belong together, its authorities can be used.
+///
+/// # Errors
+/// [`BindError::Tls`].
+pub fn check(identity: &Identity) -> Result<(), BindError> {
+    tls::server_config(identity, &LinkSettings::default()).map(drop)
+}
+
 /// A frame's number on its link: from 1, counting up for as long as the [`Link`] lives, across breaks and fresh starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FrameNo(pub u64);
