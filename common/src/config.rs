@@ -1,9 +1,10 @@
 //! Configuration: defaults, then a file, then the environment; whatever comes later wins. The one place that reads the environment.
 
-use std::path::Path;
+use std::{fmt::Write as _, path::Path};
 
 use config::{Config, Environment, File, FileFormat};
 use serde::{Serialize, de::DeserializeOwned};
+use serde_json::Value;
 
 /// Why there is no configuration.
 #[derive(Debug, thiserror::Error)]
@@ -22,7 +23,8 @@ pub enum ConfigError {
 }
 
 /// The settings `T`: its defaults, overlaid with the TOML `file`, if one is named, and with the variables `CHAT_SECTION__KEY`
-/// of the environment (`CHAT_NODES=5`, `CHAT_SOCKET__FRAME_BYTES=65536`). A setting that `T` does not know is refused.
+/// of the environment (`CHAT_NODES=5`, `CHAT_SOCKET__FRAME_BYTES=65536`). A setting that `T` does not know is refused. Lists are
+/// written with commas in the environment.
 ///
 /// # Errors
 /// [`ConfigError`].
@@ -38,10 +40,78 @@ where
         let source = Config::builder().add_source(File::from_str(&text, FileFormat::Toml)).build();
         builder = builder.add_source(source.map_err(|error| named(error.to_string()))?);
     }
-    let environment =
-        Environment::with_prefix("CHAT").prefix_separator("_").separator("__").try_parsing(true);
+    let mut environment = Environment::with_prefix("CHAT")
+        .prefix_separator("_")
+        .separator("__")
+        .try_parsing(true)
+        .list_separator(",");
+    let mut lists = 0;
+    for (key, value) in flat(&T::default()).map_err(ConfigError::Setting)? {
+        if value.is_array() {
+            environment = environment.with_list_parse_key(&key);
+            lists += 1;
+        }
+    }
+    if lists == 0 {
+        // Without a list to look for, every value would be taken for one.
+        environment = environment.with_list_parse_key("");
+    }
     let config = builder.add_source(environment).build().map_err(setting)?;
     config.try_deserialize().map_err(setting)
+}
+
+/// Every setting of `settings`, one a line: its key in a file, its value as a file has it.
+pub fn listed<T: Serialize>(settings: &T) -> Vec<(String, String)> {
+    let values = flat(settings).unwrap_or_default();
+    values.into_iter().map(|(key, value)| (key, value.to_string())).collect()
+}
+
+/// A table of every setting of `T` for `--help`, in the order of `meanings`: key, variable, default, and what they say of it.
+pub fn table<T: Serialize + Default>(meanings: &[(&str, &str)]) -> String {
+    let place = |key: &str| meanings.iter().position(|(named, _)| *named == key).unwrap_or(meanings.len());
+    let mut settings = flat(&T::default()).unwrap_or_default();
+    settings.sort_by_key(|(key, _)| place(key));
+    let rows: Vec<_> = settings
+        .into_iter()
+        .map(|(key, value)| {
+            let variable = format!("CHAT_{}", key.replace('.', "__").to_uppercase());
+            let value = match value {
+                Value::Null => "(none)".to_owned(),
+                Value::String(text) if text.is_empty() => "(none)".to_owned(),
+                Value::String(text) => text,
+                Value::Array(items) if items.is_empty() => "[]".to_owned(),
+                other => other.to_string(),
+            };
+            let meaning = meanings.iter().find(|(named, _)| *named == key).map_or("", |(_, meaning)| meaning);
+            (key, variable, value, meaning)
+        })
+        .collect();
+    let wide = |of: fn(&(String, String, String, &str)) -> usize| rows.iter().map(of).max().unwrap_or(0);
+    let (keys, variables) = (wide(|row| row.0.len()), wide(|row| row.1.len()));
+    let mut table = String::new();
+    for (key, variable, value, meaning) in &rows {
+        // Writing to a string cannot fail.
+        let _ = writeln!(table, "  {key:keys$}  {variable:variables$}  {value}\n      {meaning}");
+    }
+    table
+}
+
+/// Keys with their values; sections are walked into, lists are not.
+fn flat<T: Serialize>(settings: &T) -> Result<Vec<(String, Value)>, String> {
+    fn walk(prefix: &str, value: Value, found: &mut Vec<(String, Value)>) {
+        match value {
+            Value::Object(section) => {
+                for (key, value) in section {
+                    let key = if prefix.is_empty() { key } else { format!("{prefix}.{key}") };
+                    walk(&key, value, found);
+                }
+            }
+            value => found.push((prefix.to_owned(), value)),
+        }
+    }
+    let mut found = Vec::new();
+    walk("", serde_json::to_value(settings).map_err(|error| error.to_string())?, &mut found);
+    Ok(found)
 }
 
 #[cfg(test)]
@@ -93,6 +163,20 @@ mod tests {
     fn a_setting_that_nobody_knows_is_refused_by_name() {
         let error = load::<Settings>(Some(file("nods = 5\n").path())).unwrap_err();
         assert!(error.to_string().contains("nods"), "{error}");
+    }
+
+    #[test]
+    fn every_setting_is_listed_with_its_variable_and_default_in_the_order_of_the_meanings() {
+        let table = table::<Settings>(&[("socket.frame_bytes", "Bytes of a frame."), ("nodes", "How many.")]);
+        let lines: Vec<_> = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>()).collect();
+        let expected: [&[&str]; 4] = [
+            &["socket.frame_bytes", "CHAT_SOCKET__FRAME_BYTES", "65536"],
+            &["Bytes", "of", "a", "frame."],
+            &["nodes", "CHAT_NODES", "3"],
+            &["How", "many."],
+        ];
+        assert_eq!(lines, expected);
+        assert_eq!(listed(&Settings::default())[0], ("nodes".to_owned(), "3".to_owned()));
     }
 
     #[test]
