@@ -1,5 +1,7 @@
 //! Logs to the console, and the metrics page. Set up once, by a `main`; libraries only use `tracing` and the registry they are given.
 
+use std::io::IsTerminal as _;
+
 use prometheus::{Encoder, Registry, TextEncoder};
 use serde::{Deserialize, Serialize};
 use tracing_subscriber::{EnvFilter, Layer as _, fmt, layer::SubscriberExt, util::SubscriberInitExt};
@@ -37,7 +39,9 @@ pub fn init(filter: &str) -> Result<(), BadFilter> {
 /// As [`init`].
 pub fn init_as(filter: &str, format: LogFormat) -> Result<(), BadFilter> {
     let filter = parse(filter)?;
-    let console = fmt::layer().with_writer(std::io::stderr).with_target(true);
+    // Colours are for terminals; in a file they are in the way.
+    let colours = std::io::stderr().is_terminal();
+    let console = fmt::layer().with_writer(std::io::stderr).with_target(true).with_ansi(colours);
     let console = match format {
         LogFormat::Text => console.boxed(),
         LogFormat::Json => console.json().boxed(),
