@@ -1,10 +1,16 @@
 //! The engines of a process, chosen by URL.
 //!
-//! | seam | embedded | |
+//! | seam | a server of its own, shared by a cluster | embedded: a file or memory of one process |
 //! | --- | --- | --- |
-//! | log | `file:PATH` | a file that one process opens |
-//! | store | `sqlite:PATH` | a file that one process opens |
-//! | cache | `memory:` | this process's own |
+//! | log | `kafka://HOST:PORT[,HOST:PORT…]/TOPIC` | `file:PATH` |
+//! | store | `postgres://USER[:PASSWORD]@HOST[:PORT]/DATABASE` | `sqlite:PATH` |
+//! | cache | `redis://[:PASSWORD@]HOST[:PORT]` | `memory:` |
+//!
+//! [`Engines::open`] tries once. [`waiting`] goes on until servers answer, and says what it waits for.
+
+#[cfg(feature = "servers")]
+mod servers;
+pub mod waiting;
 
 use std::{fmt, path::Path, sync::Arc};
 
@@ -17,6 +23,11 @@ use crate::{
     store::{SharedStore, StoreError, sqlite::Sqlite},
 };
 
+#[cfg(feature = "servers")]
+pub use self::servers::{Made, init};
+#[cfg(feature = "servers")]
+use crate::store::postgres::PostgresSettings;
+
 /// Where the engines are.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -27,6 +38,9 @@ pub struct EngineUrls {
     pub store: String,
     /// Of the cache.
     pub cache: String,
+    /// How Postgres is used.
+    #[cfg(feature = "servers")]
+    pub postgres: PostgresSettings,
     /// What is planted in them.
     #[cfg(feature = "planted")]
     #[serde(skip)]
@@ -34,8 +48,17 @@ pub struct EngineUrls {
 }
 
 impl Default for EngineUrls {
+    /// Servers at their usual ports on this machine.
     fn default() -> Self {
-        Self::embedded(Path::new("data"))
+        Self {
+            log: "kafka://127.0.0.1:9092/chat".into(),
+            store: "postgres://chat@127.0.0.1:5432/chat".into(),
+            cache: "redis://127.0.0.1:6379".into(),
+            #[cfg(feature = "servers")]
+            postgres: PostgresSettings::default(),
+            #[cfg(feature = "planted")]
+            planted: Default::default(),
+        }
     }
 }
 
@@ -46,10 +69,122 @@ impl EngineUrls {
             log: format!("file:{}", folder.join("log.db").display()),
             store: format!("sqlite:{}", folder.join("store.db").display()),
             cache: "memory:".into(),
-            #[cfg(feature = "planted")]
-            planted: Default::default(),
+            ..Self::default()
         }
     }
+
+    /// Whether a process that is one of several can use these engines.
+    ///
+    /// # Errors
+    /// [`EngineError::Embedded`] or [`EngineError::Url`] for the first of `seams` that it cannot.
+    pub fn check_shared(&self, seams: &[Seam]) -> Result<(), EngineError> {
+        for seam in seams {
+            let url = seam.url(self);
+            match Scheme::of(*seam, url)? {
+                #[cfg(feature = "servers")]
+                Scheme::Server => servers::check(*seam, url)?,
+                #[cfg(not(feature = "servers"))]
+                Scheme::Server => {}
+                Scheme::Embedded(_) => {
+                    return Err(EngineError::Embedded { seam: *seam, url: url.to_owned() });
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What an engine is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Seam {
+    /// The truth of every chat.
+    Log,
+    /// Rows.
+    Store,
+    /// What is short-lived.
+    Cache,
+}
+
+impl Seam {
+    /// All three.
+    pub const ALL: [Self; 3] = [Self::Log, Self::Store, Self::Cache];
+
+    /// Its URL among these.
+    pub fn url(self, urls: &EngineUrls) -> &str {
+        match self {
+            Self::Log => &urls.log,
+            Self::Store => &urls.store,
+            Self::Cache => &urls.cache,
+        }
+    }
+
+    /// The scheme of its server's URL, of its embedded engine's, and an example of both.
+    fn schemes(self) -> (&'static [&'static str], &'static str, &'static str) {
+        match self {
+            Self::Log => (&["kafka"], "file", "kafka://HOST:PORT/TOPIC or file:PATH"),
+            Self::Store => {
+                (&["postgres", "postgresql"], "sqlite", "postgres://USER@HOST/DATABASE or sqlite:PATH")
+            }
+            Self::Cache => (&["redis", "rediss"], "memory", "redis://HOST:PORT or memory:"),
+        }
+    }
+}
+
+impl fmt::Display for Seam {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Log => "log",
+            Self::Store => "store",
+            Self::Cache => "cache",
+        })
+    }
+}
+
+/// Which kind of engine a URL names.
+enum Scheme<'a> {
+    Server,
+    /// With what follows the scheme.
+    Embedded(&'a str),
+}
+
+impl<'a> Scheme<'a> {
+    fn of(seam: Seam, url: &'a str) -> Result<Self, EngineError> {
+        let (servers, embedded, known) = seam.schemes();
+        match url.split_once(':') {
+            Some((scheme, rest)) if servers.contains(&scheme) && rest.starts_with("//") => Ok(Self::Server),
+            Some((scheme, rest)) if scheme == embedded => Ok(Self::Embedded(rest)),
+            _ => Err(EngineError::Url { seam, url: masked(url), why: format!("known are {known}") }),
+        }
+    }
+}
+
+/// The URL without its secrets, for people: the password, and parameters that are called so, are three stars.
+pub fn masked(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+    let (rest, query) = match rest.split_once('?') {
+        Some((rest, query)) => (rest, Some(query)),
+        None => (rest, None),
+    };
+    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let mut shown = format!("{scheme}://");
+    match authority.rsplit_once('@') {
+        Some((who, hosts)) => {
+            let user = who.split_once(':').map(|(user, _)| format!("{user}:***"));
+            shown += &format!("{}@{hosts}", user.as_deref().unwrap_or(who));
+        }
+        None => shown += authority,
+    }
+    shown += path;
+    if let Some(query) = query {
+        let parameters = query.split('&').map(|parameter| match parameter.split_once('=') {
+            Some((key, _)) if ["pass", "secret"].iter().any(|word| key.to_lowercase().contains(word)) => {
+                format!("{key}=***")
+            }
+            _ => parameter.to_owned(),
+        });
+        shown += &format!("?{}", parameters.collect::<Vec<_>>().join("&"));
+    }
+    shown
 }
 
 /// The engines of a process.
@@ -72,18 +207,38 @@ impl fmt::Debug for Engines {
 /// Why the engines could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
-    /// No engine has this scheme.
-    #[error("{url:?} names no {seam} engine; known: {known}")]
+    /// It names no engine.
+    #[error("engines.{seam}: {url:?} names no {seam}: {why}")]
     Url {
         /// What it was for.
-        seam: &'static str,
-        /// As given.
+        seam: Seam,
+        /// As given, without secrets.
         url: String,
         /// What would do.
-        known: &'static str,
+        why: String,
+    },
+    /// An embedded engine was asked for by a process that shares it with others.
+    #[error(
+        "engines.{seam}: {url:?} is an embedded engine and serves one process only; processes of a cluster share theirs: give {}, \
+         or run everything in one process, with chat-cluster",
+        .seam.schemes().2.split(" or ").next().unwrap_or_default()
+    )]
+    Embedded {
+        /// What it was for.
+        seam: Seam,
+        /// As given.
+        url: String,
+    },
+    /// This program is built without the engines that are servers.
+    #[error("engines.{seam}: {url:?} is a server, and this program is built for embedded engines only")]
+    NotBuilt {
+        /// What it was for.
+        seam: Seam,
+        /// As given, without secrets.
+        url: String,
     },
     /// The log did not open.
-    #[error(transparent)]
+    #[error("{}{}", .0, advice(.0))]
     Log(#[from] OpenError),
     /// The store did not open.
     #[error("the store {url}: {error}")]
@@ -95,33 +250,137 @@ pub enum EngineError {
     },
 }
 
+/// What an operator may do about it, where the error does not say so itself.
+fn advice(error: &OpenError) -> String {
+    match error {
+        OpenError::PartitionCount { has, .. } => format!(": set `partitions` to {has}, or name another log"),
+        _ => String::new(),
+    }
+}
+
+impl EngineError {
+    /// Whether the same call may succeed later without anybody changing anything.
+    pub fn is_temporary(&self) -> bool {
+        matches!(
+            self,
+            Self::Log(OpenError::Unavailable { .. }) | Self::Store { error: StoreError::Unavailable(_), .. }
+        )
+    }
+}
+
 impl Engines {
-    /// Opens what the URLs name. A log that is made gets `partitions`; one that exists must have as many.
+    /// Opens what the URLs name. An embedded log that is made gets `partitions`; one that exists must have as many.
     ///
     /// # Errors
     /// [`EngineError`].
     pub async fn open(urls: &EngineUrls, partitions: Partition) -> Result<Self, EngineError> {
-        let unknown = |seam, url: &str, known| EngineError::Url { seam, url: url.to_owned(), known };
-        let log = urls.log.strip_prefix("file:").ok_or_else(|| unknown("log", &urls.log, "file:PATH"))?;
-        let store =
-            urls.store.strip_prefix("sqlite:").ok_or_else(|| unknown("store", &urls.store, "sqlite:PATH"))?;
-        if urls.cache != "memory:" {
-            return Err(unknown("cache", &urls.cache, "memory:"));
-        }
         // The log first: it says when another process has the folder.
-        let log = SqliteLog::open(Path::new(log), partitions).await?;
-        let store = Sqlite::open(Path::new(store))
-            .await
-            .map_err(|error| EngineError::Store { url: urls.store.clone(), error })?;
-        #[cfg(feature = "planted")]
-        let store = store.with_planted(urls.planted);
-        let log: SharedLog = Arc::new(log);
-        #[cfg(feature = "planted")]
-        let log = if urls.planted.with(crate::planted::Circumstance::SlowLog) {
-            crate::planted::slow_log::SlowLog::over(log)
-        } else {
-            log
-        };
-        Ok(Self { log, store: Arc::new(store), cache: Arc::new(MemoryCache::default()) })
+        let log = open_log(urls, partitions).await?;
+        let store = open_store(urls).await?;
+        Ok(Self { log, store, cache: open_cache(urls).await? })
+    }
+}
+
+/// Opens the log alone; see [`Engines::open`].
+///
+/// # Errors
+/// [`EngineError`].
+pub async fn open_log(urls: &EngineUrls, partitions: Partition) -> Result<SharedLog, EngineError> {
+    let log: SharedLog = match Scheme::of(Seam::Log, &urls.log)? {
+        Scheme::Embedded(path) => Arc::new(SqliteLog::open(Path::new(path), partitions).await?),
+        #[cfg(feature = "servers")]
+        Scheme::Server => servers::log(urls, partitions).await?,
+        #[cfg(not(feature = "servers"))]
+        Scheme::Server => return Err(not_built(Seam::Log, urls)),
+    };
+    #[cfg(feature = "planted")]
+    if urls.planted.with(crate::planted::Circumstance::SlowLog) {
+        return Ok(crate::planted::slow_log::SlowLog::over(log));
+    }
+    Ok(log)
+}
+
+/// Opens the store alone.
+///
+/// # Errors
+/// [`EngineError`].
+pub async fn open_store(urls: &EngineUrls) -> Result<SharedStore, EngineError> {
+    match Scheme::of(Seam::Store, &urls.store)? {
+        Scheme::Embedded(path) => {
+            let store = Sqlite::open(Path::new(path)).await;
+            let store = store.map_err(|error| EngineError::Store { url: urls.store.clone(), error })?;
+            #[cfg(feature = "planted")]
+            let store = store.with_planted(urls.planted);
+            Ok(Arc::new(store))
+        }
+        #[cfg(feature = "servers")]
+        Scheme::Server => servers::store(urls).await,
+        #[cfg(not(feature = "servers"))]
+        Scheme::Server => Err(not_built(Seam::Store, urls)),
+    }
+}
+
+/// Opens the cache alone. A server need not be there: the cache is used once it is.
+///
+/// # Errors
+/// [`EngineError::Url`].
+pub async fn open_cache(urls: &EngineUrls) -> Result<SharedCache, EngineError> {
+    match Scheme::of(Seam::Cache, &urls.cache)? {
+        Scheme::Embedded(_) => Ok(Arc::new(MemoryCache::default())),
+        #[cfg(feature = "servers")]
+        Scheme::Server => servers::cache(urls).await,
+        #[cfg(not(feature = "servers"))]
+        Scheme::Server => Err(not_built(Seam::Cache, urls)),
+    }
+}
+
+#[cfg(not(feature = "servers"))]
+fn not_built(seam: Seam, urls: &EngineUrls) -> EngineError {
+    EngineError::NotBuilt { seam, url: masked(seam.url(urls)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_in_a_url_are_not_shown() {
+        for (url, shown) in [
+            (
+                "postgres://chat:s3cret@db:5432/chat?sslmode=require",
+                "postgres://chat:***@db:5432/chat?sslmode=require",
+            ),
+            ("postgres://chat@db/chat", "postgres://chat@db/chat"),
+            ("redis://:s3cret@cache", "redis://:***@cache"),
+            ("postgres://chat:a@b:c@db/chat", "postgres://chat:***@db/chat"),
+            (
+                "kafka://a:1,b:2/chat?sasl.username=u&sasl.password=p&ssl.key.Passphrase=q",
+                "kafka://a:1,b:2/chat?sasl.username=u&sasl.password=***&ssl.key.Passphrase=***",
+            ),
+            ("file:/var/lib/log.db", "file:/var/lib/log.db"),
+        ] {
+            assert_eq!(masked(url), shown);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_url_of_no_engine_is_refused_with_what_would_do() {
+        let urls = EngineUrls { log: "kafak://127.0.0.1/chat".into(), ..EngineUrls::default() };
+        let error = Engines::open(&urls, 4).await.unwrap_err();
+        assert!(!error.is_temporary());
+        let said = error.to_string();
+        assert!(said.contains("engines.log") && said.contains("kafka://HOST:PORT/TOPIC"), "{said}");
+    }
+
+    #[test]
+    fn an_embedded_engine_is_not_for_several_processes() {
+        let folder = tempfile::tempdir().unwrap();
+        let urls = EngineUrls::embedded(folder.path());
+        for seam in Seam::ALL {
+            let said = urls.check_shared(&[seam]).unwrap_err().to_string();
+            assert!(said.contains("serves one process only"), "{said}");
+            assert!(said.contains(&format!("engines.{seam}")) && said.contains("chat-cluster"), "{said}");
+        }
+        EngineUrls::default().check_shared(&Seam::ALL).unwrap();
     }
 }
