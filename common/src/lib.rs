@@ -16,6 +16,8 @@ pub mod partition;
 #[cfg(feature = "planted")]
 pub mod planted;
 pub mod problem;
+#[cfg(feature = "servers")]
+pub mod program;
 pub mod revocations;
 pub mod ring;
 pub mod seal;
