@@ -22,12 +22,15 @@ pub mod owner;
 pub mod passwords;
 #[cfg(feature = "planted")]
 mod planted;
+#[cfg(feature = "servers")]
+pub mod program;
 pub mod reads;
 mod recent;
 mod repair;
 mod resume;
 mod run;
 pub mod session;
+pub mod settings;
 pub mod socket;
 mod standing;
 pub mod tickets;

@@ -20,15 +20,19 @@ pub mod handover;
 pub mod http;
 pub mod members;
 pub mod metrics;
+#[cfg(feature = "servers")]
+pub mod program;
 pub mod topics;
 
 use std::{
     convert::Infallible,
+    future::Future,
     sync::{Arc, OnceLock},
     time::Duration,
 };
 
 use common::{
+    engines::EngineError,
     ids::Partition,
     link::Endpoint,
     listen::{self, ListenLimits},
@@ -126,6 +130,20 @@ pub async fn run(
     listeners: Listeners,
     shutdown: Shutdown,
 ) -> Result<(), RunError> {
+    run_while_opening(config, async { Ok(Some(engines.store)) }, listeners, shutdown).await
+}
+
+/// Likewise, with a store that is still to be opened. Frames are forwarded meanwhile: that needs no store, and owners and
+/// sessions on the nodes go on without one.
+///
+/// # Errors
+/// [`RunError`]; that the store cannot be opened ends it.
+pub async fn run_while_opening(
+    config: DispatcherConfig,
+    store: impl Future<Output = Result<Option<SharedStore>, EngineError>> + Send + 'static,
+    listeners: Listeners,
+    shutdown: Shutdown,
+) -> Result<(), RunError> {
     let metrics = Metrics::new().map_err(|error| RunError::Config(error.to_string()))?;
     let origins = cors::allowed(&config.allowed_origins).map_err(RunError::Config)?;
     let settings = Settings {
@@ -148,7 +166,7 @@ pub async fn run(
     // Its own: when a part dies the others end as if asked to, and whoever runs this hears of it.
     let shutdown = shutdown.child();
     shutdown.spawn_critical("dispatcher links", control::run(cluster, listeners.links, shutdown.soft()));
-    shutdown.spawn_critical("dispatcher keys", keep_keys(engines.store, keys, shutdown.soft()));
+    shutdown.spawn_critical("dispatcher keys", keep_keys(store, keys, shutdown.soft()));
     let limits = ListenLimits { grace: REQUESTS, ..ListenLimits::default() };
     let serving = listen::serve(listeners.http, router, limits, shutdown.soft());
     shutdown.spawn_critical("dispatcher HTTP", async move {
@@ -158,12 +176,13 @@ pub async fn run(
     Ok(shutdown.wait(GRACE).await?)
 }
 
-/// Waits for the store's keys, hands them on, and follows the revocations.
+/// Waits for the store and its keys, hands them on, and follows the revocations.
 async fn keep_keys(
-    store: SharedStore,
+    store: impl Future<Output = Result<Option<SharedStore>, EngineError>>,
     keys: Arc<OnceLock<Keys>>,
     shutdown: CancellationToken,
-) -> Result<(), Infallible> {
+) -> Result<(), EngineError> {
+    let Some(Some(store)) = shutdown.run_until_cancelled(store).await.transpose()? else { return Ok(()) };
     let loaded = async {
         let (tokens, tickets) = token::load(&store, &shutdown).await?;
         let revocations = Revocations::load(Arc::clone(&store), &shutdown).await?;

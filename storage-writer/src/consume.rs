@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::{
-    Engines, RunError, WriterConfig,
+    Engines, Joined, RunError, WriterConfig,
     batch::{Batch, Halt},
     metrics::Metrics,
     write::{Outcome, Pace, write},
@@ -81,6 +81,7 @@ pub(crate) struct Consumer {
     config: WriterConfig,
     engines: Engines,
     metrics: Metrics,
+    joined: Joined,
     seats: BTreeMap<Partition, Seat>,
     /// In all queues.
     records: usize,
@@ -92,12 +93,13 @@ pub(crate) struct Consumer {
 }
 
 impl Consumer {
-    pub(crate) fn new(config: WriterConfig, engines: Engines, metrics: Metrics) -> Self {
+    pub(crate) fn new(config: WriterConfig, engines: Engines, metrics: Metrics, joined: Joined) -> Self {
         let pace = Pace::new(config.batch_records);
         Self {
             config,
             engines,
             metrics,
+            joined,
             seats: BTreeMap::new(),
             records: 0,
             bytes: 0,
@@ -111,7 +113,9 @@ impl Consumer {
     pub(crate) async fn run(mut self, shutdown: &CancellationToken) -> Result<(), RunError> {
         while let Some(mut subscription) = self.join(shutdown).await? {
             tracing::info!(group = %self.config.group, "joined the log's readers");
+            self.joined.set(true);
             let ended = self.drain(subscription.as_mut(), shutdown).await;
+            self.joined.set(false);
             for partition in std::mem::take(&mut self.seats).into_keys() {
                 self.metrics.forget(partition);
             }

@@ -12,9 +12,17 @@ mod consume;
 mod metrics;
 #[cfg(feature = "planted")]
 mod planted;
+#[cfg(feature = "servers")]
+pub mod program;
 mod write;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use common::{
     log::{LogError, SharedLog},
@@ -100,6 +108,21 @@ pub enum RunError {
     Log(#[from] LogError),
 }
 
+/// Whether a writer is a member of its group, for those who ask whether it is ready. Clones are the same.
+#[derive(Clone, Debug, Default)]
+pub struct Joined(Arc<AtomicBool>);
+
+impl Joined {
+    /// It is.
+    pub fn get(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set(&self, joined: bool) {
+        self.0.store(joined, Ordering::Relaxed);
+    }
+}
+
 /// Runs a writer until `shutdown`; a transaction that has begun is ended first (5 s at most).
 ///
 /// A store or a log that does not answer is asked again, and nothing is lost. A partition that cannot go on stops alone: an
@@ -113,6 +136,20 @@ pub async fn run(
     registry: Registry,
     shutdown: CancellationToken,
 ) -> Result<(), RunError> {
+    run_telling(config, engines, registry, Joined::default(), shutdown).await
+}
+
+/// Likewise, and says in `joined` whether it drains.
+///
+/// # Errors
+/// [`RunError`].
+pub async fn run_telling(
+    config: WriterConfig,
+    engines: Engines,
+    registry: Registry,
+    joined: Joined,
+    shutdown: CancellationToken,
+) -> Result<(), RunError> {
     let metrics = Metrics::new(&registry)?;
-    Consumer::new(config, engines, metrics).run(&shutdown).await
+    Consumer::new(config, engines, metrics, joined).run(&shutdown).await
 }

@@ -3,12 +3,10 @@
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::PathBuf,
-    time::Duration,
 };
 
-use chat_node::{
-    NodeConfig, identity::IdentityConfig, owner::OwnerLimits, passwords::PasswordCost, socket::SocketConfig,
-};
+pub use chat_node::settings::Auth;
+use chat_node::{NodeConfig, owner::OwnerLimits, socket::SocketConfig};
 use common::ids::{Incarnation, NodeId};
 use serde::{Deserialize, Serialize};
 use storage_writer::WriterConfig;
@@ -42,29 +40,6 @@ pub struct Settings {
     /// What is planted in all of it.
     #[cfg(feature = "planted")]
     pub planted: common::planted::Planted,
-}
-
-/// Sign-in.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Auth {
-    /// Seconds for which a token is good.
-    pub token_life: u64,
-    /// Argon2id: KiB of memory for one password.
-    pub argon2_memory_kib: u32,
-    /// Argon2id: passes over that memory.
-    pub argon2_iterations: u32,
-}
-
-impl Default for Auth {
-    fn default() -> Self {
-        let (identity, cost) = (IdentityConfig::default(), PasswordCost::default());
-        Self {
-            token_life: identity.token_life.as_secs(),
-            argon2_memory_kib: cost.memory_kib,
-            argon2_iterations: cost.iterations,
-        }
-    }
 }
 
 impl Default for Settings {
@@ -108,7 +83,7 @@ impl Settings {
             "partitions: {} are asked for; 1 to 1024 can be",
             self.partitions
         );
-        anyhow::ensure!(self.auth.token_life >= 60, "auth.token_life: at least 60 seconds");
+        self.auth.check()?;
         let last = u32::from(self.listen.port()) + u32::from(self.nodes);
         anyhow::ensure!(last <= 65_535, "listen: the nodes need the {} ports after it", self.nodes);
         Ok(())
@@ -124,18 +99,6 @@ impl Settings {
         }
     }
 
-    pub(crate) fn identity(&self) -> IdentityConfig {
-        IdentityConfig {
-            token_life: Duration::from_secs(self.auth.token_life),
-            password_cost: PasswordCost {
-                memory_kib: self.auth.argon2_memory_kib,
-                iterations: self.auth.argon2_iterations,
-                ..PasswordCost::default()
-            },
-            ..IdentityConfig::default()
-        }
-    }
-
     /// A node's part of them.
     pub(crate) fn node(&self, name: NodeId, http: SocketAddr) -> NodeConfig {
         let host = self.host();
@@ -145,7 +108,7 @@ impl Settings {
             socket_url: format!("ws://{host}:{port}"),
             // The gateway is in this process.
             http_url: format!("http://{}", reachable(http)),
-            identity: self.identity(),
+            identity: self.auth.identity(),
             gateways: vec![IpAddr::V4(Ipv4Addr::LOCALHOST), reachable(http).ip()],
             owner: OwnerLimits::default(),
             socket: SocketConfig {

@@ -1,0 +1,151 @@
+//! The program `storage-writer`: its settings, and the making of log and store.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    sync::Arc,
+};
+
+use anyhow::{Context as _, ensure};
+use clap::Subcommand;
+use common::{
+    engines::{self, EngineUrls, Seam, masked, waiting},
+    ids::Partition,
+    program::{Process, Program, Ready, operators, say},
+    store::postgres::PostgresSettings,
+    telemetry::LogFormat,
+};
+use prometheus::{Registry, process_collector::ProcessCollector};
+use serde::{Deserialize, Serialize};
+
+use crate::{Engines, Joined, WriterConfig};
+
+/// Its settings.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    listen: SocketAddr,
+    partitions: Partition,
+    log: String,
+    log_format: LogFormat,
+    engines: EngineUrls,
+    writer: WriterConfig,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        // One transaction at a time.
+        let postgres = PostgresSettings { max_connections: 4, ..PostgresSettings::default() };
+        Self {
+            listen: SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 8090),
+            partitions: 64,
+            log: "info".into(),
+            log_format: LogFormat::Text,
+            engines: EngineUrls { postgres, ..EngineUrls::default() },
+            writer: WriterConfig::default(),
+        }
+    }
+}
+
+/// What it can do besides running.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Makes what is missing: the log's topic, with `partitions` partitions and an id, and the store's tables in their newest form. Waits for
+    /// the servers. Does nothing to what is there already.
+    Init,
+}
+
+impl Program for Settings {
+    const NAME: &'static str = "storage-writer";
+    const ABOUT: &'static str =
+        "Drains the log into the store. Any number may run: they share the partitions among them.";
+    const MEANINGS: &'static [(&'static str, &'static str)] = &[
+        ("listen", "Where operators and Prometheus reach it, by HTTP: /healthz, /readyz, /metrics."),
+        ("partitions", "Of the log: the same in every service, fixed when the topic is made."),
+        ("log", "What is logged, to the standard error: `info`, or `warn,storage_writer=debug`."),
+        ("log_format", "`text`, or `json`: an object a line."),
+        ("engines.log", "Kafka."),
+        ("engines.store", "Postgres."),
+        ("engines.cache", "Not used by this service."),
+        (
+            "engines.postgres.max_connections",
+            "Most connections of this process; those of all must be fewer than the server takes.",
+        ),
+        ("engines.postgres.acquire_timeout", "Milliseconds for which a call waits for a connection."),
+        ("engines.postgres.statement_timeout", "Milliseconds after which the server gives a statement up."),
+        ("writer.group", "The group of readers that all writers are in."),
+        ("writer.batch_records", "Most rows in one transaction."),
+        ("writer.batch_bytes", "Bytes of records after which no more are gathered."),
+        ("writer.linger", "Milliseconds for which a record waits for others to share its transaction."),
+    ];
+
+    type Command = Command;
+
+    fn log(&self) -> (&str, LogFormat) {
+        (&self.log, self.log_format)
+    }
+
+    fn listen(&self) -> SocketAddr {
+        self.listen
+    }
+
+    fn check(&self) -> anyhow::Result<Vec<String>> {
+        self.engines.check_shared(&[Seam::Log, Seam::Store])?;
+        ensure!(
+            (1..=1_024).contains(&self.partitions),
+            "partitions: {} are asked for; 1 to 1024 can be",
+            self.partitions
+        );
+        ensure!(!self.writer.group.is_empty(), "writer.group: it needs a name");
+        ensure!(self.writer.batch_records > 0, "writer.batch_records: at least 1");
+        ensure!(self.writer.batch_bytes > 0, "writer.batch_bytes: at least 1");
+        Ok(Vec::new())
+    }
+
+    async fn command(self, Command::Init: Command) -> anyhow::Result<()> {
+        self.check()?;
+        let made = engines::init(&self.engines, self.partitions).await?;
+        let (log, store) = (masked(&self.engines.log), masked(&self.engines.store));
+        let topic = if made.log_made { "made" } else { "was there" };
+        say(format_args!("log    {log}: {topic}, {} partitions, id {}", self.partitions, made.log_id));
+        let tables =
+            if made.store_made { "made, or brought to their newest form" } else { "were up to date" };
+        say(format_args!("store  {store}: tables {tables}"));
+        Ok(())
+    }
+
+    async fn run(self, process: Process) -> anyhow::Result<()> {
+        let shutdown = process.shutdown.clone();
+        let soft = shutdown.soft();
+        let opening = waiting::log_and_store(&self.engines, self.partitions, &process.waits, &soft);
+        let Some((log, store)) = process.meanwhile(opening).await?? else { return Ok(()) };
+
+        let (registry, joined) = (Registry::new(), Joined::default());
+        registry.register(Box::new(ProcessCollector::for_self()))?;
+        let asked = joined.clone();
+        let ready: Ready = Arc::new(move || match asked.get() {
+            true => Ok(()),
+            false => Err("the log's group of readers is not joined".to_owned()),
+        });
+        process.serve(operators(ready, registry.clone()))?;
+        tracing::info!("engines are there: joining the log's readers");
+        let engines = Engines { log: log.clone(), store };
+        crate::run_telling(self.writer, engines, registry, joined, soft).await?;
+        // Leaves the group in good order, so that others have its partitions at once.
+        log.close().await.context("the log did not close")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_setting_has_a_meaning() {
+        let mut settings: Vec<_> =
+            common::config::listed(&Settings::default()).into_iter().map(|(key, _)| key).collect();
+        settings.sort();
+        let mut meant: Vec<_> = Settings::MEANINGS.iter().map(|(key, _)| (*key).to_owned()).collect();
+        meant.sort();
+        assert_eq!(meant, settings);
+    }
+}
