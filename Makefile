@@ -1,9 +1,18 @@
 # What a developer types. `make test` runs everything, on a bare machine with Rust: it starts Kafka, Postgres and Redis, which
 # `deploy/engines` installs where it may, and stops them whatever happened.
-.PHONY: run test soak lint docs fmt
+.PHONY: run up down test soak lint docs fmt
 
 run:
 	cargo run --release
+
+# The cluster as processes of their own on Kafka, Postgres and Redis, which `deploy/engines` starts: a dispatcher, three nodes, two writers. The
+# last line says where it is.
+up:
+	cargo build --release -p dispatcher -p chat-node -p storage-writer -p cluster
+	@engines=$$(deploy/engines up) && env $$engines target/release/cluster up
+
+down:
+	@if [ -x target/release/cluster ]; then target/release/cluster down; fi; deploy/engines down
 
 test: lint docs
 	@trap 'deploy/engines down' EXIT; trap 'exit 130' INT; trap 'exit 143' TERM; set -x; \

@@ -17,13 +17,14 @@ fn root() -> PathBuf {
 }
 
 /// The crates of the workspace: folder, and whether it may import the services.
-const CRATES: [(&str, bool); 6] = [
+const CRATES: [(&str, bool); 7] = [
     ("common", false),
     ("dispatcher", false),
     ("chat-node", false),
     ("storage-writer", false),
     ("loadtest", false),
     ("deploy/standalone", true),
+    ("deploy/cluster", false),
 ];
 
 const SERVICES: [&str; 3] = ["dispatcher", "chat-node", "storage-writer"];

@@ -1,0 +1,92 @@
+//! A cluster of processes on real servers, in a folder of its own. Crowds of clients and the judge are those of the cluster in one process.
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses a part")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "what a person needs to look into it")]
+
+#[path = "../../../standalone/tests/stage/folder.rs"]
+mod folder;
+#[path = "../../../standalone/tests/stage/judged.rs"]
+pub mod judged;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::SystemTime,
+};
+
+use cluster::{Kind, Processes, Setup};
+use common::{engines::EngineUrls, servers::Servers};
+use uuid::Uuid;
+
+pub use self::folder::Folder;
+
+/// Partitions: enough for three nodes and four writers, few enough to come up quickly.
+pub const PARTITIONS: u16 = 16;
+
+/// A cluster and its folder. The cluster goes first.
+pub struct Stage {
+    pub cluster: Processes,
+    pub folder: Folder,
+}
+
+impl Stage {
+    /// A cluster on the shared servers, with a log and a store of its own.
+    pub async fn new(nodes: u16, writers: u16) -> Self {
+        let folder = Folder::new();
+        let engines = apart(Servers::shared());
+        let cluster = Processes::start(setup(&folder, engines, nodes, writers)).await.unwrap();
+        Self { cluster, folder }
+    }
+}
+
+/// A cluster for tests, in the folder: passwords cost nothing.
+pub fn setup(folder: &Folder, engines: EngineUrls, nodes: u16, writers: u16) -> Setup {
+    programs_are_new();
+    Setup { nodes, writers, partitions: PARTITIONS, ..Setup::new(folder.path().join("cluster"), engines) }
+        .with(Kind::Node, "auth.argon2_memory_kib", 8)
+        .with(Kind::Node, "auth.argon2_iterations", 1)
+}
+
+/// A topic and a database that no other test has, on these servers. The cache is shared: ids keep its users apart.
+pub fn apart(servers: &Servers) -> EngineUrls {
+    let name = format!("test_{}", Uuid::new_v4().as_simple());
+    let (place, database) = servers.store().rsplit_once('/').unwrap();
+    let created = Command::new("psql")
+        .args(["-q", "-c", &format!("CREATE DATABASE {name}"), &format!("{place}/{database}")])
+        .output()
+        .unwrap();
+    assert!(created.status.success(), "{}", String::from_utf8_lossy(&created.stderr));
+    let (place_of_log, _) = servers.log().rsplit_once('/').unwrap();
+    EngineUrls {
+        log: format!("{place_of_log}/{name}?replication=1"),
+        store: format!("{place}/{name}"),
+        cache: servers.cache().to_owned(),
+        ..EngineUrls::default()
+    }
+}
+
+/// Falls when the programs are older than their sources: they are not built with this test, and old ones would be tested.
+fn programs_are_new() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap();
+    let build = "cargo build -p dispatcher -p chat-node -p storage-writer";
+    let programs = Setup::new(root, EngineUrls::default()).programs;
+    for program in ["dispatcher", "chat-node", "storage-writer"] {
+        let path = programs.join(program);
+        let built = fs::metadata(&path).and_then(|found| found.modified());
+        let built = built.unwrap_or_else(|error| panic!("{}: {error}; {build}", path.display()));
+        // Its crate has its name.
+        for sources in ["common", program] {
+            let newest = newest(&root.join(sources).join("src"));
+            assert!(newest <= built, "{} is older than {sources}/src: {build}", path.display());
+        }
+    }
+}
+
+fn newest(folder: &Path) -> SystemTime {
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let times = entries.map(|path: PathBuf| match path.is_dir() {
+        true => newest(&path),
+        false => fs::metadata(&path).unwrap().modified().unwrap(),
+    });
+    times.max().unwrap_or(SystemTime::UNIX_EPOCH)
+}
