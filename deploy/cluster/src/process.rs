@@ -276,6 +276,12 @@ impl Process {
         Ok(values.fold(None, |sum, value| Some(sum.unwrap_or(0.0) + value)))
     }
 
+    /// Takes away what tells of it.
+    pub(crate) fn forget(&self) {
+        // It may be gone already.
+        let _ = fs::remove_file(self.file("pid"));
+    }
+
     fn signal(&self, signal: Signal) -> anyhow::Result<()> {
         let mut state = self.state.lock();
         let running = state.is_running();

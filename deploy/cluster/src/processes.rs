@@ -212,12 +212,15 @@ impl Processes {
         stop(&self.all()).await
     }
 
-    /// Stops processes in the same order.
+    /// Stops processes in the same order, and forgets them.
     ///
     /// # Errors
     /// As [`Self::stop`].
     pub async fn stop_found(found: Vec<Process>) -> anyhow::Result<()> {
-        stop(&found.into_iter().map(Arc::new).collect::<Vec<_>>()).await
+        let found: Vec<_> = found.into_iter().map(Arc::new).collect();
+        let outcome = stop(&found).await;
+        found.iter().filter(|process| !process.is_running()).for_each(|process| process.forget());
+        outcome
     }
 
     /// Lets everything go on running, whoever started it.
