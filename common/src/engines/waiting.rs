@@ -1,7 +1,7 @@
 //! Opening engines whose servers may not be there yet: tries until they are, and says what it waits for. What no waiting mends (a
 //! wrong URL, a missing topic, an old schema) is reported at once.
 
-use std::{collections::BTreeMap, fmt, future::Future, pin::pin, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fmt, future::Future, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use rand::Rng;
@@ -108,7 +108,8 @@ pub async fn until_open<T, F: Future<Output = Result<T, EngineError>>>(
     let mut why = "it has not answered yet".to_owned();
     waits.set(seam, format!("opening the {seam} {url}"));
     loop {
-        let mut attempt = pin!(timeout(ATTEMPT, open()));
+        // Boxed: opening is tens of kilobytes of state, and happens once.
+        let mut attempt = Box::pin(timeout(ATTEMPT, open()));
         let outcome = loop {
             tokio::select! {
                 () = shutdown.cancelled() => return Ok(None),

@@ -1,5 +1,5 @@
 //! A cluster in a folder of its own, and crowds of real clients on it whose journals are judged in the end.
-#![allow(dead_code, unreachable_pub, reason = "each test binary uses a part")]
+#![allow(dead_code, unused_imports, unreachable_pub, reason = "each test binary uses a part")]
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "what a person needs to look into it")]
 
 mod folder;
