@@ -34,7 +34,7 @@ impl Sealer {
     /// With the cluster's secret of this name ([`crate::store::Accounts::cluster_secret`]), made by whoever asks first. Asks again until the
     /// store answers; none when `shutdown` came first.
     pub async fn load(store: &SharedStore, name: &str, shutdown: &CancellationToken) -> Option<Self> {
-        store::until_answered("a secret", shutdown, async || {
+        store::until_answered("a secret", shutdown, || async move {
             let secret = store.cluster_secret(name, &rand::random::<[u8; MIN_SECRET_BYTES]>()).await?;
             let short = || StoreError::Corrupt(format!("the secret {name} is shorter than 32 bytes"));
             Self::new(&secret).ok_or_else(short)

@@ -12,10 +12,10 @@ const AGAIN: Duration = Duration::from_millis(500);
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The answer to `ask`, which is asked again until there is one; none when `shutdown` came first. `what` names it in the log.
-pub(crate) async fn until_answered<T>(
+pub(crate) async fn until_answered<T, F: Future<Output = Result<T, StoreError>>>(
     what: &'static str,
     shutdown: &CancellationToken,
-    ask: impl AsyncFn() -> Result<T, StoreError>,
+    ask: impl Fn() -> F,
 ) -> Option<T> {
     loop {
         let attempt = tokio::select! {
