@@ -10,7 +10,7 @@ use crate::{
     ids::{AppId, ChatKey, MessageId, Number, UserId, UserKey},
     model::{ChatView, ChatsPage, MemberView, Message, Page, PageRequest, limits::MEMBERS_SHOWN},
     store::{
-        Chats, Range, Result, Slice, Standing,
+        Chats, DEPARTURES, Range, Result, Slice, Standing,
         rows::{self, Columns, int, unsigned},
     },
 };
@@ -66,10 +66,13 @@ impl Chats for Postgres {
             let departures = sqlx::query(
                 "SELECT d.app, d.user_id AS user, d.chat, d.left_upto
                  FROM UNNEST($1::uuid[], $2::uuid[]) AS k (app, user_id)
-                 JOIN departures d ON d.app = k.app AND d.user_id = k.user_id",
+                 CROSS JOIN LATERAL (
+                   SELECT * FROM departures d WHERE d.app = k.app AND d.user_id = k.user_id
+                   ORDER BY d.left_upto DESC LIMIT $3) d",
             )
             .bind(column(users, |user| user.app))
             .bind(column(users, |user| user.user))
+            .bind(int(DEPARTURES as u64))
             .fetch_all(&mut *instant)
             .await?;
             let mut standing = Standing {

@@ -7,9 +7,9 @@ use uuid::Uuid;
 
 use super::value::column;
 use crate::{
-    ids::{AppId, ChatKey, Offset, Partition},
+    ids::{AppId, ChatKey, Offset, Partition, UserId},
     store::{
-        DeadLetter,
+        DEPARTURES, DeadLetter,
         plan::{ChatWrite, Gone, NewMember, NewMessage, NewRole, Plan, ReadMark, Rewrite},
         rows::{attachments, int},
         words::{kind_word, role_word},
@@ -288,6 +288,28 @@ async fn left(connection: &mut PgConnection, gone: &[Gone]) -> sqlx::Result<()> 
     .bind(&chats)
     .bind(&users)
     .bind(column(gone, |gone| int(gone.left_upto)))
+    .execute(&mut *connection)
+    .await?;
+    forget_departures(connection, &apps, &users).await
+}
+
+/// Keeps the newest departures of these users. One that another transaction has just written is left to that one: nobody waits.
+async fn forget_departures(
+    connection: &mut PgConnection,
+    apps: &[AppId],
+    users: &[UserId],
+) -> sqlx::Result<()> {
+    sqlx::query(
+        "DELETE FROM departures d USING (
+           SELECT o.* FROM (SELECT DISTINCT * FROM UNNEST($1::uuid[], $2::uuid[]) AS w (app, user_id)) w
+           CROSS JOIN LATERAL (
+             SELECT app, user_id, chat FROM departures o WHERE o.app = w.app AND o.user_id = w.user_id
+             ORDER BY o.left_upto DESC OFFSET $3 FOR UPDATE SKIP LOCKED) o) o
+         WHERE d.app = o.app AND d.user_id = o.user_id AND d.chat = o.chat",
+    )
+    .bind(apps)
+    .bind(users)
+    .bind(int(DEPARTURES as u64))
     .execute(connection)
     .await?;
     Ok(())
@@ -354,17 +376,21 @@ async fn unlisted(connection: &mut PgConnection, deleted: &[(ChatKey, Offset)]) 
     }
     let apps = column(deleted, |(key, _)| key.app);
     let chats = column(deleted, |(key, _)| key.chat);
-    sqlx::query(
+    let gone = sqlx::query(
         "INSERT INTO departures (app, user_id, chat, left_upto)
          SELECT m.app, m.user_id, m.chat, w.upto FROM UNNEST($1::uuid[], $2::uuid[], $3::bigint[]) AS w (app, chat, upto)
          JOIN members m ON m.app = w.app AND m.chat = w.chat
-         ON CONFLICT (app, user_id, chat) DO UPDATE SET left_upto = excluded.left_upto",
+         ON CONFLICT (app, user_id, chat) DO UPDATE SET left_upto = excluded.left_upto
+         RETURNING app, user_id",
     )
     .bind(&apps)
     .bind(&chats)
     .bind(column(deleted, |(_, upto)| int(*upto)))
-    .execute(&mut *connection)
+    .fetch_all(&mut *connection)
     .await?;
+    let their_apps = gone.iter().map(|row| row.try_get("app")).collect::<sqlx::Result<Vec<AppId>>>()?;
+    let users = gone.iter().map(|row| row.try_get("user_id")).collect::<sqlx::Result<Vec<UserId>>>()?;
+    forget_departures(connection, &their_apps, &users).await?;
     sqlx::query(
         "DELETE FROM memberships s USING UNNEST($1::uuid[], $2::uuid[]) AS w (app, chat)
          JOIN members m ON m.app = w.app AND m.chat = w.chat
