@@ -6,6 +6,7 @@
 mod folder;
 #[path = "../../../standalone/tests/stage/judged.rs"]
 pub mod judged;
+pub mod steady;
 
 use std::{
     fs,
@@ -32,8 +33,12 @@ pub struct Stage {
 impl Stage {
     /// A cluster on the shared servers, with a log and a store of its own.
     pub async fn new(nodes: u16, writers: u16) -> Self {
+        Self::on(apart(Servers::shared()), nodes, writers).await
+    }
+
+    /// A cluster on these engines, which nobody else uses.
+    pub async fn on(engines: EngineUrls, nodes: u16, writers: u16) -> Self {
         let folder = Folder::new();
-        let engines = apart(Servers::shared());
         let cluster = Processes::start(setup(&folder, engines, nodes, writers)).await.unwrap();
         Self { cluster, folder }
     }
@@ -49,18 +54,23 @@ pub fn setup(folder: &Folder, engines: EngineUrls, nodes: u16, writers: u16) -> 
 
 /// A topic and a database that no other test has, on these servers. The cache is shared: ids keep its users apart.
 pub fn apart(servers: &Servers) -> EngineUrls {
+    apart_on(servers, servers, servers)
+}
+
+/// Likewise, with log, store and cache from different servers.
+pub fn apart_on(log: &Servers, store: &Servers, cache: &Servers) -> EngineUrls {
     let name = format!("test_{}", Uuid::new_v4().as_simple());
-    let (place, database) = servers.store().rsplit_once('/').unwrap();
+    let (place, database) = store.store().rsplit_once('/').unwrap();
     let created = Command::new("psql")
         .args(["-q", "-c", &format!("CREATE DATABASE {name}"), &format!("{place}/{database}")])
         .output()
         .unwrap();
     assert!(created.status.success(), "{}", String::from_utf8_lossy(&created.stderr));
-    let (place_of_log, _) = servers.log().rsplit_once('/').unwrap();
+    let (place_of_log, _) = log.log().rsplit_once('/').unwrap();
     EngineUrls {
         log: format!("{place_of_log}/{name}?replication=1"),
         store: format!("{place}/{name}"),
-        cache: servers.cache().to_owned(),
+        cache: cache.cache().to_owned(),
         ..EngineUrls::default()
     }
 }
