@@ -69,7 +69,10 @@ impl EngineUrls {
             log: format!("file:{}", folder.join("log.db").display()),
             store: format!("sqlite:{}", folder.join("store.db").display()),
             cache: "memory:".into(),
-            ..Self::default()
+            #[cfg(feature = "servers")]
+            postgres: PostgresSettings::default(),
+            #[cfg(feature = "planted")]
+            planted: Default::default(),
         }
     }
 

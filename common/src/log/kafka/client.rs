@@ -114,7 +114,12 @@ pub(super) fn log(level: RDKafkaLogLevel, facility: &str, line: &str) {
 /// An error of a client as a whole.
 pub(super) fn report(error: &KafkaError, reason: &str) {
     match error.rdkafka_error_code() {
-        Some(RDKafkaErrorCode::BrokerTransportFailure | RDKafkaErrorCode::Resolve) => {
+        // Several times a second while they are away; whoever needs them says so.
+        Some(
+            RDKafkaErrorCode::BrokerTransportFailure
+            | RDKafkaErrorCode::AllBrokersDown
+            | RDKafkaErrorCode::Resolve,
+        ) => {
             debug!(%error, reason, "a broker is out of reach");
         }
         _ => warn!(%error, reason, "a kafka client reports an error"),

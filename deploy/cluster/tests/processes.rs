@@ -1,0 +1,146 @@
+//! Processes are killed, stopped for a while, and scaled, under load: the judge finds nothing.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test may fall"
+)]
+#![allow(clippy::print_stdout, reason = "what was seen")]
+
+mod stage;
+
+use std::{sync::Arc, time::Duration};
+
+use cluster::{Kind, Process};
+use loadtest::{
+    progress::Progress,
+    workload::{
+        Crowd,
+        mixed::{Mixed, MixedOptions},
+    },
+};
+use stage::{PARTITIONS, Stage, judged, steady::outage};
+use tokio::time::{Instant, sleep};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// How long the partitions of a writer that is gone may stay without one.
+const MOVED: Duration = Duration::from_secs(10);
+
+async fn mixed(crowd: &Arc<Crowd>, seed: u64) -> Mixed {
+    let options = MixedOptions { seed, breaks: 2, ..Default::default() };
+    Mixed::start(crowd, &options, &Progress::quiet()).await.unwrap()
+}
+
+/// The partitions that a writer says it has.
+async fn partitions(writer: &Process) -> usize {
+    let (_, page) = writer.get("/metrics").await.unwrap();
+    page.lines().filter(|line| line.starts_with("writer_lag_records{")).count()
+}
+
+/// Waits until these writers have all partitions among them.
+async fn have_all(writers: &[Arc<Process>]) {
+    let begun = Instant::now();
+    loop {
+        let mut had = 0;
+        for writer in writers {
+            had += partitions(writer).await;
+        }
+        if had == usize::from(PARTITIONS) {
+            println!("{} writers have all partitions after {:?}", writers.len(), begun.elapsed());
+            return;
+        }
+        assert!(begun.elapsed() < MOVED, "{had} of {PARTITIONS} partitions have a writer");
+        sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_kind_of_process_is_killed_and_comes_back() {
+    let stage = Stage::new(3, 2).await;
+    let crowd = judged::crowd(&stage.cluster.url(), &stage.folder, 7, 1).await;
+    let faults = judged::faults(&stage.folder, &crowd);
+    let load = mixed(&crowd, 41).await;
+    for node in stage.cluster.of(Kind::Node) {
+        sleep(SECOND).await;
+        faults.fault_begins("a node is killed");
+        node.kill9().unwrap();
+        faults.fault_ends("a node is killed");
+        sleep(5 * SECOND).await;
+        node.start().unwrap();
+        node.ready(30 * SECOND).await.unwrap();
+    }
+    let dispatcher = stage.cluster.dispatcher().unwrap();
+    for _ in 0..2 {
+        sleep(SECOND).await;
+        faults.fault_begins("the dispatcher is killed");
+        dispatcher.kill9().unwrap();
+        dispatcher.start().unwrap();
+        dispatcher.ready(30 * SECOND).await.unwrap();
+        faults.fault_ends("the dispatcher is killed");
+        sleep(6 * SECOND).await;
+    }
+    drop(faults);
+    load.stop().await;
+    judged::judge(&stage.folder, crowd).await;
+    stage.cluster.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn writers_are_added_and_taken_away_and_die_and_others_go_on_where_they_were() {
+    let stage = Stage::new(2, 1).await;
+    let crowd = judged::crowd(&stage.cluster.url(), &stage.folder, 7, 1).await;
+    let load = mixed(&crowd, 42).await;
+    have_all(&stage.cluster.of(Kind::Writer)).await;
+    for _ in 0..3 {
+        let added = stage.cluster.add_writer().unwrap();
+        added.ready(30 * SECOND).await.unwrap();
+        sleep(SECOND).await;
+    }
+    let writers = stage.cluster.of(Kind::Writer);
+    have_all(&writers).await;
+    for writer in &writers {
+        assert!(partitions(writer).await <= usize::from(PARTITIONS).div_ceil(4) + 1, "OP-5: they share");
+    }
+    // Two in order, one without a word.
+    let [kept, first, second, third] = <[_; 4]>::try_from(writers).unwrap();
+    first.terminate(10 * SECOND).await.unwrap();
+    have_all(&[Arc::clone(&kept), Arc::clone(&second), Arc::clone(&third)]).await;
+    second.kill9().unwrap();
+    have_all(&[Arc::clone(&kept), Arc::clone(&third)]).await;
+    third.terminate(10 * SECOND).await.unwrap();
+    have_all(&[Arc::clone(&kept)]).await;
+    sleep(SECOND).await;
+    load.stop().await;
+    judged::judge(&stage.folder, crowd).await;
+    stage.cluster.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_writer_that_was_stopped_and_wakes_writes_nothing_that_another_has_written() {
+    let stage = Stage::new(2, 2).await;
+    let crowd = judged::crowd(&stage.cluster.url(), &stage.folder, 7, 1).await;
+    let load = mixed(&crowd, 43).await;
+    let writers = stage.cluster.of(Kind::Writer);
+    let mut refused = 0.0;
+    for turn in 0..4 {
+        have_all(&writers).await;
+        sleep(SECOND).await;
+        let (stopped, other) = (&writers[turn % 2], &writers[(turn + 1) % 2]);
+        stopped.pause().unwrap();
+        have_all(&[Arc::clone(other)]).await;
+        sleep(if turn == 0 { outage() } else { SECOND }).await;
+        stopped.resume().unwrap();
+        sleep(2 * SECOND).await;
+        refused += stopped.metric("writer_refused_total").await.unwrap().unwrap_or(0.0);
+    }
+    println!("{refused} batches of writers that woke were refused");
+    have_all(&writers).await;
+    for writer in &writers {
+        assert_eq!(writer.metric("writer_partition_stopped").await.unwrap().unwrap_or(0.0), 0.0);
+    }
+    load.stop().await;
+    judged::judge(&stage.folder, crowd).await;
+    stage.cluster.stop().await.unwrap();
+}
