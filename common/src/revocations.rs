@@ -44,10 +44,23 @@ struct Inner {
     store: SharedStore,
     /// Ended sign-ins and until when they matter. As many rows as the store has that still do.
     ended: RwLock<HashMap<(AppId, SessionId), Millis>>,
-    /// The number of the last row seen. Held over a question, so that two never run at once.
-    last: Mutex<u64>,
+    /// The newest row seen. Held over a question, so that two never run at once.
+    last: Mutex<Option<Seen>>,
     hint: Notify,
     news: broadcast::Sender<Revocation>,
+}
+
+/// A row. A number alone does not name one: of a store that was put back to an earlier state, it may be given a second time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Seen {
+    no: u64,
+    session: SessionId,
+}
+
+impl Seen {
+    fn of(row: &Revocation) -> Self {
+        Self { no: row.no, session: row.session }
+    }
 }
 
 impl Revocations {
@@ -58,7 +71,7 @@ impl Revocations {
         let revocations = Self(Arc::new(Inner {
             store,
             ended: RwLock::default(),
-            last: Mutex::new(0),
+            last: Mutex::new(None),
             hint: Notify::new(),
             news,
         }));
@@ -125,20 +138,29 @@ impl Revocations {
         let mut last = self.0.last.lock().await;
         let since = Millis(now.0.saturating_sub(i64::try_from(KEEP.as_millis()).unwrap_or(i64::MAX)));
         loop {
-            let rows = tokio::time::timeout(PATIENCE, self.0.store.revocations(*last, since))
+            // The newest row seen should come once more.
+            let after = last.map_or(0, |seen| seen.no.saturating_sub(1));
+            let rows = tokio::time::timeout(PATIENCE, self.0.store.revocations(after, since))
                 .await
                 .map_err(|_| StoreError::Unavailable("no answer".into()))??;
+            if last.is_some() && *last != rows.first().map(Seen::of) {
+                // It matters no more; or the store was put back to an earlier state, and what it counts next was counted before. So
+                // all that there is counts.
+                *last = None;
+                continue;
+            }
             let full = rows.len() >= PAGE;
-            let before = *last;
-            *last = rows.iter().map(|row| row.no).fold(before, u64::max);
+            *last = rows.last().map(Seen::of);
             self.absorb(rows);
-            if !full || *last == before {
+            if !full {
                 return Ok(());
             }
         }
     }
 
-    fn absorb(&self, rows: Vec<Revocation>) {
+    fn absorb(&self, mut rows: Vec<Revocation>) {
+        let known = |row: &Revocation| self.contains(row.app, row.session);
+        rows.retain(|row| !known(row));
         if rows.is_empty() {
             return;
         }
@@ -173,27 +195,76 @@ mod tests {
     /// How far the machine's clock is ahead.
     const AHEAD: Duration = Duration::from_secs(60);
 
-    #[tokio::test]
-    async fn a_machine_whose_clock_is_ahead_refuses_an_ended_sign_in_for_as_long_as_its_token_is_good() {
-        let folder = tempfile::tempdir().unwrap();
-        let store: SharedStore = Arc::new(Sqlite::open(&folder.path().join("store.db")).await.unwrap());
-        // By the cluster's clock the token is still good, and will be for its leeway.
-        let now = Millis::now();
-        let cluster = Millis(now.0 - i64::try_from(AHEAD.as_millis()).unwrap());
-        let (app, user, session) = (AppId::DEFAULT, UserId::random(), SessionId::random());
+    /// Somebody who signed in and out.
+    async fn ended(store: &SharedStore, user: UserId, expires_at: Millis) -> SessionId {
+        let session = SessionId::random();
+        let sign_in = SignIn { id: session, user, device: None, created_at: expires_at, expires_at };
+        store.add_sign_in(AppId::DEFAULT, &sign_in).await.unwrap();
+        assert!(store.end_sign_in(AppId::DEFAULT, user, session).await.unwrap());
+        session
+    }
+
+    async fn with_user(folder: &std::path::Path, user: UserId, created_at: Millis) -> SharedStore {
+        let store: SharedStore = Arc::new(Sqlite::open(&folder.join("store.db")).await.unwrap());
         let row = User {
             id: user,
             username: "ana".into(),
             name: "Ana".into(),
             mobile_number: None,
             timezone: None,
-            created_at: cluster,
+            created_at,
             password_hash: String::new(),
         };
-        assert!(store.add_user(app, &row).await.unwrap());
-        let sign_in = SignIn { id: session, user, device: None, created_at: cluster, expires_at: cluster };
-        store.add_sign_in(app, &sign_in).await.unwrap();
-        assert!(store.end_sign_in(app, user, session).await.unwrap());
+        assert!(store.add_user(AppId::DEFAULT, &row).await.unwrap());
+        store
+    }
+
+    #[tokio::test]
+    async fn a_store_that_was_put_back_to_an_earlier_state_hides_no_sign_in_that_is_ended_after_that() {
+        let (before, after) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (user, now) = (UserId::random(), Millis::now());
+        let store = with_user(before.path(), user, now).await;
+        let mut seen = Vec::new();
+        for _ in 0..3 {
+            seen.push(ended(&store, user, now).await);
+        }
+        let revocations = Revocations::load(store, &CancellationToken::new()).await.unwrap();
+        let last = *revocations.0.last.lock().await;
+        assert_eq!(last.map(|seen| seen.no), Some(3));
+
+        // As it was before any of them: what is ended now has numbers that were seen, first fewer, then as many.
+        let store = with_user(after.path(), user, now).await;
+        let inner = Inner {
+            store: store.clone(),
+            ended: RwLock::new(revocations.0.ended.read().clone()),
+            last: Mutex::new(last),
+            hint: Notify::new(),
+            news: broadcast::channel(SUBSCRIBER_QUEUE).0,
+        };
+        let revocations = Revocations(Arc::new(inner));
+        let mut news = revocations.subscribe();
+        for _ in 0..4 {
+            seen.push(ended(&store, user, now).await);
+            revocations.look(now).await.unwrap();
+            assert_eq!(news.recv().await.unwrap().session, seen[seen.len() - 1]);
+        }
+        assert!(news.is_empty(), "each is told of once");
+        assert!(seen.iter().all(|session| revocations.contains(AppId::DEFAULT, *session)));
+
+        revocations.0.last.lock().await.take();
+        revocations.look(now).await.unwrap();
+        assert!(news.is_empty(), "each is told of once");
+    }
+
+    #[tokio::test]
+    async fn a_machine_whose_clock_is_ahead_refuses_an_ended_sign_in_for_as_long_as_its_token_is_good() {
+        let folder = tempfile::tempdir().unwrap();
+        // By the cluster's clock the token is still good, and will be for its leeway.
+        let now = Millis::now();
+        let cluster = Millis(now.0 - i64::try_from(AHEAD.as_millis()).unwrap());
+        let (app, user) = (AppId::DEFAULT, UserId::random());
+        let store = with_user(folder.path(), user, cluster).await;
+        let session = ended(&store, user, cluster).await;
 
         let revocations = Revocations::load(store, &CancellationToken::new()).await.unwrap();
         assert!(revocations.contains(app, session));
