@@ -27,10 +27,16 @@ use stage::{
     Folder, Stage, apart_on, judged,
     steady::{Steady, outage},
 };
-use tokio::{task::block_in_place, time::timeout};
+use tokio::{
+    task::block_in_place,
+    time::{Instant, timeout},
+};
 
 /// How long somebody waits for what cannot be done now.
 const PATIENCE: Duration = Duration::from_secs(3);
+
+/// Within which a sign-in that was ended is refused everywhere (ID-2): 2 s by the tenth invariant, and some for a store that has just come up.
+const REVOKED: Duration = Duration::from_secs(5);
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -125,6 +131,19 @@ fn data_folder(store: &str) -> PathBuf {
     String::from_utf8(shown.stdout).unwrap().trim().into()
 }
 
+/// Signs out, and waits until every node knows of it: what they have read of sign-ins that were ended is numbered by the store.
+async fn signs_out(stage: &Stage, session: &Session) {
+    patiently(|| session.sign_out()).await.unwrap();
+    let until = Instant::now() + REVOKED;
+    for node in stage.cluster.of(Kind::Node) {
+        let there = session.at(&node.url()).unwrap();
+        while !there.chats(1).await.is_err_and(|error| error.unauthenticated()) {
+            assert!(Instant::now() < until, "{} lets in who has signed out", node.name());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn history_completes_itself_from_the_log_when_postgres_is_put_back_to_a_backup() {
     let (stage, engines, postgres) = stage().await;
@@ -136,6 +155,11 @@ async fn history_completes_itself_from_the_log_when_postgres_is_put_back_to_a_ba
     let options =
         MixedOptions { seed: 22, breaks: 2, reads: 0, sign_outs: 0, lists: false, ..Default::default() };
     let load = Mixed::start(&crowd, &options, &Progress::quiet()).await.unwrap();
+    let account = &crowd.people()[0].account;
+    let mut sessions = Vec::new();
+    for _ in 0..4 {
+        sessions.push(Session::sign_in(crowd.http(), account).await.unwrap());
+    }
     tokio::time::sleep(2 * SECOND).await;
     away(&faults, async {
         block_in_place(|| {
@@ -145,6 +169,9 @@ async fn history_completes_itself_from_the_log_when_postgres_is_put_back_to_a_ba
         });
     })
     .await;
+    for session in sessions.drain(..3) {
+        signs_out(&stage, &session).await;
+    }
     tokio::time::sleep(6 * SECOND).await;
     away(&faults, async {
         block_in_place(|| {
@@ -159,6 +186,9 @@ async fn history_completes_itself_from_the_log_when_postgres_is_put_back_to_a_ba
         });
     })
     .await;
+    for session in sessions {
+        signs_out(&stage, &session).await;
+    }
     tokio::time::sleep(6 * SECOND).await;
     load.stop().await;
     forget(&stage, &faults).await;

@@ -152,6 +152,14 @@ impl Session {
         &self.http
     }
 
+    /// The same sign-in at another origin of the cluster: at one of its nodes (`http://host:port`).
+    ///
+    /// # Errors
+    /// When it is no such URL.
+    pub fn at(&self, url: &str) -> Result<Self, HttpError> {
+        Ok(Self { http: Http::new(url)?, ..self.clone() })
+    }
+
     /// One authenticated request. For what has no function of its own here.
     ///
     /// # Errors
