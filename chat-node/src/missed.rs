@@ -34,7 +34,7 @@ use crate::deliver::{Deliver, Event};
 const RECORDS: Offset = 20_000;
 /// Bytes of theirs, whatever they are.
 const RECORDS_BYTES: usize = 16 * 1024 * 1024;
-/// Windows that are read for one session that comes back, so that none occupies the node's reads; what others have had read is free.
+/// Windows that are read at once for one session that comes back, so that those of others have their turn in between.
 const WINDOWS: usize = 4;
 /// Bytes of such reads that are kept for others who were at the same place: all who were told a cursor together.
 const WINDOWS_BYTES: u64 = 128 * 1024 * 1024;
@@ -73,14 +73,13 @@ pub(crate) struct Missed {
 /// By the record, not the seq alone: a void record may carry the seq of a valid one. And whether its text is withheld.
 type EventKey = (ChatKey, Seq, Offset, u64, bool);
 
-/// The partitions whose log has been read for one session: [`WINDOWS`] at most.
-#[derive(Debug, Default)]
-pub(crate) struct Allowance(Mutex<HashSet<Partition>>);
+/// The turns of one session to have a window read: [`WINDOWS`] at once. The others wait, as long as the session may.
+#[derive(Debug)]
+pub(crate) struct Allowance(Semaphore);
 
-impl Allowance {
-    fn allows(&self, partition: Partition) -> bool {
-        let mut read = self.0.lock();
-        read.contains(&partition) || (read.len() < WINDOWS && read.insert(partition))
+impl Default for Allowance {
+    fn default() -> Self {
+        Self(Semaphore::new(WINDOWS))
     }
 }
 
@@ -119,15 +118,14 @@ impl Missed {
         }
     }
 
-    /// What the log has from a place on; none when that is too much, cannot be read, or is more than the session may have read.
+    /// What the log has from a place on; none when that is too much, or cannot be read.
     async fn window(&self, partition: Partition, from: Told, allowance: &Allowance) -> Option<Arc<Window>> {
         if let Some(known) = self.windows.get(&(partition, from)).await {
             return known;
         }
-        if !allowance.allows(partition) {
-            return None;
-        }
         let read = async {
+            // Only for what is read: whoever waits for a read of another session's, or of another chat's, takes nobody's turn.
+            let _turn = allowance.0.acquire().await.ok()?;
             let _permit = self.reads.acquire().await.ok()?;
             tokio::time::timeout(PATIENCE, read(&self.log, partition, from)).await.ok().flatten()
         };
@@ -356,19 +354,28 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn for_one_session_the_log_of_a_few_partitions_is_read_and_what_others_had_read_is_free() {
+    async fn for_one_session_a_few_windows_are_read_at_once_and_what_others_had_read_is_free() {
         let folder = tempfile::tempdir().unwrap();
         let missed = Missed::new(log(&folder, 16).await);
         let (one, other) = (Allowance::default(), Allowance::default());
         let has =
             async |partition, allowance| missed.window(partition, Told::default(), allowance).await.is_some();
-        for partition in 0..4 {
-            assert!(has(partition, &one).await, "{partition}");
-        }
-        assert!(!has(4, &one).await);
-        assert!(has(0, &one).await, "as often as it likes");
-        assert!(has(4, &other).await);
-        assert!(has(4, &one).await, "it is there now");
-        assert!(!has(5, &one).await);
+        let busy = missed.reads.acquire_many(u32::try_from(READS).unwrap()).await.unwrap();
+        let all =
+            async { futures_util::future::join_all((0..12).map(|partition| has(partition, &one))).await };
+        tokio::pin!(all);
+        assert!(futures_util::poll!(&mut all).is_pending());
+        assert_eq!((one.0.available_permits(), other.0.available_permits()), (0, WINDOWS), "some wait");
+        drop(busy);
+        assert_eq!(all.await, [true; 12], "each has its turn");
+        assert_eq!(one.0.available_permits(), WINDOWS);
+        let turns = one.0.acquire_many(u32::try_from(WINDOWS).unwrap()).await.unwrap();
+        assert!(has(0, &one).await, "it is there");
+        let waits = tokio::time::timeout(Duration::from_millis(50), has(12, &one)).await;
+        assert!(waits.is_err(), "for its turn");
+        assert!(has(12, &other).await);
+        assert!(has(12, &one).await, "it is there now");
+        drop(turns);
+        assert!(has(13, &one).await);
     }
 }

@@ -76,6 +76,31 @@ async fn a_log_that_cannot_be_read_is_not_asked_again_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn when_nothing_has_a_tail_what_was_missed_in_many_partitions_is_told_all_the_same() {
+    let mut stage = pair(0);
+    let mut partitions = HashSet::from([partition_of(CHAT, 16)]);
+    let keys = (1..).map(|chat| ChatKey { app: APP, chat: ChatId(Uuid::from_u128(chat)) });
+    let keys: Vec<_> = keys.filter(|key| partitions.insert(partition_of(*key, 16))).take(12).collect();
+    let of = |key: &ChatKey, seq, what| Change { chat: key.chat, ..change(seq, what) };
+    let first = keys.iter().map(|key| (*key, vec![of(key, 1, created(&USERS))]));
+    stage.world.0.lock().elsewhere = first.collect();
+    let ben = stage.open(BEN);
+    stage.settle().await;
+    stage.clients[ben].admitted = None;
+    for (key, changes) in &mut stage.world.0.lock().elsewhere {
+        changes.extend((2..9).map(|seq| of(key, seq, sent(seq - 1))));
+    }
+    stage.come_back(ben);
+    stage.settle().await;
+    let (_, resumed) = stage.clients[ben].frames.last().unwrap();
+    for key in &keys {
+        let told = &resumed["chats"][key.chat.to_string()];
+        assert_eq!((&told["complete"], &told["to"]), (&true.into(), &8.into()), "{resumed}");
+    }
+    assert_eq!(stage.types(ben).iter().filter(|kind| kind.starts_with("new_message")).count(), 12 * 7);
+}
+
+#[tokio::test(start_paused = true)]
 async fn who_finds_no_place_among_those_who_come_back_is_to_read() {
     let (mut stage, [phone, laptop]) = away().await;
     let deliver = stage.deliver.clone();

@@ -1,5 +1,7 @@
 //! What is true, and how much of it who knows: one chat's log, an owner that remembers some of it, and a store that lags.
 
+use std::collections::BTreeMap;
+
 use super::*;
 
 pub(super) const APP: AppId = AppId::DEFAULT;
@@ -29,6 +31,8 @@ pub(super) struct Truth {
     pub(super) asked: [usize; 3],
     /// An announcement was lost: who came in and went before the loss was noticed hears of neither.
     pub(super) unannounced: bool,
+    /// Chats that everybody is in from their first change on, of partitions of their own, with their changes: the store has them all.
+    pub(super) elsewhere: BTreeMap<ChatKey, Vec<Change>>,
 }
 
 #[derive(Debug, Default)]
@@ -74,6 +78,17 @@ impl Truth {
         batch.map_or(self.drained, |end| *end) as Offset + 1
     }
 
+    /// What the log of a partition has after its claim, and the store as well.
+    fn elsewhere_in(&self, partition: Partition) -> Option<&Vec<Change>> {
+        let found = self.elsewhere.iter().find(|(key, _)| partition_of(**key, 16) == partition);
+        found.map(|(_, changes)| changes)
+    }
+
+    /// The place of a writer that has so many changes.
+    fn told(&self, changes: usize) -> Told {
+        Told { offset: changes as Offset + 1, state: self.state(changes) }
+    }
+
     /// Where `user` stands, as stored.
     pub(super) fn standing(&self, user: UserId) -> UserChats {
         let chat = CHAT.chat;
@@ -100,8 +115,15 @@ impl Truth {
             joined_upto: self.upto(joined_seq),
         });
         let departure = left.map(|seq| Departure { chat, left_upto: self.upto(seq) });
+        let elsewhere = self.elsewhere.iter().map(|(key, changes)| Membership {
+            chat: key.chat,
+            head: Head { number: 0, seq: changes.len() as Seq },
+            head_upto: changes.len() as Offset + 1,
+            joined_seq: 1,
+            joined_upto: 2,
+        });
         UserChats {
-            memberships: membership.into_iter().collect(),
+            memberships: membership.into_iter().chain(elsewhere).collect(),
             departures: departure.into_iter().collect(),
         }
     }
@@ -173,11 +195,16 @@ impl AskOwner for World {
         })
     }
 
-    fn ask_partition(&self, _: Partition, request: OwnerRequest) -> BoxFuture<'_, Answer> {
+    fn ask_partition(&self, partition: Partition, request: OwnerRequest) -> BoxFuture<'_, Answer> {
         Box::pin(async move {
             self.pause().await;
             let mut truth = self.0.lock();
             truth.asked[1] += 1;
+            if let Some(changes) = truth.elsewhere_in(partition) {
+                let told = truth.told(changes.len());
+                let place = Place { term: 0, to: told.offset, told };
+                return Answer::Since(Since { place, chats: Vec::new(), users: Vec::new(), complete: true });
+            }
             let Ask::Since { from } = request.ask else { panic!("{:?} was not expected", request.ask) };
             let first = from.map_or(truth.drained, |told| told.offset as usize - 1);
             let came_or_went = |live: Live| match live {
@@ -208,10 +235,13 @@ impl Chats for World {
         let standing = {
             let mut truth = self.0.lock();
             truth.asked[0] += 1;
-            let Told { offset, state } = truth.place().told;
-            let position = Position { log: Uuid::nil(), offset, state };
+            let position = |key, Told { offset, state }| {
+                (partition_of(key, 16), Position { log: Uuid::nil(), offset, state })
+            };
+            let elsewhere = truth.elsewhere.iter();
+            let elsewhere = elsewhere.map(|(key, changes)| position(*key, truth.told(changes.len())));
             Standing {
-                positions: vec![(partition_of(CHAT, 16), position)],
+                positions: elsewhere.chain([position(CHAT, truth.place().told)]).collect(),
                 users: users.iter().map(|key| (*key, truth.standing(key.user))).collect(),
             }
         };
@@ -291,13 +321,19 @@ impl Log for World {
             truth.failing -= 1;
             return Err(ReadError::Unavailable("away".into()));
         }
-        let end = if partition == partition_of(CHAT, 16) { truth.confirmed + 1 } else { 0 };
+        let elsewhere = truth.elsewhere_in(partition);
+        let end = match elsewhere {
+            Some(changes) => changes.len() + 1,
+            None if partition == partition_of(CHAT, 16) => truth.confirmed + 1,
+            None => 0,
+        };
         // As if batches were small.
         let entries = (from as usize..end).take(5).map(|offset| {
             let claim =
                 Claim { node: NodeId::new("owner").unwrap(), incarnation: Incarnation(0), at: Millis(0) };
             let payload = match offset.checked_sub(1) {
-                Some(at) => truth.record(at),
+                Some(at) => elsewhere
+                    .map_or_else(|| truth.record(at), |changes| Record::Change(changes[at].clone()).encode()),
                 None => Record::Claim(claim).encode(),
             };
             Entry { offset: offset as Offset, key: Bytes::new(), payload }
@@ -308,7 +344,9 @@ impl Log for World {
     async fn end(&self, partition: Partition) -> Result<Offset, ReadError> {
         self.pause().await;
         let here = partition == partition_of(CHAT, 16);
-        Ok(if here { self.0.lock().confirmed as Offset + 1 } else { 0 })
+        let truth = self.0.lock();
+        let elsewhere = truth.elsewhere_in(partition).map(|changes| changes.len() as Offset + 1);
+        Ok(elsewhere.unwrap_or(if here { truth.confirmed as Offset + 1 } else { 0 }))
     }
 
     async fn join(&self, _: &str) -> Result<Box<dyn Subscription>, LogError> {
