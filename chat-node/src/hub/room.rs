@@ -395,8 +395,10 @@ impl Room {
     /// A repair has ended, whatever came of it; `retry` when nothing did. True when another is to be queued.
     pub(crate) fn end_repair(&self, retry: bool) -> bool {
         let mut state = self.state.lock();
+        // One that did not begin, as nobody was there, says nothing of one that was queued since.
+        let Repair::Running { again } = state.repair else { return false };
         state.repaired += u64::from(!retry);
-        let again = retry || matches!(state.repair, Repair::Running { again: true }) || state.missing();
+        let again = retry || again || state.missing();
         let again = again && !state.seats.is_empty() && !state.over;
         state.repair = if again { Repair::Queued } else { Repair::Idle };
         again

@@ -1,11 +1,12 @@
 //! Invariant 5: one device's messages keep their sending order, and a message written after another was seen stands behind it.
 //!
-//! Order is judged from when a message was *first* handed to a socket. One case is left out: A was answered with an error when B was
-//! on its way already. Then A was sent once more, after B, and its device knew that.
+//! Order is judged from when a message was *first* handed to a socket. Two cases are left out. A was answered with an error when B was
+//! on its way already: then A was sent once more, after B, and its device knew that. And A was sent before its sender was let into the
+//! chat, and once more after that: the first copy was refused, which a break of the connection may have kept from the device.
 
 use std::collections::{BTreeMap, HashMap};
 
-use common::ids::{ChatId, ClientId, Number};
+use common::ids::{ChatId, ClientId, Number, Seq, UserId};
 
 use super::{
     DeviceJournal, Violation,
@@ -36,18 +37,46 @@ pub(super) fn find(facts: &Facts<'_>) -> Vec<Violation> {
 
 /// What each device sent to each chat, and no other device with it: then it is this device's order.
 fn mine<'a>(facts: &Facts<'a>) -> BTreeMap<(usize, ChatId), Vec<Mine<'a>>> {
+    let let_in = let_in(facts);
+    let at = |place: Place| {
+        let journal = facts.journals.devices.get(place.device);
+        journal.and_then(|journal| journal.lines.get(place.line)).map_or(0, |line| line.at)
+    };
     let mut all: BTreeMap<(usize, ChatId), Vec<Mine<'a>>> = BTreeMap::new();
-    for (&(chat, _, client_id), sent) in &facts.sent {
+    for (&(chat, user, client_id), sent) in &facts.sent {
         let (Some(ack), Some(attempt)) = (sent.acks.first(), sent.attempts.first()) else { continue };
         if sent.attempts.iter().any(|other| other.device != attempt.device) {
             continue;
         }
         let first = attempt.line;
         let trouble = sent.refusals.iter().map(|place| place.line).max().unwrap_or(0);
-        let mine = Mine { client_id, number: ack.number, first, binds: first.max(trouble) };
+        let between = |joined: &u64| {
+            sent.attempts
+                .last()
+                .filter(|last| (at(*attempt)..=at(**last)).contains(joined))
+                .map(|last| last.line)
+        };
+        let joined = let_in.get(&(chat, user)).into_iter().flatten().filter_map(between).max().unwrap_or(0);
+        let mine = Mine { client_id, number: ack.number, first, binds: first.max(trouble).max(joined) };
         all.entry((attempt.device, chat)).or_default().push(mine);
     }
     all
+}
+
+/// When it was first seen that a user had come into a chat, each time that one did.
+fn let_in(facts: &Facts<'_>) -> HashMap<(ChatId, UserId), Vec<u64>> {
+    let mut first_seen: BTreeMap<(ChatId, Seq), (UserId, u64)> = BTreeMap::new();
+    for line in facts.journals.devices.iter().flat_map(|journal| &journal.lines) {
+        if let Entry::Event(Event { chat, seq, what: What::Joined { user }, .. }) = &line.entry {
+            let seen = first_seen.entry((*chat, *seq)).or_insert((*user, line.at));
+            seen.1 = seen.1.min(line.at);
+        }
+    }
+    let mut let_in: HashMap<(ChatId, UserId), Vec<u64>> = HashMap::new();
+    for ((chat, _), (user, at)) in first_seen {
+        let_in.entry((chat, user)).or_default().push(at);
+    }
+    let_in
 }
 
 /// For each message: none that was bound to stand before it stands behind it.
@@ -121,7 +150,10 @@ fn causality(facts: &Facts<'_>, device: usize, journal: &DeviceJournal, found: &
 mod tests {
     use common::wire::codes::ErrorCode;
 
-    use crate::check::testing::{Run, kept};
+    use crate::{
+        check::testing::{Run, kept, user},
+        journal::What,
+    };
 
     #[test]
     fn a_message_overtaken_by_a_later_one_of_its_device_is_found() {
@@ -151,6 +183,23 @@ mod tests {
         run.sending('b', "two", true).acked('b', "two", 1, 1);
         run.history(2, vec![kept(1, 'b', "two"), kept(2, 'b', "one")]);
         assert_eq!(run.broken(), [5]);
+    }
+
+    #[test]
+    fn a_message_that_was_sent_before_its_sender_was_let_in_may_stand_where_it_was_sent_again() {
+        for let_in in [true, false] {
+            let mut run = Run::new();
+            run.sending('b', "one", false);
+            if let_in {
+                run.event('a', 2, What::Joined { user: user('b') });
+            }
+            run.sending('b', "two", false);
+            run.open('b');
+            run.sending('b', "one", true).acked('b', "one", 2, 4);
+            run.sending('b', "two", true).acked('b', "two", 1, 3);
+            run.history(2, vec![kept(1, 'b', "two"), kept(2, 'b', "one")]);
+            assert_eq!(run.broken().contains(&5), !let_in);
+        }
     }
 
     #[test]

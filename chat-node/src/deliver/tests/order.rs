@@ -274,3 +274,21 @@ async fn many_who_come_back_at_once_share_their_questions() {
     let [standing, since, reads] = stage.world.0.lock().asked;
     assert!(standing <= 3 && since <= 3 && reads <= 3, "{standing} {since} {reads}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_repair_that_found_nobody_ends_none_that_was_queued_since() {
+    let mut stage = pair(1);
+    let ana = stage.open(ANA);
+    let other = stage.open(UserId::random());
+    stage.settle().await;
+    let handle = Arc::clone(&stage.clients[other].handle);
+    let hold = stage.deliver.0.hub.hold(CHAT);
+    let room = Arc::clone(hold.room());
+    assert!(room.suspect());
+    stage.clients[ana].admitted = None;
+    assert_eq!(room.begin_repair(), None);
+    drop(stage.deliver.0.hub.enter(&handle, hold, &seen_at(CHAT, 1), 0));
+    assert!(room.suspect());
+    assert!(!room.end_repair(false));
+    assert!(room.behind().is_some(), "its owner was not asked yet");
+}
