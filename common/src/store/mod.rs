@@ -378,6 +378,12 @@ pub struct AsOf<T> {
 }
 
 impl<T> AsOf<T> {
+    /// What was read together with these positions.
+    pub fn new(positions: Vec<(Partition, Position)>, answer: T) -> Self {
+        let offsets = positions.into_iter().map(|(partition, position)| (partition, position.offset));
+        Self { offsets: Arc::new(offsets.collect()), answer }
+    }
+
     /// How far a partition was drained.
     pub fn offset(&self, partition: Partition) -> Offset {
         self.offsets.get(&partition).copied().unwrap_or_default()

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use async_trait::async_trait;
 use sqlx::{PgConnection, postgres::PgRow};
 
-use super::{Postgres, drain::position_of_partition, value::column};
+use super::{Postgres, drain::positions, value::column};
 use crate::{
     ids::{AppId, ChatKey, MessageId, Number, UserId, UserKey},
     model::{ChatView, ChatsPage, MemberView, Message, Page, PageRequest, limits::MEMBERS_SHOWN},
@@ -52,7 +52,7 @@ impl Chats for Postgres {
     async fn standing(&self, users: &[UserKey]) -> Result<Standing> {
         self.call(|| async move {
             let mut instant = self.instant().await?;
-            let positions = sqlx::query("SELECT * FROM positions").fetch_all(&mut *instant).await?;
+            let positions = positions(&mut *instant).await?;
             let memberships = sqlx::query(
                 "SELECT s.app, s.user_id AS user, c.chat, c.head_number, c.head_seq, c.head_upto, s.joined_seq, s.joined_upto
                  FROM UNNEST($1::uuid[], $2::uuid[]) AS k (app, user_id)
@@ -76,8 +76,7 @@ impl Chats for Postgres {
             .fetch_all(&mut *instant)
             .await?;
             let mut standing = Standing {
-                positions: positions.iter().map(position_of_partition).collect::<sqlx::Result<_>>()?,
-                ..Standing::default()
+                positions, ..Standing::default()
             };
             for row in &memberships {
                 let chats = standing.users.entry(rows::user_key(row)?).or_default();

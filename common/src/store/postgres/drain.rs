@@ -10,7 +10,7 @@
 use std::collections::{HashMap, HashSet};
 
 use async_trait::async_trait;
-use sqlx::{PgConnection, Row, postgres::PgRow};
+use sqlx::{PgConnection, PgExecutor, Row, postgres::PgRow};
 
 use super::{
     Postgres,
@@ -34,12 +34,7 @@ type Outcome = std::result::Result<(), Refused>;
 #[async_trait]
 impl Drain for Postgres {
     async fn positions(&self) -> Result<Vec<(Partition, Position)>> {
-        self.call(|| async move {
-            let rows =
-                sqlx::query("SELECT * FROM positions ORDER BY partition").fetch_all(&self.pool).await?;
-            rows.iter().map(position_of_partition).collect()
-        })
-        .await
+        self.call(|| async move { positions(&self.pool).await }).await
     }
 
     async fn apply(&self, batches: &[PartitionBatch]) -> Result<Vec<Outcome>> {
@@ -210,8 +205,14 @@ async fn settle(
     Ok(())
 }
 
+/// The position of every partition that has one.
+pub(super) async fn positions<'c>(from: impl PgExecutor<'c>) -> sqlx::Result<Vec<(Partition, Position)>> {
+    let rows = sqlx::query("SELECT * FROM positions ORDER BY partition").fetch_all(from).await?;
+    rows.iter().map(position_of_partition).collect()
+}
+
 /// A row of positions.
-pub(super) fn position_of_partition(row: &PgRow) -> sqlx::Result<(Partition, Position)> {
+fn position_of_partition(row: &PgRow) -> sqlx::Result<(Partition, Position)> {
     let position = Position {
         log: row.try_get("log")?,
         offset: unsigned(row, "next_offset")?,

@@ -1,15 +1,12 @@
 //! What owners look up, many at a time.
 
-use std::{
-    collections::{BTreeSet, HashMap},
-    sync::Arc,
-};
+use std::collections::{BTreeSet, HashMap};
 
 use async_trait::async_trait;
 
-use super::{Postgres, drain::position_of_partition, value::column};
+use super::{Postgres, drain::positions, value::column};
 use crate::{
-    ids::{ChatKey, Number, Offset, Partition},
+    ids::{ChatKey, Number},
     model::Message,
     store::{
         AsOf, ChatRow, Found, Owned, Result, SendKey,
@@ -25,7 +22,7 @@ impl Owned for Postgres {
         let chats = chats.as_slice();
         self.call(|| async move {
             let mut instant = self.instant().await?;
-            let offsets = offsets(&mut instant).await?;
+            let positions = positions(&mut *instant).await?;
             let rows = sqlx::query(
                 "SELECT c.app, c.chat, c.kind, c.name, c.description, c.created_by, c.head_number, c.head_seq, c.deleted,
                         c.request, c.makings
@@ -57,7 +54,7 @@ impl Owned for Postgres {
                     chat.members.push(rows::member(row)?);
                 }
             }
-            Ok(AsOf { offsets, answer: loaded.into_values().collect() })
+            Ok(AsOf::new(positions, loaded.into_values().collect()))
         })
         .await
     }
@@ -65,7 +62,7 @@ impl Owned for Postgres {
     async fn find_sent(&self, keys: &[SendKey]) -> Result<AsOf<Vec<Found>>> {
         self.call(|| async move {
             let mut instant = self.instant().await?;
-            let offsets = offsets(&mut instant).await?;
+            let positions = positions(&mut *instant).await?;
             let rows = sqlx::query(
                 "SELECT m.* FROM UNNEST($1::uuid[], $2::uuid[], $3::uuid[], $4::text[]) AS k (app, chat, sender, client_id)
                  CROSS JOIN LATERAL (
@@ -80,7 +77,7 @@ impl Owned for Postgres {
             .fetch_all(&mut *instant)
             .await?;
             let answer = rows.iter().map(rows::found).collect::<sqlx::Result<_>>()?;
-            Ok(AsOf { offsets, answer })
+            Ok(AsOf::new(positions, answer))
         })
         .await
     }
@@ -88,25 +85,15 @@ impl Owned for Postgres {
     async fn message(&self, chat: ChatKey, number: Number) -> Result<AsOf<Option<Message>>> {
         self.call(|| async move {
             let mut instant = self.instant().await?;
-            let offsets = offsets(&mut instant).await?;
+            let positions = positions(&mut *instant).await?;
             let row = sqlx::query("SELECT * FROM messages WHERE app = $1 AND chat = $2 AND number = $3")
                 .bind(chat.app)
                 .bind(chat.chat)
                 .bind(int(number))
                 .fetch_optional(&mut *instant)
                 .await?;
-            Ok(AsOf { offsets, answer: row.as_ref().map(rows::message).transpose()? })
+            Ok(AsOf::new(positions, row.as_ref().map(rows::message).transpose()?))
         })
         .await
     }
-}
-
-/// How far each partition is drained.
-async fn offsets(instant: &mut sqlx::PgConnection) -> sqlx::Result<Arc<HashMap<Partition, Offset>>> {
-    let rows = sqlx::query("SELECT * FROM positions").fetch_all(instant).await?;
-    let positions = rows.iter().map(position_of_partition);
-    positions
-        .map(|row| row.map(|(partition, position)| (partition, position.offset)))
-        .collect::<sqlx::Result<_>>()
-        .map(Arc::new)
 }

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use sqlx::{SqliteConnection, sqlite::SqliteRow};
 
-use super::{Sqlite, drain::position_of_partition, fault::bounded, value::list};
+use super::{Sqlite, drain::positions, fault::bounded, value::list};
 use crate::{
     ids::{AppId, ChatKey, MessageId, Number, UserId, UserKey},
     model::{ChatView, ChatsPage, MemberView, Message, Page, PageRequest, limits::MEMBERS_SHOWN},
@@ -38,7 +38,7 @@ impl Chats for Sqlite {
         bounded(async {
             let asked = list(users.iter().map(|user| (user.app, user.user)));
             let mut instant = self.readers.begin().await?;
-            let positions = sqlx::query("SELECT * FROM positions").fetch_all(&mut *instant).await?;
+            let positions = positions(&mut *instant).await?;
             let memberships = sqlx::query(
                 "SELECT s.app, s.user, c.chat, c.head_number, c.head_seq, c.head_upto, s.joined_seq, s.joined_upto
                  FROM json_each(?) k
@@ -57,8 +57,7 @@ impl Chats for Sqlite {
             .fetch_all(&mut *instant)
             .await?;
             let mut standing = Standing {
-                positions: positions.iter().map(position_of_partition).collect::<sqlx::Result<_>>()?,
-                ..Standing::default()
+                positions, ..Standing::default()
             };
             for row in &memberships {
                 let chats = standing.users.entry(rows::user_key(row)?).or_default();

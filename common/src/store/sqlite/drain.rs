@@ -1,7 +1,7 @@
 //! What the writer writes: positions, and batches applied whole or not at all.
 
 use async_trait::async_trait;
-use sqlx::{Row, SqliteConnection, sqlite::SqliteRow};
+use sqlx::{Row, SqliteConnection, SqliteExecutor, sqlite::SqliteRow};
 use uuid::Uuid;
 
 use super::{
@@ -23,12 +23,7 @@ use crate::{
 #[async_trait]
 impl Drain for Sqlite {
     async fn positions(&self) -> Result<Vec<(Partition, Position)>> {
-        bounded(async {
-            let rows =
-                sqlx::query("SELECT * FROM positions ORDER BY partition").fetch_all(&self.readers).await?;
-            rows.iter().map(position_of_partition).collect()
-        })
-        .await
+        bounded(async { positions(&self.readers).await }).await
     }
 
     async fn apply(&self, batches: &[PartitionBatch]) -> Result<Vec<std::result::Result<(), Refused>>> {
@@ -116,8 +111,14 @@ pub(super) async fn advance(connection: &mut SqliteConnection, batch: &Partition
     Err(Stop::Refused(Refused::Moved(row.as_ref().map(position).transpose()?)))
 }
 
+/// The position of every partition that has one.
+pub(super) async fn positions<'c>(from: impl SqliteExecutor<'c>) -> sqlx::Result<Vec<(Partition, Position)>> {
+    let rows = sqlx::query("SELECT * FROM positions ORDER BY partition").fetch_all(from).await?;
+    rows.iter().map(position_of_partition).collect()
+}
+
 /// A row of positions.
-pub(super) fn position_of_partition(row: &SqliteRow) -> sqlx::Result<(Partition, Position)> {
+fn position_of_partition(row: &SqliteRow) -> sqlx::Result<(Partition, Position)> {
     Ok((row.try_get("partition")?, position(row)?))
 }
 

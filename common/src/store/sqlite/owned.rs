@@ -1,13 +1,10 @@
 //! What owners look up, many at a time.
 
-use std::{
-    collections::{BTreeSet, HashMap},
-    sync::Arc,
-};
+use std::collections::{BTreeSet, HashMap};
 
-use super::{Sqlite, drain::position_of_partition, fault::bounded, value::list};
+use super::{Sqlite, drain::positions, fault::bounded, value::list};
 use crate::{
-    ids::{ChatKey, Number, Offset, Partition},
+    ids::{ChatKey, Number},
     model::Message,
     store::{
         AsOf, ChatRow, Found, Owned, Result, SendKey,
@@ -24,7 +21,7 @@ impl Owned for Sqlite {
             let chats: BTreeSet<_> = chats.iter().map(|chat| (chat.app, chat.chat)).collect();
             let keys = list(chats);
             let mut instant = self.readers.begin().await?;
-            let offsets = offsets(&mut instant).await?;
+            let positions = positions(&mut *instant).await?;
             let rows = sqlx::query(
                 "SELECT c.app, c.chat, c.kind, c.name, c.description, c.created_by, c.head_number, c.head_seq, c.deleted,
                         c.request, c.makings
@@ -53,7 +50,7 @@ impl Owned for Sqlite {
                     chat.members.push(rows::member(row)?);
                 }
             }
-            Ok(AsOf { offsets, answer: loaded.into_values().collect() })
+            Ok(AsOf::new(positions, loaded.into_values().collect()))
         })
         .await
     }
@@ -62,7 +59,7 @@ impl Owned for Sqlite {
         bounded(async {
             let keys = list(keys.iter().map(|key| (key.chat.app, key.chat.chat, key.from, &key.client_id)));
             let mut instant = self.readers.begin().await?;
-            let offsets = offsets(&mut instant).await?;
+            let positions = positions(&mut *instant).await?;
             // With min() the other columns are those of its row (<https://www.sqlite.org/lang_select.html#bareagg>).
             let rows = sqlx::query(
                 "SELECT m.app, m.chat, m.sender, m.client_id, m.id, min(m.number) AS number, m.seq, m.created_at,
@@ -76,7 +73,7 @@ impl Owned for Sqlite {
             .fetch_all(&mut *instant)
             .await?;
             let answer = rows.iter().map(rows::found).collect::<sqlx::Result<_>>()?;
-            Ok(AsOf { offsets, answer })
+            Ok(AsOf::new(positions, answer))
         })
         .await
     }
@@ -84,25 +81,15 @@ impl Owned for Sqlite {
     async fn message(&self, chat: ChatKey, number: Number) -> Result<AsOf<Option<Message>>> {
         bounded(async {
             let mut instant = self.readers.begin().await?;
-            let offsets = offsets(&mut instant).await?;
+            let positions = positions(&mut *instant).await?;
             let row = sqlx::query("SELECT * FROM messages WHERE app = ? AND chat = ? AND number = ?")
                 .bind(chat.app)
                 .bind(chat.chat)
                 .bind(int(number))
                 .fetch_optional(&mut *instant)
                 .await?;
-            Ok(AsOf { offsets, answer: row.as_ref().map(rows::message).transpose()? })
+            Ok(AsOf::new(positions, row.as_ref().map(rows::message).transpose()?))
         })
         .await
     }
-}
-
-/// How far each partition is drained.
-async fn offsets(instant: &mut sqlx::SqliteConnection) -> sqlx::Result<Arc<HashMap<Partition, Offset>>> {
-    let rows = sqlx::query("SELECT * FROM positions").fetch_all(instant).await?;
-    let positions = rows.iter().map(position_of_partition);
-    positions
-        .map(|row| row.map(|(partition, position)| (partition, position.offset)))
-        .collect::<sqlx::Result<_>>()
-        .map(Arc::new)
 }
