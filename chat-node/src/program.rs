@@ -7,6 +7,7 @@ use common::{
     engines::{EngineUrls, Seam, waiting},
     ids::{Incarnation, NodeId, Partition},
     link::{Endpoint, Role},
+    partition::check_count,
     program::{self, NoCommand, Process, Program, Tls},
     telemetry::LogFormat,
 };
@@ -111,11 +112,7 @@ impl Program for Settings {
 
     fn check(&self) -> anyhow::Result<Vec<String>> {
         self.engines.check_shared(&Seam::ALL)?;
-        ensure!(
-            (1..=1_024).contains(&self.partitions),
-            "partitions: {} are asked for; 1 to 1024 can be",
-            self.partitions
-        );
+        check_count(self.partitions)?;
         NodeId::new(&self.name).with_context(|| format!("name: {:?}", self.name))?;
         ensure!(!self.dispatchers.is_empty(), "dispatchers: name one at least, as host:port of its links");
         for dispatcher in &self.dispatchers {

@@ -2,6 +2,22 @@
 
 use crate::ids::{ChatKey, Partition};
 
+/// The most partitions that a log may have.
+pub const MAX_PARTITIONS: Partition = 1_024;
+
+/// A log cannot have so many partitions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("partitions: {0} are asked for; 1 to {MAX_PARTITIONS} can be")]
+pub struct CountError(Partition);
+
+/// Whether a log can have so many partitions: what every program asks of its settings.
+///
+/// # Errors
+/// [`CountError`].
+pub fn check_count(count: Partition) -> Result<(), CountError> {
+    if (1..=MAX_PARTITIONS).contains(&count) { Ok(()) } else { Err(CountError(count)) }
+}
+
 /// The partition of `chat` among `count` (at least 1). Every record of a chat is in one partition.
 pub fn partition_of(chat: ChatKey, count: Partition) -> Partition {
     let hash = stable_hash(&[chat.app.as_bytes(), chat.chat.as_bytes()]);

@@ -6,12 +6,13 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, ensure};
+use anyhow::Context as _;
 use clap::Subcommand;
 use common::{
     engines::{EngineUrls, Seam, waiting},
     ids::{Incarnation, Partition},
     link::{Authority, Endpoint, Name, Role},
+    partition::check_count,
     program::{self, Process, Program, Tls, say},
     store::postgres::PostgresSettings,
     telemetry::LogFormat,
@@ -122,11 +123,7 @@ impl Program for Settings {
 
     fn check(&self) -> anyhow::Result<Vec<String>> {
         self.engines.check_shared(&[Seam::Store])?;
-        ensure!(
-            (1..=1_024).contains(&self.partitions),
-            "partitions: {} are asked for; 1 to 1024 can be",
-            self.partitions
-        );
+        check_count(self.partitions)?;
         cors::allowed(&self.allowed_origins).map_err(|why| anyhow::anyhow!("allowed_origins: {why}"))?;
         let (_, certificate) = self.tls.load(Role::Dispatcher, &self.name)?;
         Ok(vec![certificate])

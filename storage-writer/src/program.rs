@@ -10,6 +10,7 @@ use clap::Subcommand;
 use common::{
     engines::{self, EngineUrls, Seam, masked, waiting},
     ids::Partition,
+    partition::check_count,
     program::{Process, Program, Ready, operators, say},
     store::postgres::PostgresSettings,
     telemetry::LogFormat,
@@ -90,11 +91,7 @@ impl Program for Settings {
 
     fn check(&self) -> anyhow::Result<Vec<String>> {
         self.engines.check_shared(&[Seam::Log, Seam::Store])?;
-        ensure!(
-            (1..=1_024).contains(&self.partitions),
-            "partitions: {} are asked for; 1 to 1024 can be",
-            self.partitions
-        );
+        check_count(self.partitions)?;
         ensure!(!self.writer.group.is_empty(), "writer.group: it needs a name");
         ensure!(self.writer.batch_records > 0, "writer.batch_records: at least 1");
         ensure!(self.writer.batch_bytes > 0, "writer.batch_bytes: at least 1");

@@ -7,7 +7,10 @@ use std::{
 
 pub use chat_node::settings::Auth;
 use chat_node::{NodeConfig, owner::OwnerLimits, socket::SocketConfig};
-use common::ids::{Incarnation, NodeId};
+use common::{
+    ids::{Incarnation, NodeId},
+    partition::check_count,
+};
 use serde::{Deserialize, Serialize};
 use storage_writer::WriterConfig;
 
@@ -78,11 +81,7 @@ impl Settings {
             "writers: {} are asked for; 1 to 16 can be",
             self.writers
         );
-        anyhow::ensure!(
-            (1..=1_024).contains(&self.partitions),
-            "partitions: {} are asked for; 1 to 1024 can be",
-            self.partitions
-        );
+        check_count(self.partitions)?;
         self.auth.check()?;
         let last = u32::from(self.listen.port()) + u32::from(self.nodes);
         anyhow::ensure!(last <= 65_535, "listen: the nodes need the {} ports after it", self.nodes);
