@@ -26,12 +26,6 @@ use tokio::time::timeout;
 /// Longer than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// `host:port` of the broker.
-fn broker() -> String {
-    let url = Servers::shared().log();
-    url.trim_start_matches("kafka://").split('/').next().unwrap().to_owned()
-}
-
 /// A log in a topic of its own.
 struct Kafka(KafkaSettings);
 
@@ -42,12 +36,10 @@ impl Kafka {
 
     fn speaking(group_protocol: GroupProtocol) -> Self {
         Self(KafkaSettings {
-            brokers: vec![broker()],
             topic: format!("test-{:016x}", rand::random::<u64>()),
             group_protocol,
             group_session_ms: 2000,
-            replication: 1,
-            ..KafkaSettings::default()
+            ..KafkaSettings::from_url(Servers::shared().log()).unwrap()
         })
     }
 
