@@ -146,7 +146,7 @@ struct BenchArgs {
     /// Sessions in the one chat.
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(100..=20_000))]
     sessions: u32,
-    /// Idle sessions, each with a chat of its own.
+    /// Idle sessions, each with a chat of its own; and sockets that are cut at once.
     #[arg(long, default_value_t = 5_000, value_parser = clap::value_parser!(u32).range(100..=20_000))]
     idle: u32,
     /// Bytes of a message's body.

@@ -1,9 +1,32 @@
 //! What the server process costs, as the kernel counts it. Only for a server on the same machine (Linux); otherwise "not known".
 
-use std::{fs, net::IpAddr, path::Path};
+use std::{
+    fs, io,
+    net::{IpAddr, TcpListener},
+    ops::Range,
+    path::Path,
+};
 
 /// The kernel's clock ticks per second in `/proc/*/stat`: 100 on every Linux that runs today (`getconf CLK_TCK`).
 const TICKS_PER_SECOND: u64 = 100;
+
+/// Below those that the system gives to outgoing connections (`net.ipv4.ip_local_port_range`): a program that is started again finds its
+/// ports free.
+const PORTS: Range<u16> = 15_000..32_000;
+
+/// The first of so many free ports in a row, on the loopback: for a cluster and its nodes.
+///
+/// # Errors
+/// When there are none, after many tries.
+pub fn consecutive_ports(count: u16) -> io::Result<u16> {
+    for _ in 0..1_000 {
+        let first = rand::random_range(PORTS);
+        if (first..first + count).all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok()) {
+            return Ok(first);
+        }
+    }
+    Err(io::Error::new(io::ErrorKind::AddrInUse, format!("no {count} free ports in a row")))
+}
 
 /// A process on this machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

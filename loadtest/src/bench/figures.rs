@@ -13,6 +13,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use super::{
     Bench, Part,
     bare::Bare,
+    cut::cut,
     readers::{Messages, Open, Reader, Readers},
     report::Row,
     server::Server,
@@ -39,6 +40,8 @@ const STALL_BODY: usize = 4 * 1024;
 const STALL_SECONDS: u64 = 10;
 /// Tickets are good for 30 s: so many are used at a time.
 const TICKETS: usize = 500;
+/// Until what opening needed is given back.
+const SETTLED: Duration = Duration::from_secs(3);
 /// How long a server may take to be quiet.
 const QUIET_WITHIN: Duration = Duration::from_secs(10);
 
@@ -56,6 +59,9 @@ pub(super) async fn all(bench: &Bench, folder: &Path, progress: &Progress) -> an
     }
     if bench.wants(Part::Idle) {
         rows.extend(idle(bench, &folder.join("idle"), progress).await?);
+    }
+    if bench.wants(Part::Cut) {
+        rows.push(cut(bench, &folder.join("cut"), progress).await?);
     }
     Ok(rows)
 }
@@ -389,31 +395,43 @@ async fn idle(bench: &Bench, folder: &Path, progress: &Progress) -> anyhow::Resu
     server.start(1).await?;
     settle(&sessions).await?;
     let process = server.process()?;
-    locations(sessions.get(..TICKETS).unwrap_or(&sessions)).await?;
-    quiet(process).await?;
     let memory = || process.memory_bytes().context("the server has ended");
-    let before = memory()?;
     let readers = Readers::start()?;
     let mut sockets = Vec::with_capacity(sessions.len());
-    let mut spent = 0;
+    // What the first sockets bring (code, pages of the store, buffers for so many at once) is not a session's: it is measured what each
+    // costs that comes to them.
+    let (first, others) = sessions.split_at(TICKETS.min(sessions.len() / 2));
+    connect(&readers, first, &mut sockets).await?;
+    tokio::time::sleep(SETTLED).await;
+    let (before, mut spent) = (memory()?, 0);
     let stage = progress.stage("connecting", sessions.len() as u64);
-    for sessions in sessions.chunks(TICKETS) {
+    for sessions in others.chunks(TICKETS) {
         let urls = locations(sessions).await?;
         quiet(process).await?;
         let cpu = cpu(process)?;
-        let opening = urls.iter().map(|url| readers.open(url, hello()));
-        sockets.extend(stream::iter(opening).buffered(AT_ONCE).try_collect::<Vec<_>>().await?);
+        open(&readers, &urls, &mut sockets).await?;
         spent += self::cpu(process)?.saturating_sub(cpu);
         stage.at(sockets.len() as u64, "");
     }
     drop(stage);
-    tokio::time::sleep(Duration::from_secs(3)).await;
-    let each = memory()?.saturating_sub(before) as f64 / sockets.len() as f64 / 1_024.0;
-    let connect = spent as f64 / sockets.len() as f64;
+    tokio::time::sleep(SETTLED).await;
+    let each = memory()?.saturating_sub(before) as f64 / others.len() as f64 / 1_024.0;
+    let connect = spent as f64 / others.len() as f64;
     Ok(vec![
         Row::absolute("memory per idle session, one chat each", each, "KiB", 8.0),
         Row::absolute("CPU per connect, ticket to ready", connect, "µs", 100.0),
     ])
+}
+
+async fn connect(readers: &Readers, sessions: &[Session], sockets: &mut Vec<Reader>) -> anyhow::Result<()> {
+    let urls = locations(sessions).await?;
+    open(readers, &urls, sockets).await
+}
+
+async fn open(readers: &Readers, urls: &[String], sockets: &mut Vec<Reader>) -> anyhow::Result<()> {
+    let opening = urls.iter().map(|url| readers.open(url, hello()));
+    sockets.extend(stream::iter(opening).buffered(AT_ONCE).try_collect::<Vec<_>>().await?);
+    Ok(())
 }
 
 /// Where these open their sockets.

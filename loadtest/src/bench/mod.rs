@@ -6,9 +6,11 @@
 //! | `server`, `bare` | what is measured, each a process of its own |
 //! | `readers`, `frames` | the other end of the sockets, as cheap as can be |
 //! | `figures` | the figures, one function each |
+//! | `cut` | the figure of a storm of clients that come back |
 //! | `report` | the table |
 
 mod bare;
+mod cut;
 mod figures;
 mod frames;
 mod readers;
@@ -37,6 +39,8 @@ pub enum Part {
     Stalled,
     /// CPU per connect, and memory per idle session.
     Idle,
+    /// How long it takes until all are back and whole whose sockets were cut at one instant.
+    Cut,
 }
 
 /// What is measured, and how long.
@@ -46,7 +50,7 @@ pub struct Bench {
     pub server: PathBuf,
     /// Sessions in the one chat.
     pub sessions: usize,
-    /// Idle sessions, each with a chat of its own.
+    /// Idle sessions, each with a chat of its own; and sockets that are cut at once.
     pub idle: usize,
     /// Bytes of a message's body.
     pub body_bytes: usize,

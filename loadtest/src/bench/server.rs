@@ -3,7 +3,6 @@
 use std::{
     fs::File,
     io::{BufRead, BufReader},
-    net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::Duration,
@@ -11,7 +10,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 
-use crate::server_process::ServerProcess;
+use crate::server_process::{ServerProcess, consecutive_ports};
 
 /// How long the program may take to say where it is.
 const STARTS_WITHIN: Duration = Duration::from_secs(60);
@@ -29,7 +28,12 @@ impl Server {
     /// One that is not started yet, with its data and what it logs in `folder`.
     pub(super) fn new(program: &Path, folder: &Path) -> anyhow::Result<Self> {
         std::fs::create_dir_all(folder)?;
-        Ok(Self { program: program.to_owned(), folder: folder.to_owned(), port: port()?, child: None })
+        Ok(Self {
+            program: program.to_owned(),
+            folder: folder.to_owned(),
+            port: consecutive_ports(4)?,
+            child: None,
+        })
     }
 
     /// Where it is.
@@ -92,18 +96,4 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.stop();
     }
-}
-
-/// A port with some free ones after it, for the nodes.
-fn port() -> anyhow::Result<u16> {
-    for _ in 0..1_000 {
-        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-        let free = |offset| {
-            port.checked_add(offset).is_some_and(|port| TcpListener::bind(("127.0.0.1", port)).is_ok())
-        };
-        if (1..=3).all(free) {
-            return Ok(port);
-        }
-    }
-    bail!("no four free ports in a row")
 }

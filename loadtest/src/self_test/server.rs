@@ -3,7 +3,6 @@
 use std::{
     fs::File,
     io::{BufRead, BufReader},
-    net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::Duration,
@@ -12,6 +11,7 @@ use std::{
 use anyhow::{Context as _, bail};
 
 use super::Case;
+use crate::server_process::consecutive_ports;
 
 /// How long the program may take to say where it is.
 const STARTS_WITHIN: Duration = Duration::from_secs(30);
@@ -36,7 +36,7 @@ impl Server {
             folder: folder.to_owned(),
             planted: case.planted.clone(),
             writers: case.writers,
-            port: port()?,
+            port: consecutive_ports(3)?,
             child: None,
         };
         server.again().await?;
@@ -115,18 +115,4 @@ impl Drop for Server {
             let _ = child.wait();
         }
     }
-}
-
-/// A port with two free ones after it, for the nodes.
-fn port() -> anyhow::Result<u16> {
-    for _ in 0..1_000 {
-        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-        let free = |offset| {
-            port.checked_add(offset).is_some_and(|port| TcpListener::bind(("127.0.0.1", port)).is_ok())
-        };
-        if free(1) && free(2) {
-            return Ok(port);
-        }
-    }
-    bail!("no three free ports in a row")
 }

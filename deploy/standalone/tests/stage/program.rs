@@ -44,16 +44,7 @@ pub fn command(data: &Path, port: u16) -> Command {
 
 /// A port with two free ones after it.
 pub fn port() -> u16 {
-    loop {
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let free = |offset| {
-            port.checked_add(offset)
-                .is_some_and(|port| std::net::TcpListener::bind(("127.0.0.1", port)).is_ok())
-        };
-        if free(1) && free(2) {
-            return port;
-        }
-    }
+    loadtest::server_process::consecutive_ports(3).unwrap()
 }
 
 impl Program {
