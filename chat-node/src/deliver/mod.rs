@@ -42,8 +42,8 @@ use crate::{
 /// moved here since.
 const READ_AGE: Duration = Duration::from_secs(1);
 
-/// Writes to sockets in one go: at 4 µs each, half a millisecond.
-const AT_ONCE: usize = 128;
+/// Writes to sockets in one go: at 4 µs each, two milliseconds.
+const AT_ONCE: usize = 512;
 
 /// What live delivery stands on.
 pub struct DeliverDeps {
