@@ -7,6 +7,7 @@ use std::{
 };
 
 use common::{
+    applications::Applications,
     engines::Engines,
     ids::{Incarnation, NodeId},
     link::{Endpoint, Peer, Role},
@@ -151,6 +152,8 @@ pub async fn run(
     let (tokens, tickets) = keys.ok_or(RunError::StoppedEarly)?;
     let revocations = Revocations::load(engines.store.clone(), &asked).await.ok_or(RunError::StoppedEarly)?;
     doors.spawn("revocations", revocations.clone().run(soft.clone()));
+    let applications = Applications::load(&engines.store, &asked).await.ok_or(RunError::StoppedEarly)?;
+    doors.spawn("applications", applications.clone().run(engines.store.clone(), soft.clone()));
     let sealer = Sealer::load(&engines.store, CURSORS, &asked).await.ok_or(RunError::StoppedEarly)?;
 
     // The way to the dispatchers, and through them to every owner.
@@ -212,6 +215,7 @@ pub async fn run(
             log: engines.log.clone(),
             store: engines.store.clone(),
             cache: engines.cache.clone(),
+            applications: applications.clone(),
             lease: control.lease(),
             clock: control.clock(),
             outlet: Arc::clone(&outlet) as Arc<dyn Outlet>,
@@ -252,6 +256,7 @@ pub async fn run(
         commands: commands.clone(),
         identity,
         auth: Auth::new(tokens, revocations.clone(), control.clock()),
+        applications,
         http_metrics: HttpMetrics::new(&registry)?,
         registry,
         ready: Arc::new(ready),

@@ -4,6 +4,7 @@
 //! Nothing here starts a service, and nothing here knows one: `dispatcher`, `chat-node` and `storage-writer`
 //! import this crate and never each other.
 
+pub mod applications;
 pub mod cache;
 pub mod config;
 pub mod engines;

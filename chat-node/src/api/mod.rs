@@ -22,7 +22,7 @@ use axum::{
     middleware::{self, Next},
     response::{IntoResponse, Response},
 };
-use common::{ids::AppId, problem::Problem, wire::codes::ErrorCode};
+use common::{applications::Applications, ids::AppId, problem::Problem, wire::codes::ErrorCode};
 use tower_http::catch_panic::CatchPanicLayer;
 
 pub use self::metrics::HttpMetrics;
@@ -60,6 +60,8 @@ pub struct Deps {
     pub identity: Identity,
     /// Who is asking.
     pub auth: Auth,
+    /// What applications have chosen.
+    pub applications: Applications,
     /// Counts requests; made once for each registry.
     pub http_metrics: HttpMetrics,
     /// All metrics of the node, for `/metrics`.

@@ -23,6 +23,7 @@ mod takeover;
 use std::{fmt, sync::Arc, time::Duration};
 
 use common::{
+    applications::Applications,
     cache::SharedCache,
     ids::{Incarnation, NodeId, Partition},
     log::SharedLog,
@@ -86,6 +87,8 @@ pub struct OwnerDeps {
     pub store: SharedStore,
     /// Where the tails of chats are kept.
     pub cache: SharedCache,
+    /// What applications have chosen.
+    pub applications: Applications,
     /// Whether the dispatchers still count on this node.
     pub lease: Lease,
     /// The dispatchers' clock.

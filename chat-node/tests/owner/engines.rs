@@ -8,6 +8,7 @@ use std::sync::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use common::{
+    applications::AppSettings,
     ids::{AppId, ChatKey, MessageId, Number, Offset, Partition, SessionId, UserId, UserKey},
     log::{
         AppendError, Entry, Log, LogError, ReadError, ReadLimit, Receipt, Subscription, sqlite::SqliteLog,
@@ -145,6 +146,18 @@ impl Chats for Held {
 impl Accounts for Held {
     async fn applications(&self) -> Result<Vec<Application>> {
         self.inner().applications().await
+    }
+
+    async fn application_changes(&self) -> Result<u64> {
+        self.inner().application_changes().await
+    }
+
+    async fn add_application(&self, application: &Application) -> Result<bool> {
+        self.inner().add_application(application).await
+    }
+
+    async fn update_application(&self, app: AppId, name: &str, settings: &AppSettings) -> Result<bool> {
+        self.inner().update_application(app, name, settings).await
     }
 
     async fn cluster_secret(&self, name: &str, fresh: &[u8]) -> Result<Vec<u8>> {

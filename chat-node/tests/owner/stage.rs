@@ -8,6 +8,7 @@ use chat_node::{
     owner::{Outlet, OwnerDeps, OwnerLimits, Owners},
 };
 use common::{
+    applications::Applications,
     ids::{AppId, ChatId, ChatKey, ClientId, Incarnation, MessageId, NodeId, Number, UserId},
     log::{Log, ReadLimit, sqlite::SqliteLog},
     model::MessageKind,
@@ -86,6 +87,8 @@ pub(crate) struct Stage {
     pub(crate) narrow: Arc<Narrow>,
     /// The store as the nodes see it.
     pub(crate) held: Arc<Held>,
+    /// What applications have chosen, as the nodes know it.
+    pub(crate) applications: Applications,
     draining: Arc<tokio::sync::Mutex<()>>,
     stop: CancellationToken,
     folder: tempfile::TempDir,
@@ -106,6 +109,7 @@ impl Stage {
         Self {
             narrow: Arc::new(Narrow::over(Arc::clone(&log))),
             held: Arc::new(Held::over(Arc::clone(&store))),
+            applications: Applications::fixed(Vec::new()),
             log,
             store,
             draining: Arc::default(),
@@ -130,6 +134,7 @@ impl Stage {
             log: self.narrow.clone(),
             store: self.held.clone(),
             cache: Arc::new(common::cache::memory::MemoryCache::default()),
+            applications: self.applications.clone(),
             lease: lease.clone(),
             clock: Clock::default(),
             outlet: Arc::clone(&outlet) as Arc<dyn Outlet>,

@@ -25,6 +25,7 @@ use chat_node::{
     reads::{Reads, TellRead},
 };
 use common::{
+    applications::Applications,
     cache::{LimitPolicy, SharedCache, memory::MemoryCache},
     ids::UserId,
     problem::ProblemBody,
@@ -121,6 +122,8 @@ impl World {
         let (tokens, tickets) = token::load(&store, &shutdown).await.unwrap();
         let revocations = Revocations::load(Arc::clone(&store), &shutdown).await.unwrap();
         tokio::spawn(revocations.clone().run(shutdown.clone()));
+        let applications = Applications::load(&store, &shutdown).await.unwrap();
+        tokio::spawn(applications.clone().run(Arc::clone(&store), shutdown.clone()));
         let owner = Arc::new(PaperOwner::new(Arc::clone(&store)));
         let announced = Arc::new(parking_lot::Mutex::new(Vec::new()));
         let registry = prometheus::Registry::new();
@@ -149,6 +152,7 @@ impl World {
             commands: Commands::new(owner.clone(), Arc::clone(&store), reads),
             identity: Identity::new(&config, parts).unwrap(),
             auth: Auth::new(tokens.clone(), revocations, Clock::default()),
+            applications,
             http_metrics: HttpMetrics::new(&registry).unwrap(),
             registry,
             ready: {

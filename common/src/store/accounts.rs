@@ -5,7 +5,7 @@ use std::time::Duration;
 use rand::RngCore;
 use uuid::Uuid;
 
-use crate::time::Millis;
+use crate::{applications::AppSettings, time::Millis};
 
 /// How long after its token's expiry a revocation is kept: clocks of nodes differ, and tokens are accepted some seconds late.
 const KEPT_AFTER_EXPIRY: Duration = Duration::from_secs(3600);
@@ -27,6 +27,12 @@ pub(super) fn fold(username: &str) -> String {
 /// A revocation is kept at `now` when its token expires after this.
 pub(super) fn kept_after(now: Millis) -> Millis {
     Millis(now.0.saturating_sub(Millis(0).plus(KEPT_AFTER_EXPIRY).0))
+}
+
+/// Settings as their column has them.
+pub(super) fn settings_column(settings: &AppSettings) -> String {
+    // Texts, numbers and lists always have a JSON form.
+    serde_json::to_string(settings).unwrap_or_else(|_| "{}".to_owned())
 }
 
 /// A new secret that signs tokens, and its name.

@@ -28,6 +28,7 @@ use title::title;
 pub(crate) use until::until_answered;
 
 use crate::{
+    applications::AppSettings,
     ids::{
         AppId, ChatId, ChatKey, ClientId, MessageId, Number, Offset, Partition, Seq, SessionId, UserId,
         UserKey,
@@ -117,7 +118,7 @@ pub struct Revocation {
 }
 
 /// An application's row.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq)]
 pub struct Application {
     /// Its id, also the issuer of its tokens.
     pub id: AppId,
@@ -127,6 +128,8 @@ pub struct Application {
     pub token_secret: Vec<u8>,
     /// The name of that secret in a token's `kid`.
     pub token_kid: String,
+    /// What it has chosen.
+    pub settings: Arc<AppSettings>,
 }
 
 impl fmt::Debug for Application {
@@ -143,8 +146,17 @@ impl fmt::Debug for Application {
 /// Users and their sign-ins.
 #[async_trait]
 pub trait Accounts: Send + Sync {
-    /// Every application.
+    /// Every application, in order of their ids.
     async fn applications(&self) -> Result<Vec<Application>>;
+
+    /// How often applications were made or changed: it grows with each time, and whoever has read it reads at least that change.
+    async fn application_changes(&self) -> Result<u64>;
+
+    /// Adds an application; `false` when there is one with its id.
+    async fn add_application(&self, application: &Application) -> Result<bool>;
+
+    /// Gives an application another name and other settings; its secret stays. `false` when there is no such one.
+    async fn update_application(&self, app: AppId, name: &str, settings: &AppSettings) -> Result<bool>;
 
     /// A secret of the cluster, made from `fresh` when there is none of that name. Whoever asks first decides; all get the same.
     async fn cluster_secret(&self, name: &str, fresh: &[u8]) -> Result<Vec<u8>>;

@@ -1,6 +1,8 @@
 //! Rows of either engine, read back into what the store answers. Columns have the same names in both; where an engine's tables name one
 //! otherwise, its query says `AS`.
 
+use std::sync::Arc;
+
 use sqlx::{Decode, Row, Sqlite, Type, sqlite::SqliteRow};
 #[cfg(feature = "servers")]
 use sqlx::{Postgres, postgres::PgRow};
@@ -238,11 +240,15 @@ pub(super) fn found(row: &impl Columns) -> sqlx::Result<Found> {
 }
 
 pub(super) fn application(row: &impl Columns) -> sqlx::Result<Application> {
+    let settings: String = row.get("settings")?;
     Ok(Application {
         id: row.get("id")?,
         name: row.get("name")?,
         token_secret: row.get("token_secret")?,
         token_kid: row.get("token_kid")?,
+        settings: serde_json::from_str(&settings)
+            .map(Arc::new)
+            .map_err(|error| unreadable(format!("settings: {error}")))?,
     })
 }
 

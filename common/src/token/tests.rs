@@ -9,7 +9,13 @@ const OTHER_SECRET: &[u8] = b"fedcba9876543210fedcba9876543210";
 const OTHER_APP: AppId = AppId(Uuid::from_u128(2));
 
 fn application(id: AppId, secret: &[u8]) -> Application {
-    Application { id, name: "test".into(), token_secret: secret.to_vec(), token_kid: "k1".into() }
+    Application {
+        id,
+        name: "test".into(),
+        token_secret: secret.to_vec(),
+        token_kid: "k1".into(),
+        settings: Default::default(),
+    }
 }
 
 fn tokens() -> Tokens {

@@ -1,13 +1,16 @@
 //! Applications, users, sign-ins, revocations.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use futures_util::future::join_all;
 
 use super::{Fixture, scribe::person};
 use crate::{
+    applications::{
+        Algorithm, AppSettings, Links, MessageRate, PolicyAction, Retention, VerificationKey, Words,
+    },
     ids::{AppId, SessionId, UserId},
-    store::{SignIn, User},
+    store::{Application, SharedStore, SignIn, User},
     time::Millis,
 };
 
@@ -35,6 +38,53 @@ pub async fn there_is_one_application_with_a_secret_of_its_own(fixture: &dyn Fix
         "{shown}"
     );
     assert_eq!(fixture.open().await.applications().await.unwrap(), applications, "it keeps its secret");
+}
+
+pub async fn applications_are_added_and_changed_and_each_time_is_counted(fixture: &dyn Fixture) {
+    let store = fixture.open().await;
+    let before = store.application_changes().await.unwrap();
+    let shop = Application {
+        id: AppId::random(),
+        name: "Shop ✓".to_owned(),
+        token_secret: vec![7; 32],
+        token_kid: "k1".to_owned(),
+        settings: Arc::new(AppSettings { contacts_only: true, ..AppSettings::default() }),
+    };
+    assert!(store.add_application(&shop).await.unwrap());
+    let twice = Application { name: "Another".to_owned(), ..shop.clone() };
+    assert!(!store.add_application(&twice).await.unwrap(), "an id is given once");
+    let added = store.application_changes().await.unwrap();
+    assert!(added > before);
+    let find = async |store: SharedStore| {
+        store.applications().await.unwrap().into_iter().find(|one| one.id == shop.id).unwrap()
+    };
+    assert_eq!(find(store.clone()).await, shop);
+
+    let keys = vec![VerificationKey { kid: "b".into(), algorithm: Algorithm::HS256, key: "s".repeat(32) }];
+    let settings = AppSettings {
+        message_rate: Some(MessageRate { per_second: 2.5, burst: 3 }),
+        words: Words { list: vec!["Ärger".into()], action: PolicyAction::Mask },
+        links: Links { action: PolicyAction::Refuse },
+        retention: Retention::Days { days: 30 },
+        register_on_first_sight: true,
+        keys,
+        ..AppSettings::default()
+    };
+    assert!(store.update_application(shop.id, "Shop 2", &settings).await.unwrap());
+    assert!(!store.update_application(AppId::random(), "none", &settings).await.unwrap());
+    assert!(store.application_changes().await.unwrap() > added);
+    let expected = Application { name: "Shop 2".to_owned(), settings: Arc::new(settings), ..shop.clone() };
+    assert_eq!(find(fixture.open().await).await, expected);
+
+    // Two at once: both are counted.
+    let counted = store.application_changes().await.unwrap();
+    let (a, b) = (AppSettings::default(), AppSettings { contacts_only: true, ..AppSettings::default() });
+    let (one, other) = tokio::join!(
+        store.update_application(shop.id, "One", &a),
+        store.update_application(AppId::DEFAULT, "Other", &b)
+    );
+    assert!(one.unwrap() && other.unwrap());
+    assert!(store.application_changes().await.unwrap() >= counted + 2);
 }
 
 pub async fn a_secret_of_the_cluster_is_what_was_given_first(fixture: &dyn Fixture) {

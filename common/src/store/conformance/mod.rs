@@ -28,6 +28,7 @@ macro_rules! store_conformance {
     ($fixture:expr) => {
         $crate::store_conformance! { @tests $fixture;
             there_is_one_application_with_a_secret_of_its_own
+            applications_are_added_and_changed_and_each_time_is_counted
             a_secret_of_the_cluster_is_what_was_given_first
             a_username_is_taken_without_regard_to_case
             one_of_many_who_register_under_one_name_gets_it

@@ -4,11 +4,12 @@ use async_trait::async_trait;
 
 use super::{Postgres, value::column};
 use crate::{
+    applications::AppSettings,
     ids::{AppId, SessionId, UserId},
     model::UserView,
     store::{
         Accounts, Application, Result, Revocation, SignIn, User,
-        accounts::{REVOCATIONS, SIGN_INS, fold, kept_after},
+        accounts::{REVOCATIONS, SIGN_INS, fold, kept_after, settings_column},
         rows::{self, int},
     },
     time::Millis,
@@ -18,10 +19,58 @@ use crate::{
 impl Accounts for Postgres {
     async fn applications(&self) -> Result<Vec<Application>> {
         self.call(|| async move {
-            let rows = sqlx::query("SELECT id, name, token_secret, token_kid FROM applications ORDER BY id")
-                .fetch_all(&self.pool)
-                .await?;
+            let rows = sqlx::query(
+                "SELECT id, name, token_secret, token_kid, settings FROM applications ORDER BY id",
+            )
+            .fetch_all(&self.pool)
+            .await?;
             rows.iter().map(rows::application).collect()
+        })
+        .await
+    }
+
+    async fn application_changes(&self) -> Result<u64> {
+        self.call(|| async move {
+            let row = sqlx::query("SELECT last FROM application_changes").fetch_one(&self.pool).await?;
+            rows::unsigned(&row, "last")
+        })
+        .await
+    }
+
+    async fn add_application(&self, application: &Application) -> Result<bool> {
+        self.call(|| async move {
+            let added: i64 = sqlx::query_scalar(
+                "WITH counted AS (UPDATE application_changes SET last = last + 1),
+                 added AS (
+                   INSERT INTO applications (id, name, token_secret, token_kid, settings)
+                   VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING RETURNING id)
+                 SELECT count(*) FROM added",
+            )
+            .bind(application.id)
+            .bind(&application.name)
+            .bind(&application.token_secret)
+            .bind(&application.token_kid)
+            .bind(settings_column(&application.settings))
+            .fetch_one(&self.pool)
+            .await?;
+            Ok(added == 1)
+        })
+        .await
+    }
+
+    async fn update_application(&self, app: AppId, name: &str, settings: &AppSettings) -> Result<bool> {
+        self.call(|| async move {
+            let updated: i64 = sqlx::query_scalar(
+                "WITH counted AS (UPDATE application_changes SET last = last + 1),
+                 updated AS (UPDATE applications SET name = $2, settings = $3 WHERE id = $1 RETURNING id)
+                 SELECT count(*) FROM updated",
+            )
+            .bind(app)
+            .bind(name)
+            .bind(settings_column(settings))
+            .fetch_one(&self.pool)
+            .await?;
+            Ok(updated == 1)
         })
         .await
     }

@@ -2,11 +2,12 @@
 
 use super::{Sqlite, fault::bounded, value::list};
 use crate::{
+    applications::AppSettings,
     ids::{AppId, SessionId, UserId},
     model::UserView,
     store::{
         Accounts, Application, Result, Revocation, SignIn, User,
-        accounts::{REVOCATIONS, SIGN_INS, fold, kept_after},
+        accounts::{REVOCATIONS, SIGN_INS, fold, kept_after, settings_column},
         rows::{self, int},
     },
     time::Millis,
@@ -17,10 +18,57 @@ use async_trait::async_trait;
 impl Accounts for Sqlite {
     async fn applications(&self) -> Result<Vec<Application>> {
         bounded(async {
-            let rows = sqlx::query("SELECT id, name, token_secret, token_kid FROM applications ORDER BY id")
-                .fetch_all(&self.readers)
-                .await?;
+            let rows = sqlx::query(
+                "SELECT id, name, token_secret, token_kid, settings FROM applications ORDER BY id",
+            )
+            .fetch_all(&self.readers)
+            .await?;
             rows.iter().map(rows::application).collect()
+        })
+        .await
+    }
+
+    async fn application_changes(&self) -> Result<u64> {
+        bounded(async {
+            let row = sqlx::query("SELECT last FROM application_changes").fetch_one(&self.readers).await?;
+            rows::unsigned(&row, "last")
+        })
+        .await
+    }
+
+    async fn add_application(&self, application: &Application) -> Result<bool> {
+        bounded(async {
+            let mut write = self.begin().await?;
+            let added = sqlx::query(
+                "INSERT INTO applications (id, name, token_secret, token_kid, settings) VALUES (?, ?, ?, ?, ?)
+                 ON CONFLICT DO NOTHING",
+            )
+            .bind(application.id)
+            .bind(&application.name)
+            .bind(&application.token_secret)
+            .bind(&application.token_kid)
+            .bind(settings_column(&application.settings))
+            .execute(&mut *write)
+            .await?;
+            sqlx::query("UPDATE application_changes SET last = last + 1").execute(&mut *write).await?;
+            write.commit().await?;
+            Ok(added.rows_affected() == 1)
+        })
+        .await
+    }
+
+    async fn update_application(&self, app: AppId, name: &str, settings: &AppSettings) -> Result<bool> {
+        bounded(async {
+            let mut write = self.begin().await?;
+            let updated = sqlx::query("UPDATE applications SET name = ?, settings = ? WHERE id = ?")
+                .bind(name)
+                .bind(settings_column(settings))
+                .bind(app)
+                .execute(&mut *write)
+                .await?;
+            sqlx::query("UPDATE application_changes SET last = last + 1").execute(&mut *write).await?;
+            write.commit().await?;
+            Ok(updated.rows_affected() == 1)
         })
         .await
     }

@@ -14,6 +14,7 @@ const STEPS: &[&str] = &[
     include_str!("schema/0001_start.sql"),
     include_str!("schema/0002_resume.sql"),
     include_str!("schema/0003_group_requests.sql"),
+    include_str!("schema/0004_application_settings.sql"),
 ];
 
 /// Takes the steps that the file has not taken yet, in the caller's transaction, and makes the default application if there is none.

@@ -1,0 +1,250 @@
+//! What an application may choose. It is kept as JSON, and every field has a default, so that rows of any age are read.
+
+use std::{collections::HashSet, fmt};
+
+use serde::{Deserialize, Serialize};
+
+use crate::wire::client::FieldError;
+
+/// Bytes of an application's settings as JSON.
+pub const MAX_BYTES: usize = 64 * 1024;
+
+/// Words of a list.
+pub const MAX_WORDS: usize = 1_000;
+
+/// Characters of a word in a list.
+const WORD_CHARS: usize = 64;
+
+/// Verification keys at once: a rotation needs two.
+pub const MAX_KEYS: usize = 16;
+
+/// Characters of a key: an RSA key of 8,192 bits has some 1,500 in PEM.
+const KEY_CHARS: usize = 4 * 1024;
+
+/// Characters of a key's name.
+const KID_CHARS: usize = 64;
+
+/// Bytes of a secret (RFC 7518, 3.2: as long as the hash).
+const SECRET_BYTES: usize = 32;
+
+/// What an application has chosen.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct AppSettings {
+    /// Whether direct messages are taken from contacts only (ID-8).
+    pub contacts_only: bool,
+    /// How fast one user may write in one chat (SP-1); as the cluster's operator has it when it is absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub message_rate: Option<MessageRate>,
+    /// What becomes of messages with certain words (SP-2).
+    pub words: Words,
+    /// What becomes of messages with links (SP-2).
+    pub links: Links,
+    /// How long messages are kept in chats that say nothing else (ME-9).
+    pub retention: Retention,
+    /// Whether somebody with a good token who is not known yet becomes a user (ID-6).
+    pub register_on_first_sight: bool,
+    /// The keys of the application's own tokens, several at once for rotation (ID-6).
+    pub keys: Vec<VerificationKey>,
+}
+
+/// A token bucket.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MessageRate {
+    /// Messages a second in the long run; 0: as many as one likes.
+    pub per_second: f64,
+    /// Messages at once after a pause.
+    pub burst: u32,
+}
+
+impl MessageRate {
+    /// As many as one likes.
+    pub const UNLIMITED: Self = Self { per_second: 0.0, burst: 0 };
+}
+
+impl Default for MessageRate {
+    /// One a second, and ten lines that somebody typed ahead.
+    fn default() -> Self {
+        Self { per_second: 1.0, burst: 10 }
+    }
+}
+
+/// What becomes of a message that has what a policy looks for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PolicyAction {
+    /// It is sent as it is.
+    #[default]
+    Allow,
+    /// It is sent with asterisks in place of that.
+    Mask,
+    /// It is not sent.
+    Refuse,
+}
+
+/// Words that are not wanted.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Words {
+    /// Which: whole words, without regard to case.
+    pub list: Vec<String>,
+    /// What becomes of a message with one.
+    pub action: PolicyAction,
+}
+
+/// Links out of the chat.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Links {
+    /// What becomes of a message with one.
+    pub action: PolicyAction,
+}
+
+/// How long messages are kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "keep", rename_all = "snake_case")]
+pub enum Retention {
+    /// For ever.
+    #[default]
+    Forever,
+    /// For so many days.
+    Days {
+        /// At least 1.
+        days: u32,
+    },
+    /// Until every member has read them.
+    UntilRead,
+}
+
+/// How tokens are signed (RFC 7518, 3.1; RFC 8037).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Algorithm {
+    /// HMAC with SHA-256: a secret that both have.
+    HS256,
+    /// RSA with SHA-256.
+    RS256,
+    /// ECDSA on P-256 with SHA-256.
+    ES256,
+    /// Ed25519.
+    EdDSA,
+}
+
+/// A key that an application's tokens may be signed with. Chosen by its name in the token's `kid`; the algorithm is the key's own, whatever
+/// the token says.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VerificationKey {
+    /// Its name in tokens.
+    pub kid: String,
+    /// How it signs.
+    pub algorithm: Algorithm,
+    /// HS256: the secret as text; else the public key as PEM.
+    pub key: String,
+}
+
+impl fmt::Debug for VerificationKey {
+    /// Without the key: it may be a secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("VerificationKey")
+            .field("kid", &self.kid)
+            .field("algorithm", &self.algorithm)
+            .finish_non_exhaustive()
+    }
+}
+
+impl AppSettings {
+    /// What is wrong with them, field by field, as they stand under `settings` in a request's body. Whether a key is one is
+    /// [`crate::token`]'s to say.
+    pub fn faults(&self) -> Vec<FieldError> {
+        let mut faults = Vec::new();
+        let mut wrong =
+            |field: String, why: &str| faults.push(FieldError::body(format!("settings.{field}"), why));
+        if let Some(MessageRate { per_second, burst }) = self.message_rate {
+            if !(per_second.is_finite() && (0.0..=1_000_000.0).contains(&per_second)) {
+                wrong("message_rate.per_second".into(), "must be 0 (no limit) to 1000000");
+            }
+            if per_second > 0.0 && burst == 0 {
+                wrong("message_rate.burst".into(), "must be at least 1");
+            }
+        }
+        if self.words.list.len() > MAX_WORDS {
+            wrong("words.list".into(), "has more than 1000 words");
+        }
+        for (at, word) in self.words.list.iter().enumerate() {
+            if !(1..=WORD_CHARS).contains(&word.chars().count()) || !word.chars().all(char::is_alphanumeric) {
+                wrong(format!("words.list[{at}]"), "must be one word of 1 to 64 letters and digits");
+            }
+        }
+        if matches!(self.retention, Retention::Days { days: 0 } | Retention::Days { days: 36_501.. }) {
+            wrong("retention.days".into(), "must be 1 to 36500");
+        }
+        if self.keys.len() > MAX_KEYS {
+            wrong("keys".into(), "are more than 16");
+        }
+        let mut kids = HashSet::new();
+        for (at, key) in self.keys.iter().enumerate() {
+            if !(1..=KID_CHARS).contains(&key.kid.chars().count()) || key.kid.chars().any(char::is_control) {
+                wrong(format!("keys[{at}].kid"), "must have 1 to 64 characters and no control characters");
+            }
+            if !kids.insert(&key.kid) {
+                wrong(format!("keys[{at}].kid"), "is used twice");
+            }
+            if key.key.len() > KEY_CHARS {
+                wrong(format!("keys[{at}].key"), "has more than 4096 characters");
+            }
+            if key.algorithm == Algorithm::HS256 && key.key.len() < SECRET_BYTES {
+                wrong(format!("keys[{at}].key"), "must have at least 32 bytes");
+            }
+        }
+        if faults.is_empty() && serde_json::to_vec(self).map_or(0, |json| json.len()) > MAX_BYTES {
+            faults.push(FieldError::body("settings", "has more than 65536 bytes"));
+        }
+        faults
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_of_any_age_are_read_and_what_is_absent_has_its_default() {
+        assert_eq!(serde_json::from_str::<AppSettings>("{}").unwrap(), AppSettings::default());
+        let read: AppSettings = serde_json::from_str(
+            r#"{"words": {"list": ["x"]}, "retention": {"keep": "days", "days": 7}, "later": 1}"#,
+        )
+        .unwrap();
+        assert_eq!(read.words, Words { list: vec!["x".into()], action: PolicyAction::Allow });
+        assert_eq!(read.retention, Retention::Days { days: 7 });
+        let json = serde_json::to_string(&read).unwrap();
+        assert_eq!(serde_json::from_str::<AppSettings>(&json).unwrap(), read);
+    }
+
+    #[test]
+    fn what_is_wrong_with_settings_is_named_field_by_field() {
+        let key = |kid: &str, key: &str| VerificationKey {
+            kid: kid.into(),
+            algorithm: Algorithm::HS256,
+            key: key.into(),
+        };
+        let settings = AppSettings {
+            message_rate: Some(MessageRate { per_second: f64::NAN, burst: 1 }),
+            words: Words { list: vec!["fine".into(), "two words".into()], ..Words::default() },
+            retention: Retention::Days { days: 0 },
+            keys: vec![key("a", &"s".repeat(32)), key("a", "short")],
+            ..AppSettings::default()
+        };
+        let params: Vec<_> = settings.faults().into_iter().map(|fault| fault.param).collect();
+        assert_eq!(
+            params,
+            [
+                "settings.message_rate.per_second",
+                "settings.words.list[1]",
+                "settings.retention.days",
+                "settings.keys[1].kid",
+                "settings.keys[1].key",
+            ]
+        );
+        assert!(!format!("{settings:?}").contains("ssss"), "no secret shows");
+        assert!(AppSettings::default().faults().is_empty());
+    }
+}
