@@ -7,7 +7,7 @@ use std::{collections::HashSet, sync::Arc};
 
 use common::{
     ids::{ChatId, ChatKey, ClientId, MessageId, Number, Seq, SocketId, UserId},
-    model::{ChatView, ChatsPage, MemberView, Message, MessageKind, Page, PageRequest, limits},
+    model::{ChatView, ChatsPage, MemberView, Message, MessageKind, Page, PageRequest, Role, limits},
     problem::Problem,
     store::{ReadMark, SharedStore},
     token::Caller,
@@ -26,6 +26,10 @@ use crate::{
 
 /// Ids in one query for users: what the store takes at once.
 const USERS_PER_QUERY: usize = 1_000;
+
+/// How often a group of several records is asked for again when its owner has not answered: with the first ask 15 s, as long as a request
+/// may take.
+const LARGE_AGAIN: usize = 2;
 
 /// The commands. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -206,8 +210,16 @@ impl Commands {
         let first = first
             .map(|body| self.draft(body, MessageKind::Text, named, None, Vec::new(), true))
             .transpose()?;
+        let large = members.len() >= limits::MEMBERS_PER_RECORD;
         let ask = Ask::CreateGroup { name, description, members, first };
-        let answer = self.ask(caller, chat, key.is_some(), ask).await;
+        let mut answer = self.ask(caller, chat, key.is_some(), ask.clone()).await;
+        for _ in 0..LARGE_AGAIN {
+            // Its rows may take longer than one ask waits. What is there already is not made twice.
+            if !(large && answer == Answer::Unknown) {
+                break;
+            }
+            answer = self.ask(caller, chat, true, ask.clone()).await;
+        }
         let opened = self.opened(caller, chat, answer).await?;
         // Nobody else can have made a chat with a random id: what was there already is this request's own work, whose answer
         // was lost on the way.
@@ -221,6 +233,22 @@ impl Commands {
     pub async fn add_member(&self, caller: &Caller, chat: ChatId, user: UserId) -> Result<Seq, Problem> {
         self.user_exists(caller, user).await?;
         self.change(caller, chat, Ask::AddMember { user }).await
+    }
+
+    /// Lets somebody into a group as this, or makes a member this; the group is handed over when its owner makes another its owner. Answers
+    /// when the store shows it.
+    ///
+    /// # Errors
+    /// `not_found` (the chat, or the user), `forbidden`, `retry_later`, `unknown`.
+    pub async fn set_role(
+        &self,
+        caller: &Caller,
+        chat: ChatId,
+        user: UserId,
+        role: Role,
+    ) -> Result<Seq, Problem> {
+        self.user_exists(caller, user).await?;
+        self.change(caller, chat, Ask::SetRole { user, role }).await
     }
 
     /// Removes somebody from a group, or leaves it; answers when the store shows it.

@@ -25,8 +25,8 @@ use common::{
     time::Millis,
     wire::{
         codes::ErrorCode,
-        owner::{Answer, Ask, Sent},
-        peer::Live,
+        owner::{Answer, Ask, Refusal, Sent},
+        peer::{Live, Topic},
         record::{Change, Claim, Record, What},
     },
 };
@@ -82,6 +82,68 @@ async fn a_repeat_is_the_same_message_from_memory_from_the_log_and_from_the_stor
     same(&third.ask(ana, chat, Ask::Send(vec![draft("m1", "hello")])).await);
     same(&third.ask(ana, chat, Ask::Send(vec![retried("m1", "hello")])).await);
     assert_eq!(stage.valid_messages(chat).await.len(), 1);
+}
+
+/// CH-4: whoever owns the chat next knows who may what, from the log and from the store.
+#[tokio::test]
+async fn roles_are_known_to_the_next_owner() {
+    let stage = Stage::new().await;
+    stage.keep_draining();
+    let mut node = stage.node("node-1").await;
+    let (ana, ben, eve) = (UserId::random(), UserId::random(), UserId::random());
+    let chat = stage.group(&node, ana, vec![ben, eve]).await;
+    let roles = async || {
+        let row = stage.store.load(&[stage::key(chat)]).await.unwrap().answer.remove(0);
+        row.members.iter().map(|member| member.role).collect::<Vec<_>>()
+    };
+    let named = node.ask(ana, chat, Ask::SetRole { user: ben, role: Role::Admin }).await;
+    assert_eq!(named, Answer::Done { seq: 2 });
+    assert_eq!(roles().await, [Role::Owner, Role::Admin, Role::Member], "answered when it is stored");
+    assert_eq!(node.ask(ana, chat, Ask::SetRole { user: ben, role: Role::Admin }).await, named);
+    for name in ["node-2", "node-3"] {
+        drop(node);
+        node = stage.node(name).await;
+        let asked =
+            until_answered(|| node.ask(ben, chat, Ask::SetRole { user: eve, role: Role::Admin })).await;
+        assert_eq!(refusal(&asked).code, ErrorCode::Forbidden);
+        assert_eq!(node.ask(ben, chat, Ask::RemoveMember { user: UserId::random() }).await, asked_nobody());
+    }
+    let over = node.ask(ana, chat, Ask::SetRole { user: eve, role: Role::Owner }).await;
+    assert_eq!(over, Answer::Done { seq: 3 });
+    assert_eq!(roles().await, [Role::Admin, Role::Admin, Role::Owner]);
+    drop(node);
+    let last = stage.node("node-4").await;
+    let left = until_answered(|| last.ask(eve, chat, Ask::RemoveMember { user: eve })).await;
+    assert_eq!(left, Answer::Done { seq: 4 });
+    assert_eq!(roles().await, [Role::Owner, Role::Admin], "the admin who has been in longest is the heir");
+}
+
+/// Law 7: one record, one event for one topic, whoever is a member.
+#[tokio::test]
+async fn a_message_to_fifty_thousand_is_one_record_and_one_event_ch_3() {
+    let stage = Stage::new().await;
+    let node = stage.node("node-1").await;
+    let (ana, ben) = (UserId::random(), UserId::random());
+    let crowd = (1..limits::MEMBERS).map(|_| UserId::random()).collect();
+    let (small, large) = (stage.group(&node, ana, vec![ben]).await, stage.group(&node, ana, crowd).await);
+    let mut costs = Vec::new();
+    for chat in [small, large] {
+        let (published, logged) = (node.outlet.published(), stage.logged().await);
+        for n in 0..20 {
+            sent(&node.ask(ana, chat, Ask::Send(vec![draft(&format!("m{n}"), "hello")])).await);
+        }
+        let published = node.outlet.published().split_off(published.len());
+        for (topics, live) in &published {
+            assert_eq!(topics, &[Topic::from(stage::key(chat))]);
+            assert!(matches!(live, Live::Change(bytes) if bytes.len() < 500));
+        }
+        costs.push((published.len(), stage.logged().await - logged));
+    }
+    assert_eq!(costs, [(20, 20), (20, 20)]);
+}
+
+fn asked_nobody() -> Answer {
+    Answer::Refused(Refusal::new(ErrorCode::NotFound, "there is no such member"))
 }
 
 #[tokio::test]

@@ -190,6 +190,7 @@ fn asks() -> Vec<(&'static str, Ask)> {
             },
         ),
         ("add_member", Ask::AddMember { user: BEN }),
+        ("set_role", Ask::SetRole { user: BEN, role: Role::Admin }),
         ("remove_member", Ask::RemoveMember { user: BEN }),
         ("update", Ask::Update { name: None, description: Some("D".into()) }),
         ("delete_chat", Ask::DeleteChat),
@@ -206,6 +207,7 @@ fn asks() -> Vec<(&'static str, Ask)> {
             | Ask::OpenDirect { .. }
             | Ask::CreateGroup { .. }
             | Ask::AddMember { .. }
+            | Ask::SetRole { .. }
             | Ask::RemoveMember { .. }
             | Ask::Update { .. }
             | Ask::DeleteChat
@@ -282,6 +284,7 @@ fn changes() -> Vec<(&'static str, What)> {
         ("members", What::Members { members: vec![(BEN, Role::Admin)] }),
         ("joined", What::Joined { user: BEN, role: Role::Member }),
         ("left", What::Left { user: ANA, heir: Some(BEN) }),
+        ("roles", What::Roles { roles: vec![(BEN, Role::Owner), (ANA, Role::Admin)] }),
         ("updated", What::Updated { name: Some("M".into()), description: None }),
         ("deleted", What::Deleted),
         (
@@ -318,6 +321,7 @@ fn changes() -> Vec<(&'static str, What)> {
             | What::Members { .. }
             | What::Joined { .. }
             | What::Left { .. }
+            | What::Roles { .. }
             | What::Updated { .. }
             | What::Deleted
             | What::Sent { .. }
@@ -417,8 +421,8 @@ fn bytes_that_are_cut_or_too_many_are_no_frame() {
 fn a_record_of_a_later_version_is_told_from_bytes_that_are_none() {
     let (_, record) = records().remove(1);
     let mut bytes = record.encode().to_vec();
-    bytes[0] = 2;
-    assert!(matches!(Record::decode(&bytes), Err(BadRecord::Version(2))));
+    bytes[0] = 3;
+    assert!(matches!(Record::decode(&bytes), Err(BadRecord::Version(3))));
     for first in [0, 0x20, 0xff] {
         bytes[0] = first;
         assert!(matches!(Record::decode(&bytes), Err(BadRecord::Bytes(_))), "{first}");
@@ -497,7 +501,8 @@ fn any_record() -> impl Strategy<Value = Record> {
                 What::Created { kind: ChatKind::Group, name, description, members, request }
             }
         ),
-        members.prop_map(|members| What::Members { members }),
+        members.clone().prop_map(|members| What::Members { members }),
+        members.prop_map(|roles| What::Roles { roles }),
         (id.clone().prop_map(UserId), proptest::option::of(id.clone().prop_map(UserId)))
             .prop_map(|(user, heir)| What::Left { user, heir }),
         (any::<u64>(), any::<String>(), any::<Option<u64>>(), any::<Vec<String>>()).prop_map(

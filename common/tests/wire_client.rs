@@ -19,7 +19,7 @@ use common::{
     wire::{
         client::{
             Ack, Changes, ClientFrame, Delete, Edit, ErrorFrame, FieldError, Hello, History, HistoryPage,
-            Ping, Read, Ready, Resume, Resumed, Send, ServerFrame, SocketLimits,
+            Ping, Read, Ready, Resume, Resumed, RoleOf, Send, ServerFrame, SocketLimits,
         },
         codec::{FromClient, NotJson, decode_client, encode_server, fields},
         codes::ErrorCode,
@@ -245,8 +245,20 @@ fn server_frames() -> Vec<(ServerFrame, String)> {
             r#"{"type":"member_left","chat":"$chat","seq":812,"at":"$at","by":"$ana","user":"$ana","owner":"$ben"}"#,
         ),
         (
-            ServerFrame::ChatUpdated { chat, seq, at, by, name: None, description: None },
+            ServerFrame::ChatUpdated { chat, seq, at, by, name: None, description: None, roles: vec![] },
             r#"{"type":"chat_updated","chat":"$chat","seq":812,"at":"$at","by":"$ana"}"#,
+        ),
+        (
+            ServerFrame::ChatUpdated {
+                chat,
+                seq,
+                at,
+                by,
+                name: None,
+                description: None,
+                roles: vec![RoleOf { user: BEN, role: Role::Admin }],
+            },
+            r#"{"type":"chat_updated","chat":"$chat","seq":812,"at":"$at","by":"$ana","roles":[{"user":"$ben","role":"admin"}]}"#,
         ),
         (
             ServerFrame::ChatUpdated {
@@ -256,6 +268,7 @@ fn server_frames() -> Vec<(ServerFrame, String)> {
                 by,
                 name: Some("N".into()),
                 description: Some("D".into()),
+                roles: vec![],
             },
             r#"{"type":"chat_updated","chat":"$chat","seq":812,"at":"$at","by":"$ana","name":"N","description":"D"}"#,
         ),

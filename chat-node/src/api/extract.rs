@@ -3,6 +3,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use axum::body::Bytes;
 use axum::extract::{ConnectInfo, FromRequest, FromRequestParts, RawPathParams, Request};
 use common::{
     ids::{ChatId, ClientId, Number, SessionId, UserId},
@@ -35,29 +36,52 @@ impl<T: DeserializeOwned, const MAX: usize> FromRequest<Api> for Json<T, MAX> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, api: &Api) -> Result<Self, Problem> {
-        let too_large =
-            || Problem::new(ErrorCode::TooLarge, format!("the body must have at most {MAX} bytes"));
-        let announced = request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok());
-        if announced.and_then(|length| length.parse::<u64>().ok()).is_some_and(|length| length > MAX as u64) {
-            return Err(too_large());
-        }
-        let read = Limited::new(request.into_body(), MAX).collect();
-        let bytes = match tokio::time::timeout(api.patience.body, read).await {
-            Ok(Ok(body)) => body.to_bytes(),
-            Ok(Err(error)) if error.is::<LengthLimitError>() => return Err(too_large()),
-            Ok(Err(_)) => return Err(invalid("the body broke off")),
-            Err(_) => return Err(Problem::new(ErrorCode::TooSlow, "the body took too long to arrive")),
-        };
-        let text = std::str::from_utf8(&bytes).map_err(|_| invalid("the body is not UTF-8"))?;
-        if serde_json::from_str::<IgnoredAny>(text).is_err() {
-            return Err(invalid("the body is not JSON"));
-        }
-        // Otherwise an array would be read as the fields in their order.
-        if !text.trim_start().starts_with('{') {
-            return Err(invalid("a JSON object was expected"));
-        }
-        codec::fields(text).map(Self).map_err(Problem::invalid)
+        object(&body(request, api, MAX).await?).map(Self)
     }
+}
+
+/// Likewise, where a body may be left out: nothing, or `null`, is the default.
+pub(super) struct MaybeJson<T, const MAX: usize = JSON_BYTES>(pub(super) T);
+
+impl<T: DeserializeOwned + Default, const MAX: usize> FromRequest<Api> for MaybeJson<T, MAX> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, api: &Api) -> Result<Self, Problem> {
+        let body = body(request, api, MAX).await?;
+        if matches!(body.trim_ascii(), b"" | b"null") {
+            return Ok(Self(T::default()));
+        }
+        object(&body).map(Self)
+    }
+}
+
+/// The whole body, of at most `max` bytes.
+async fn body(request: Request, api: &Api, max: usize) -> Result<Bytes, Problem> {
+    let too_large = || Problem::new(ErrorCode::TooLarge, format!("the body must have at most {max} bytes"));
+    let announced = request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok());
+    if announced.and_then(|length| length.parse::<u64>().ok()).is_some_and(|length| length > max as u64) {
+        return Err(too_large());
+    }
+    let read = Limited::new(request.into_body(), max).collect();
+    match tokio::time::timeout(api.patience.body, read).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
+        Ok(Err(_)) => Err(invalid("the body broke off")),
+        Err(_) => Err(Problem::new(ErrorCode::TooSlow, "the body took too long to arrive")),
+    }
+}
+
+/// The fields of a JSON object.
+fn object<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    let text = std::str::from_utf8(bytes).map_err(|_| invalid("the body is not UTF-8"))?;
+    if serde_json::from_str::<IgnoredAny>(text).is_err() {
+        return Err(invalid("the body is not JSON"));
+    }
+    // Otherwise an array would be read as the fields in their order.
+    if !text.trim_start().starts_with('{') {
+        return Err(invalid("a JSON object was expected"));
+    }
+    codec::fields(text).map_err(Problem::invalid)
 }
 
 fn invalid(msg: &str) -> Problem {

@@ -1,4 +1,4 @@
-//! `/chats/{chat}/members`: who is in, letting in, removing, leaving (CH-4).
+//! `/chats/{chat}/members`: who is in and as what, letting in, naming admins, handing over, removing, leaving (CH-4).
 
 use axum::{
     Json as Answer, Router,
@@ -8,14 +8,16 @@ use axum::{
 };
 use common::{
     ids::{ChatId, UserId},
+    model::Role,
     problem::Problem,
     token::Caller,
 };
 use http::StatusCode;
+use serde::Deserialize;
 
 use super::{
     Api,
-    extract::{One, Two},
+    extract::{MaybeJson, One, Two},
     query::PageOf,
 };
 
@@ -23,6 +25,13 @@ pub(super) fn routes() -> Router<Api> {
     Router::new()
         .route("/chats/{chat}/members", get(list))
         .route("/chats/{chat}/members/{user}", put(add).delete(remove))
+}
+
+/// What they may do; who is in already keeps what they may do when none is said.
+#[derive(Default, Deserialize)]
+struct As {
+    #[serde(default)]
+    role: Option<Role>,
 }
 
 async fn list(
@@ -38,8 +47,12 @@ async fn add(
     State(api): State<Api>,
     caller: Caller,
     Two(chat, user): Two<ChatId, UserId>,
+    MaybeJson(As { role }): MaybeJson<As>,
 ) -> Result<impl IntoResponse, Problem> {
-    api.commands.add_member(&caller, chat, user).await?;
+    match role {
+        Some(role) => api.commands.set_role(&caller, chat, user, role).await?,
+        None => api.commands.add_member(&caller, chat, user).await?,
+    };
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use common::{
     ids::{Number, Seq, UserId},
     wire::{
-        client::ServerFrame,
+        client::{RoleOf, ServerFrame},
         codec::Format,
         record::{Change, What},
     },
@@ -29,27 +29,28 @@ pub fn event(change: &Change, to_author: bool) -> ServerFrame {
         }
         Some(message)
     };
+    let updated =
+        |name, description, roles| ServerFrame::ChatUpdated { chat, seq, at, by, name, description, roles };
     match &change.what {
         What::Sent { .. } => match message() {
             Some(message) => ServerFrame::NewMessage { chat, seq, at, by, message },
-            None => ServerFrame::ChatUpdated { chat, seq, at, by, name: None, description: None },
+            None => updated(None, None, Vec::new()),
         },
         What::Edited { .. } => match message() {
             Some(message) => ServerFrame::MessageUpdated { chat, seq, at, by, message },
-            None => ServerFrame::ChatUpdated { chat, seq, at, by, name: None, description: None },
+            None => updated(None, None, Vec::new()),
         },
         What::Erased { number } => ServerFrame::MessageDeleted { chat, seq, at, by, number: *number },
         What::Joined { user, role } => {
             ServerFrame::MemberJoined { chat, seq, at, by, user: *user, role: *role }
         }
         What::Left { user, heir } => ServerFrame::MemberLeft { chat, seq, at, by, user: *user, owner: *heir },
-        What::Updated { name, description } => {
-            let (name, description) = (name.clone(), description.clone());
-            ServerFrame::ChatUpdated { chat, seq, at, by, name, description }
+        What::Roles { roles } => {
+            let roles = roles.iter().map(|(user, role)| RoleOf { user: *user, role: *role });
+            updated(None, None, roles.collect())
         }
-        What::Created { .. } | What::Members { .. } => {
-            ServerFrame::ChatUpdated { chat, seq, at, by, name: None, description: None }
-        }
+        What::Updated { name, description } => updated(name.clone(), description.clone(), Vec::new()),
+        What::Created { .. } | What::Members { .. } => updated(None, None, Vec::new()),
         What::Deleted => ServerFrame::ChatDeleted { chat, seq, at, by },
     }
 }

@@ -195,6 +195,13 @@ impl Chat {
                     heir.role = Role::Owner;
                 }
             }
+            What::Roles { roles } => {
+                for (user, role) in roles {
+                    if let Some(member) = self.members.get_mut(user) {
+                        member.role = *role;
+                    }
+                }
+            }
             What::Updated { name, description } => {
                 if name.is_some() {
                     self.name.clone_from(name);
@@ -248,10 +255,11 @@ impl Chat {
         !self.deleted && self.members.get(&user).is_some_and(|member| member.joined_seq <= self.confirmed.seq)
     }
 
-    /// The member who has been in longest, besides `leaving`.
+    /// Who owns the group when `leaving` has left: of its admins, or else of its members, the one who has been in longest.
     pub(super) fn heir(&self, leaving: UserId) -> Option<UserId> {
         let others = self.members.iter().filter(|(user, _)| **user != leaving);
-        others.min_by_key(|(_, member)| member.order).map(|(user, _)| *user)
+        let first = |(_, member): &(&UserId, &Member)| (member.role != Role::Admin, member.order);
+        others.min_by_key(first).map(|(user, _)| *user)
     }
 
     /// A send that was accepted under this name.

@@ -368,6 +368,7 @@ impl Owned {
             Ask::Edit { .. }
             | Ask::Erase { .. }
             | Ask::AddMember { .. }
+            | Ask::SetRole { .. }
             | Ask::RemoveMember { .. }
             | Ask::Update { .. }
             | Ask::DeleteChat => {
@@ -404,6 +405,7 @@ impl Owned {
                 policy::erase(chat, by, *number, known_message(chat, job, *number))
             }
             Ask::AddMember { user } => policy::add_member(chat, by, *user),
+            Ask::SetRole { user, role } => policy::set_role(chat, by, *user, *role),
             Ask::RemoveMember { user } => policy::remove_member(chat, by, *user, retry),
             Ask::Update { name, description } => {
                 policy::update(chat, by, name.as_ref(), description.as_ref())
@@ -441,6 +443,7 @@ impl Owned {
             Ask::OpenDirect { .. }
                 | Ask::CreateGroup { .. }
                 | Ask::AddMember { .. }
+                | Ask::SetRole { .. }
                 | Ask::RemoveMember { .. }
                 | Ask::DeleteChat
         );

@@ -3,9 +3,17 @@
 //! | | member | admin | owner |
 //! | --- | --- | --- | --- |
 //! | read, write, leave, edit and delete own messages | yes | yes | yes |
-//! | delete others' messages, add and remove members, name and describe | – | yes | yes |
+//! | delete others' messages | – | yes | yes |
+//! | name and describe the group | – | yes | yes |
+//! | let members in | – | yes | yes |
+//! | remove members | – | yes | yes |
+//! | remove admins | – | – | yes |
+//! | let somebody in as an admin, name admins and un-name them | – | – | yes |
+//! | be an admin no more | – | yes | – |
+//! | hand the group over: the new owner is a member, the old one an admin from then on | – | – | yes |
 //! | delete the group | – | – | yes |
 //!
+//! A group has one owner. When the owner leaves, the admin who has been in longest is the next; without admins, the member.
 //! In a direct chat both are members, and neither comes or goes. A stranger is told that there is no such chat.
 
 use common::{
@@ -132,18 +140,52 @@ pub(super) fn erase(
 /// Somebody new.
 pub(super) fn add_member(chat: &Chat, by: UserId, user: UserId) -> Result<Decision, Refusal> {
     if !manages(group_role(chat, by)?) {
-        return Err(forbidden("only the group's owner may add members"));
+        return Err(forbidden("only the group's owner and its admins may add members"));
     }
     if chat.members.contains_key(&user) {
         return Ok(Decision::Already);
     }
+    joins(chat, user, Role::Member)
+}
+
+fn joins(chat: &Chat, user: UserId, role: Role) -> Result<Decision, Refusal> {
     if chat.members.len() >= limits::MEMBERS {
         return Err(Refusal::new(
             ErrorCode::TooLarge,
             format!("a chat has at most {} members", limits::MEMBERS),
         ));
     }
-    Ok(Decision::Append(What::Joined { user, role: Role::Member }))
+    Ok(Decision::Append(What::Joined { user, role }))
+}
+
+/// Somebody new with a role, or another role for a member.
+pub(super) fn set_role(chat: &Chat, by: UserId, user: UserId, role: Role) -> Result<Decision, Refusal> {
+    let own = group_role(chat, by)?;
+    let Some(member) = chat.members.get(&user) else {
+        return match (own, role) {
+            (Role::Owner, Role::Admin) | (Role::Owner | Role::Admin, Role::Member) => joins(chat, user, role),
+            (Role::Owner, Role::Owner) => {
+                Err(forbidden("a group is handed over to one of its members: add the new owner first"))
+            }
+            (Role::Admin, _) => Err(forbidden("only the group's owner may name admins")),
+            (Role::Member, _) => Err(forbidden("only the group's owner and its admins may add members")),
+        };
+    };
+    if member.role == role && (manages(own) || by == user) {
+        return Ok(Decision::Already);
+    }
+    let steps_down = by == user && own == Role::Admin && role == Role::Member;
+    match (own, role) {
+        (Role::Owner, _) if by == user => {
+            Err(forbidden("a group has an owner: hand it over, and somebody else is"))
+        }
+        (Role::Owner, Role::Owner) => {
+            Ok(Decision::Append(What::Roles { roles: vec![(user, Role::Owner), (by, Role::Admin)] }))
+        }
+        (Role::Owner, _) => Ok(Decision::Append(What::Roles { roles: vec![(user, role)] })),
+        _ if steps_down => Ok(Decision::Append(What::Roles { roles: vec![(user, role)] })),
+        _ => Err(forbidden("only the group's owner may say who is its admin or its owner")),
+    }
 }
 
 /// Somebody leaves, or is removed. `retry`: a caller who is gone may be asking again.
@@ -159,8 +201,15 @@ pub(super) fn remove_member(chat: &Chat, by: UserId, user: UserId, retry: bool) 
             Err(Refusal::new(ErrorCode::NotFound, "there is no such member"))
         };
     };
-    if by != user && (!manages(role) || member.role == Role::Owner) {
-        return Err(forbidden("only the group's owner may remove members"));
+    let may = match member.role {
+        Role::Member => manages(role),
+        Role::Admin => role == Role::Owner,
+        Role::Owner => false,
+    };
+    if by != user && !may {
+        return Err(forbidden(
+            "only the group's owner and its admins may remove members, and only its owner admins",
+        ));
     }
     let heir = if member.role == Role::Owner { chat.heir(user) } else { None };
     Ok(Decision::Append(What::Left { user, heir }))
@@ -174,7 +223,7 @@ pub(super) fn update(
     description: Option<&String>,
 ) -> Result<Decision, Refusal> {
     if !manages(group_role(chat, by)?) {
-        return Err(forbidden("only the group's owner may change it"));
+        return Err(forbidden("only the group's owner and its admins may change it"));
     }
     let name = name.filter(|name| chat.name.as_ref() != Some(name)).cloned();
     let description = description.filter(|text| chat.description.as_ref() != Some(text)).cloned();
@@ -303,3 +352,6 @@ fn first_is_there(chat: &Chat, by: UserId, draft: &Draft) -> bool {
         None => chat.head.number > 0,
     }
 }
+
+#[cfg(test)]
+mod tests;

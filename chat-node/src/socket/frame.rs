@@ -418,6 +418,7 @@ mod tests {
                     by: common::ids::UserId::random(),
                     name: Some("x".repeat(*length)),
                     description: None,
+                    roles: Vec::new(),
                 };
                 bytes.extend_from_slice(&framed(&frame, Format::Json));
             }

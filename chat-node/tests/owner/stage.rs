@@ -209,20 +209,27 @@ impl Stage {
         tokio::spawn(async move { drain(&log, &store, &draining).await }).await.unwrap();
     }
 
-    /// Waits until the log has this many changes.
-    pub(crate) async fn until_logged(&self, changes: usize) {
-        loop {
-            let mut logged = 0;
-            for partition in 0..PARTITIONS {
-                let entries = self.log.read(partition, 0, ReadLimit::default()).await.unwrap();
+    /// How many changes the log has.
+    pub(crate) async fn logged(&self) -> usize {
+        let mut logged = 0;
+        for partition in 0..PARTITIONS {
+            let mut from = 0;
+            loop {
+                let entries = self.log.read(partition, from, ReadLimit::default()).await.unwrap();
+                let Some(last) = entries.last() else { break };
+                from = last.offset + 1;
                 let changed = entries
                     .iter()
                     .filter(|entry| matches!(Record::decode(&entry.payload), Ok(Record::Change(_))));
                 logged += changed.count();
             }
-            if logged >= changes {
-                return;
-            }
+        }
+        logged
+    }
+
+    /// Waits until the log has this many changes.
+    pub(crate) async fn until_logged(&self, changes: usize) {
+        while self.logged().await < changes {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
@@ -308,13 +315,13 @@ async fn drain(log: &SqliteLog, store: &Sqlite, draining: &tokio::sync::Mutex<()
 /// What was published, in order.
 #[derive(Default)]
 pub(crate) struct Recorder {
-    published: Mutex<Vec<Live>>,
+    published: Mutex<Vec<(Vec<Topic>, Live)>>,
     more: tokio::sync::Notify,
 }
 
 impl Outlet for Recorder {
-    fn publish(&self, _topics: Vec<Topic>, live: Live) {
-        self.published.lock().push(live);
+    fn publish(&self, topics: Vec<Topic>, live: Live) {
+        self.published.lock().push((topics, live));
         self.more.notify_waiters();
     }
 }
@@ -323,16 +330,21 @@ impl Recorder {
     pub(crate) async fn wait_for(&self, wanted: impl Fn(&Live) -> bool) -> Live {
         loop {
             let more = self.more.notified();
-            if let Some(live) = self.published.lock().iter().find(|live| wanted(live)) {
+            if let Some((_, live)) = self.published.lock().iter().find(|(_, live)| wanted(live)) {
                 return live.clone();
             }
             more.await;
         }
     }
 
+    /// Everything so far, and for whom.
+    pub(crate) fn published(&self) -> Vec<(Vec<Topic>, Live)> {
+        self.published.lock().clone()
+    }
+
     pub(crate) fn changes(&self) -> Vec<Change> {
         let published = self.published.lock();
-        let changes = published.iter().filter_map(|live| match live {
+        let changes = published.iter().filter_map(|(_, live)| match live {
             Live::Change(bytes) => Some(bytes),
             _ => None,
         });

@@ -201,6 +201,33 @@ async fn members_come_and_go() {
     world.get(&ben, &chat).await.refused(404, "not_found");
 }
 
+/// What may be asked and how it is answered; who may what is in the owner's policy.
+#[tokio::test]
+async fn a_members_role_is_said_in_the_body_ch_4() {
+    let world = World::new().await;
+    let (ana, ben, eve) = (world.person("ana").await, world.person("ben").await, world.person("eve").await);
+    let chat = world.group(&[&ana, &ben]).await;
+    let member = |who: &crate::world::Person| format!("{chat}/members/{}", who.id);
+    let roles = async || {
+        let list = world.get(&ana, &format!("{chat}/members")).await.expect(200);
+        let members = list["results"].as_array().unwrap();
+        members.iter().map(|member| member["role"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    world.put(&ana, &member(&ben), json!({"role": "admin"})).await.expect(204);
+    assert_eq!(roles().await, ["owner", "admin"]);
+    // None said: as it is.
+    for unsaid in [json!(null), json!({}), json!({"role": null})] {
+        world.put(&ana, &member(&ben), unsaid).await.expect(204);
+    }
+    world.put(&ana, &member(&eve), json!({"role": "member"})).await.expect(204);
+    assert_eq!(roles().await, ["owner", "admin", "member"]);
+    for wrong in [json!({"role": "king"}), json!({"role": 1}), json!([]), json!("admin")] {
+        world.put(&ana, &member(&ben), wrong).await.refused(400, "invalid");
+    }
+    let nobody = format!("{chat}/members/{}", UserId::random());
+    world.put(&ana, &nobody, json!({"role": "admin"})).await.refused(404, "not_found");
+}
+
 #[tokio::test]
 async fn a_new_name_is_in_the_answer_before_the_store_has_it() {
     let world = World::new().await;

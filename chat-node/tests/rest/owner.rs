@@ -169,6 +169,10 @@ impl PaperOwner {
                 Answer::Done { seq: book.chats[&key.chat].head.seq }
             }
             Ask::AddMember { user } => book.change(key, by, What::Joined { user, role: Role::Member }),
+            Ask::SetRole { user, role } if book.chats[&key.chat].members.contains_key(&user) => {
+                book.change(key, by, What::Roles { roles: vec![(user, role)] })
+            }
+            Ask::SetRole { user, role } => book.change(key, by, What::Joined { user, role }),
             Ask::RemoveMember { user } => book.change(key, by, What::Left { user, heir: None }),
             Ask::Update { name, description } => book.change(key, by, What::Updated { name, description }),
             Ask::DeleteChat => book.change(key, by, What::Deleted),
@@ -251,6 +255,7 @@ impl Book {
         match &change.what {
             What::Joined { user, role } => drop(chat.members.insert(*user, *role)),
             What::Left { user, .. } => drop(chat.members.remove(user)),
+            What::Roles { roles } => chat.members.extend(roles.iter().copied()),
             What::Deleted => chat.deleted = true,
             What::Sent { number, .. } => {
                 chat.head.number = *number;

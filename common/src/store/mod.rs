@@ -546,7 +546,7 @@ pub trait Drain: Send + Sync {
     /// error means that what was done is unknown: the caller reads the positions again.
     ///
     /// What else must follow, or the batch is [`Refused::Broken`]: a chat is made once, before all else in it, and nothing comes after its
-    /// deletion; who comes in is no member, and who leaves or inherits is one; an edited message exists and is not deleted, and a deleted
+    /// deletion; who comes in is no member, and who leaves, inherits or is given a role is one; an edited message exists and is not deleted, and a deleted
     /// one exists (deleting it again changes nothing). A `client_id` that its sender uses again, without calling it a repeat, is no such
     /// case: no client may stop a partition. Both messages are kept, and the name means the first.
     ///

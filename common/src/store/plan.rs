@@ -212,6 +212,9 @@ pub(crate) fn needs(changes: &[Change]) -> Needs {
             What::Left { user, heir } if !made.contains(&key) => {
                 needs.members.extend([Some(*user), *heir].into_iter().flatten().map(|user| (key, user)));
             }
+            What::Roles { roles } if !made.contains(&key) => {
+                needs.members.extend(roles.iter().map(|(user, _)| (key, *user)));
+            }
             What::Edited { message } if !sent.contains(&(key, message.number)) => {
                 needs.messages.insert((key, message.number));
             }
@@ -316,6 +319,11 @@ impl<'a> Planner<'a, '_> {
                 self.leave(key, *user)?;
                 if let Some(heir) = heir {
                     self.promote(key, *heir, Role::Owner)?;
+                }
+            }
+            What::Roles { roles } => {
+                for (user, role) in roles {
+                    self.promote(key, *user, *role)?;
                 }
             }
             What::Updated { name, description } => {
@@ -460,7 +468,7 @@ impl<'a> Planner<'a, '_> {
         let fate = match self.fate(key, user) {
             Fate::Stays(_) => Fate::Stays(Some(role)),
             Fate::In { member, again } => Fate::In { member: NewMember { role, ..member }, again },
-            Fate::Out | Fate::Never => return Err(format!("user {user} inherits, and is no member")),
+            Fate::Out | Fate::Never => return Err(format!("user {user} is given a role, and is no member")),
         };
         self.members.insert((key, user), fate);
         Ok(())

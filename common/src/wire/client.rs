@@ -291,7 +291,7 @@ pub enum ServerFrame {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         owner: Option<UserId>,
     },
-    /// The chat's name or description changed; only what changed is present.
+    /// The chat's name or description changed, or what members may do; only what changed is present.
     ChatUpdated {
         /// Where.
         chat: ChatId,
@@ -307,6 +307,9 @@ pub enum ServerFrame {
         /// The new description.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         description: Option<String>,
+        /// Who may do what from now on.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        roles: Vec<RoleOf>,
     },
     /// The chat is no more.
     ChatDeleted {
@@ -356,6 +359,15 @@ pub enum ServerFrame {
         /// Which.
         session: SessionId,
     },
+}
+
+/// What one member may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RoleOf {
+    /// Who.
+    pub user: UserId,
+    /// What they may do.
+    pub role: Role,
 }
 
 /// See [`ServerFrame::Ready`].

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     ids::{AppId, ChatId, ChatKey, ClientId, MessageId, Number, Seq, UserId},
-    model::{Head, MessageKind},
+    model::{Head, MessageKind, Role},
     store::Fingerprint,
     time::Millis,
 };
@@ -77,6 +77,13 @@ pub enum Ask {
     AddMember {
         /// Whom.
         user: UserId,
+    },
+    /// Let somebody in as this, or make a member this: answered [`Answer::Done`].
+    SetRole {
+        /// Whom.
+        user: UserId,
+        /// What they may do from then on.
+        role: Role,
     },
     /// Remove somebody, or leave: answered [`Answer::Done`].
     RemoveMember {

@@ -15,8 +15,9 @@ use crate::{
     time::Millis,
 };
 
-/// The version that is written. Readers know this one only; a new one is written when all readers know it.
-pub const VERSION: u8 = 1;
+/// The newest version that is read. A record is written in the oldest version that can say it: so whoever knows only that one reads it,
+/// and stops at one that it could not read whole. Readers are upgraded before writers.
+pub const VERSION: u8 = 2;
 
 /// A record of the log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -96,6 +97,11 @@ pub enum What {
         /// Who owns the group from now on, when its owner left.
         heir: Option<UserId>,
     },
+    /// What members may do changed. Since version 2.
+    Roles {
+        /// Who may do what from now on: one member who was named or un-named, or both who hand the group over.
+        roles: Vec<(UserId, Role)>,
+    },
     /// Name or description changed; what is absent stays.
     Updated {
         /// The new name.
@@ -171,7 +177,7 @@ impl Change {
         }
     }
 
-    /// Whether it changes who is in the chat, or that it exists: such a request is answered when it is stored.
+    /// Whether it changes who is in the chat and as what, or that it exists: such a request is answered when it is stored.
     pub fn of_membership(&self) -> bool {
         matches!(
             self.what,
@@ -179,8 +185,17 @@ impl Change {
                 | What::Members { .. }
                 | What::Joined { .. }
                 | What::Left { .. }
+                | What::Roles { .. }
                 | What::Deleted
         )
+    }
+
+    /// The oldest version that can say it.
+    fn version(&self) -> u8 {
+        match self.what {
+            What::Roles { .. } => 2,
+            _ => 1,
+        }
     }
 }
 
@@ -202,17 +217,21 @@ impl Record {
         enum Borrowed<'a> {
             Change(&'a Change),
         }
-        Self::framed(&pack(&Borrowed::Change(change)))
+        Self::framed(change.version(), &pack(&Borrowed::Change(change)))
     }
 
     /// The record's bytes.
     pub fn encode(&self) -> Bytes {
-        Self::framed(&pack(self))
+        let version = match self {
+            Self::Claim(_) => 1,
+            Self::Change(change) => change.version(),
+        };
+        Self::framed(version, &pack(self))
     }
 
-    fn framed(body: &[u8]) -> Bytes {
+    fn framed(version: u8, body: &[u8]) -> Bytes {
         let mut bytes = BytesMut::with_capacity(1 + body.len());
-        bytes.put_u8(VERSION);
+        bytes.put_u8(version);
         bytes.extend_from_slice(body);
         bytes.freeze()
     }
@@ -223,7 +242,7 @@ impl Record {
     /// [`BadRecord`].
     pub fn decode(bytes: &[u8]) -> Result<Self, BadRecord> {
         match bytes.split_first() {
-            Some((&VERSION, body)) => Ok(unpack("record", body)?),
+            Some((1..=VERSION, body)) => Ok(unpack("record", body)?),
             Some((&version, _)) if version > VERSION && version < 0x20 => Err(BadRecord::Version(version)),
             _ => Err(BadBytes { what: "record", why: "it does not start with a version".into() }.into()),
         }

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     ids::{AppId, ChatId, ClientId, Number, UserId, UserKey},
     model::{ChatKind, ChatView, Head, MessageKind, PageRequest, Role},
-    store::{DEPARTURES, Departure, Membership, Range, SendKey, fingerprint},
+    store::{DEPARTURES, Departure, Membership, Range, Refused, SendKey, fingerprint},
     time::Millis,
     wire::record::What,
 };
@@ -194,6 +194,36 @@ pub async fn an_owner_who_leaves_has_an_heir(fixture: &dyn Fixture) {
     scribe.write(batch).await;
     let roles: Vec<_> = view(&scribe, chat, eve).await.members.iter().map(|m| (m.id, m.role)).collect();
     assert_eq!(roles, [(eve, Role::Owner), (ben, Role::Member)]);
+}
+
+/// CH-4.
+pub async fn members_are_named_and_un_named_and_a_group_is_handed_over(fixture: &dyn Fixture) {
+    let mut scribe = Scribe::new(fixture.open().await);
+    let (ana, ben, eve) = (scribe.user("Ana").await, scribe.user("Ben").await, scribe.user("Eve").await);
+    let chat = scribe.group(None, &[ana, ben]).await;
+    let given = async |scribe: &Scribe| {
+        let row = scribe.store.load(&[scribe.key(chat)]).await.unwrap().answer.remove(0);
+        row.members.iter().map(|member| (member.user, member.role)).collect::<Vec<_>>()
+    };
+    let roles = |roles: &[(UserId, Role)]| What::Roles { roles: roles.to_vec() };
+    scribe.does(chat, ana, roles(&[(ben, Role::Admin)])).await;
+    assert_eq!(given(&scribe).await, [(ana, Role::Owner), (ben, Role::Admin)]);
+    assert_eq!(view(&scribe, chat, ben).await.members[1].role, Role::Admin);
+    // Handed over, back again and once more in one batch, with somebody who has just come.
+    let batch = vec![
+        scribe.change(chat, ana, roles(&[(ben, Role::Owner), (ana, Role::Admin)])),
+        scribe.change(chat, ben, What::Joined { user: eve, role: Role::Member }),
+        scribe.change(chat, ben, roles(&[(eve, Role::Owner), (ben, Role::Admin)])),
+        scribe.change(chat, ana, roles(&[(ana, Role::Member)])),
+    ];
+    scribe.write(batch).await;
+    assert_eq!(given(&scribe).await, [(ana, Role::Member), (ben, Role::Admin), (eve, Role::Owner)]);
+    // Whoever is no member has no role.
+    let head = scribe.head(chat);
+    let stranger = scribe.change(chat, eve, roles(&[(UserId::random(), Role::Admin)]));
+    assert!(matches!(scribe.attempt(0, vec![stranger]).await, Err(Refused::Broken { .. })));
+    scribe.back_to(chat, head);
+    assert_eq!(view(&scribe, chat, ana).await.seq, head.seq);
 }
 
 pub async fn a_deleted_chat_is_listed_nowhere_and_still_known(fixture: &dyn Fixture) {

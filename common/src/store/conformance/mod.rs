@@ -50,6 +50,7 @@ macro_rules! store_conformance {
             unread_is_counted_in_all_chats_whatever_the_page
             members_are_paged_in_order_of_joining
             an_owner_who_leaves_has_an_heir
+            members_are_named_and_un_named_and_a_group_is_handed_over
             a_deleted_chat_is_listed_nowhere_and_still_known
             what_a_user_is_in_and_has_left_is_told_with_its_place_in_the_log
             the_newest_departures_of_a_user_are_kept

@@ -49,6 +49,13 @@ impl Model {
                 let message = &mut self.messages[*number as usize - 1];
                 (message.body, message.attachments, message.deleted) = (String::new(), Vec::new(), true);
             }
+            What::Roles { roles } => {
+                for (user, role) in roles {
+                    for member in self.members.iter_mut().filter(|member| member.0 == *user) {
+                        member.1 = *role;
+                    }
+                }
+            }
             What::Updated { .. } | What::Deleted => {}
         }
     }
@@ -59,7 +66,7 @@ fn any(scribe: &mut Scribe, rng: &mut StdRng, chat: ChatId, model: &Model, users
     let by = model.members.choose(rng).map_or(users[0], |member| member.0);
     let outside = users.iter().find(|user| model.members.iter().all(|member| member.0 != **user));
     let standing: Vec<&Message> = model.messages.iter().filter(|message| !message.deleted).collect();
-    let what = match (rng.random_range(0..10), outside, standing.choose(rng)) {
+    let what = match (rng.random_range(0..11), outside, standing.choose(rng)) {
         (0, Some(user), _) => What::Joined { user: *user, role: Role::Member },
         (1, Some(user), _) => What::Members { members: vec![(*user, Role::Admin)] },
         (2, ..) if model.members.len() > 1 => {
@@ -68,6 +75,10 @@ fn any(scribe: &mut Scribe, rng: &mut StdRng, chat: ChatId, model: &Model, users
         }
         (3, _, Some(message)) => edited(message, "edited", scribe.now),
         (4, _, Some(message)) => What::Erased { number: message.number },
+        (10, ..) => {
+            let role = [Role::Member, Role::Admin, Role::Owner].choose(rng).copied().unwrap_or_default();
+            What::Roles { roles: vec![(by, role)] }
+        }
         (5, ..) => What::Updated { name: Some("name".into()), description: None },
         _ => {
             let name = rng.random::<bool>().then(|| format!("{}", scribe.now));
