@@ -2,9 +2,11 @@
 #![allow(dead_code, unused_imports, unreachable_pub, reason = "each test binary uses a part")]
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "what a person needs to look into it")]
 
+pub mod ear;
 mod folder;
 mod judged;
 pub mod links;
+pub mod people;
 pub mod program;
 pub mod trial;
 
