@@ -66,6 +66,15 @@ impl Checks {
         }
     }
 
+    /// What a message is answered with. Any short text will do that has no space in it and is shown: which emoji there are changes every year.
+    pub(crate) fn emoji(&mut self, emoji: &str) {
+        let shown = |c: char| !c.is_whitespace() && !c.is_control();
+        if emoji.is_empty() || emoji.len() > limits::EMOJI_BYTES || !emoji.chars().all(shown) {
+            let most = limits::EMOJI_BYTES;
+            self.wrong("emoji", format!("must have 1 to {most} bytes, without space and control characters"));
+        }
+    }
+
     /// A chat's name, when there is one.
     pub(crate) fn name(&mut self, name: Option<&str>) {
         if let Some(name) = name {

@@ -80,24 +80,22 @@ impl Commands {
     ///
     /// # Errors
     /// `invalid` with the fields, `too_large`.
-    pub fn draft(
-        &self,
-        body: String,
-        kind: MessageKind,
-        client_id: Option<ClientId>,
-        reply_to: Option<Number>,
-        attachments: Vec<String>,
-        retry: bool,
-    ) -> Result<Draft, Problem> {
+    pub fn draft(&self, mut draft: Draft) -> Result<Draft, Problem> {
+        let Draft { body, reply_to, attachments, mentions, .. } = &mut draft;
         let mut checks = Checks::default();
-        checks.body(&body, !attachments.is_empty());
-        checks.attachments(&attachments);
+        checks.body(body, !attachments.is_empty());
+        checks.attachments(attachments);
         // Numbers are kept in signed 64 bits.
         if reply_to.is_some_and(|number| number == 0 || i64::try_from(number).is_err()) {
             checks.wrong("reply_to", "must be the number of a message, from 1");
         }
+        let mut seen = HashSet::new();
+        mentions.retain(|user| seen.insert(*user));
+        if mentions.len() > limits::MENTIONS {
+            checks.wrong("mentions", format!("must be at most {}", limits::MENTIONS));
+        }
         checks.done()?;
-        Ok(Draft { client_id, body, kind, reply_to, attachments, retry })
+        Ok(draft)
     }
 
     /// Sends one message and waits until the log has it. Sockets use lanes instead, which keep a device's order.
@@ -149,6 +147,24 @@ impl Commands {
     /// `not_found`, `forbidden`, `retry_later`, `unknown`.
     pub async fn delete(&self, caller: &Caller, chat: ChatId, number: Number) -> Result<Seq, Problem> {
         self.change(caller, chat, Ask::Erase { number }).await
+    }
+
+    /// Answers a message with an emoji, or takes that back; once, however often it is asked. Answers the change's place in the chat.
+    ///
+    /// # Errors
+    /// `invalid`, `not_found`, `too_large` (too many different emoji), `retry_later`, `unknown`.
+    pub async fn react(
+        &self,
+        caller: &Caller,
+        chat: ChatId,
+        number: Number,
+        emoji: String,
+        on: bool,
+    ) -> Result<Seq, Problem> {
+        let mut checks = Checks::default();
+        checks.emoji(&emoji);
+        checks.done()?;
+        self.change(caller, chat, Ask::React { number, emoji, on }).await
     }
 
     /// Opens the one direct chat of the caller and `host`.
@@ -207,9 +223,17 @@ impl Commands {
         // Named after the chat, so that a try that goes on where another broke off knows whether it is there; and not after the
         // key, which the caller may use in the chat as well.
         let named = ClientId::new(&format!("first-{chat}")).ok();
-        let first = first
-            .map(|body| self.draft(body, MessageKind::Text, named, None, Vec::new(), true))
-            .transpose()?;
+        let first = first.map(|body| Draft {
+            client_id: named,
+            body,
+            kind: MessageKind::Text,
+            reply_to: None,
+            attachments: Vec::new(),
+            mentions: Vec::new(),
+            mention_all: false,
+            retry: true,
+        });
+        let first = first.map(|first| self.draft(first)).transpose()?;
         let large = members.len() >= limits::MEMBERS_PER_RECORD;
         let ask = Ask::CreateGroup { name, description, members, first };
         let mut answer = self.ask(caller, chat, key.is_some(), ask.clone()).await;
@@ -467,6 +491,9 @@ fn written(caller: &Caller, chat: ChatId, draft: Draft, sent: Sent) -> Message {
         deleted: false,
         reply_to: draft.reply_to,
         attachments: draft.attachments,
+        reactions: Vec::new(),
+        mentions: sent.mentions.unwrap_or(draft.mentions),
+        mention_all: draft.mention_all,
         client_id: draft.client_id,
     }
 }

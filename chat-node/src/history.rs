@@ -8,21 +8,26 @@ use std::collections::BTreeMap;
 
 use common::{
     ids::{ChatId, ChatKey, Number, Seq},
-    model::{Head, Message, PageRequest, limits},
+    model::{ChatsPage, Head, Message, PageRequest, limits},
     problem::Problem,
     store::{Range, Slice},
     token::Caller,
     wire::{
         client::FieldError,
+        codes::ErrorCode,
         owner::{Answer, Ask},
         record::{Change, Record, What},
     },
 };
+use futures_util::{StreamExt, TryStreamExt, stream};
 
 use crate::commands::{Commands, hide_client_id, undone};
 
 /// Answers of about 1 MiB that an owner is asked for: all that it holds of a partition.
 const ANSWERS: usize = 64;
+
+/// Chats of one bundle that are read at once.
+const TOGETHER: usize = 10;
 
 /// Messages of a chat.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,6 +87,29 @@ impl Commands {
         let history =
             self.joined(caller, chat, recent.as_ref(), Range::Before(before), page.per_page).await?;
         Ok((history, newest))
+    }
+
+    /// A page of the caller's chats, and the newest messages of each (ME-10): at most `limit`, newest first. None for a chat that the caller has
+    /// left meanwhile.
+    ///
+    /// # Errors
+    /// `retry_later`.
+    pub async fn bundle(
+        &self,
+        caller: &Caller,
+        page: PageRequest,
+        limit: u32,
+    ) -> Result<(ChatsPage, Vec<Option<History>>), Problem> {
+        let chats = self.chats(caller, page).await?;
+        let read =
+            async |chat: ChatId| match self.history(caller, chat, Range::Before(Number::MAX), limit).await {
+                Ok(history) => Ok(Some(history)),
+                Err(problem) if problem.code == ErrorCode::NotFound => Ok(None),
+                Err(problem) => Err(problem),
+            };
+        let ids: Vec<ChatId> = chats.results.iter().map(|chat| chat.id).collect();
+        let histories = stream::iter(ids).map(read).buffered(TOGETHER).try_collect().await?;
+        Ok((chats, histories))
     }
 
     /// One message as it stands.
@@ -230,6 +258,11 @@ fn join(stored: Slice, recent: &Recent, range: Range, limit: u32) -> History {
                     present.clone_from(message);
                 }
             }
+            What::Reacted { number, reactions, .. } => {
+                if let Some(present) = by_number.get_mut(number) {
+                    present.reactions.clone_from(reactions);
+                }
+            }
             What::Erased { number } => {
                 if let Some(present) = by_number.get_mut(number) {
                     erase(present);
@@ -251,13 +284,16 @@ pub(crate) fn erase(message: &mut Message) {
     message.deleted = true;
     message.body.clear();
     message.attachments.clear();
+    message.reactions.clear();
+    message.mentions.clear();
+    message.mention_all = false;
 }
 
 #[cfg(test)]
 mod tests {
     use common::{
         ids::{AppId, ChatId, MessageId, UserId},
-        model::{MessageKind, Role},
+        model::{MessageKind, Reaction, Role},
         time::Millis,
     };
     use proptest::prelude::*;
@@ -283,6 +319,13 @@ mod tests {
                         message.edited_at = Some(Millis(seq as i64));
                         What::Edited { message: Box::new(message.clone()) }
                     }
+                    4 | 5 if !alive.is_empty() => {
+                        let message = &mut alive[picked];
+                        message.reactions =
+                            vec![Reaction { emoji: "+".into(), count: seq, users: Vec::new() }];
+                        let (number, reactions) = (message.number, message.reactions.clone());
+                        What::Reacted { number, emoji: "+".into(), on: step == 4, reactions }
+                    }
                     3 if !alive.is_empty() => What::Erased { number: alive.remove(picked).number },
                     _ => {
                         number += 1;
@@ -294,6 +337,8 @@ mod tests {
                             kind: MessageKind::Text,
                             reply_to: None,
                             attachments: vec!["a".into()],
+                            mentions: vec![UserId(Uuid::from_u128(2))],
+                            mention_all: true,
                         }
                     }
                 };
@@ -319,6 +364,11 @@ mod tests {
                     let message = &mut all[*number as usize - 1];
                     (message.deleted, message.body) = (true, String::new());
                     message.attachments = Vec::new();
+                    (message.reactions, message.mentions) = (Vec::new(), Vec::new());
+                    message.mention_all = false;
+                }
+                What::Reacted { number, reactions, .. } => {
+                    all[*number as usize - 1].reactions = reactions.clone();
                 }
                 _ => {}
             }

@@ -118,6 +118,44 @@ async fn roles_are_known_to_the_next_owner() {
     assert_eq!(roles().await, [Role::Owner, Role::Admin], "the admin who has been in longest is the heir");
 }
 
+/// ME-8: an answer stands once, whoever owns the chat: it is found in memory, in the log, and in the store.
+#[tokio::test]
+async fn reactions_are_known_to_the_next_owner() {
+    let stage = Stage::new().await;
+    let mut node = stage.node("node-1").await;
+    let (ana, ben) = (UserId::random(), UserId::random());
+    let chat = stage.direct(&node, ana, ben).await;
+    sent(&node.ask(ana, chat, Ask::Send(vec![draft("m1", "hello")])).await);
+    let react = |emoji: &str, on: bool| Ask::React { number: 1, emoji: emoji.into(), on };
+    assert_eq!(node.ask(ben, chat, react("+", true)).await, Answer::Done { seq: 3 });
+    assert_eq!(node.ask(ben, chat, react("+", true)).await, Answer::Done { seq: 3 });
+    assert_eq!(node.ask(ana, chat, react("-", false)).await, Answer::Done { seq: 3 });
+    // Undrained: found in the log.
+    drop(node);
+    node = stage.node("node-2").await;
+    assert_eq!(until_answered(|| node.ask(ben, chat, react("+", true))).await, Answer::Done { seq: 3 });
+    assert_eq!(node.ask(ana, chat, react("+", true)).await, Answer::Done { seq: 4 });
+    // Drained: found in the store; what an edit and others did meanwhile is known.
+    stage.drain().await;
+    drop(node);
+    node = stage.node("node-3").await;
+    assert_eq!(until_answered(|| node.ask(ben, chat, react("+", true))).await, Answer::Done { seq: 4 });
+    let edit = Ask::Edit { number: 1, body: "hi".into() };
+    assert_eq!(node.ask(ana, chat, edit).await, Answer::Done { seq: 5 });
+    assert_eq!(node.ask(ben, chat, react("-", true)).await, Answer::Done { seq: 6 });
+    assert_eq!(node.ask(ben, chat, react("+", false)).await, Answer::Done { seq: 7 });
+    assert_eq!(node.ask(ben, chat, react("+", false)).await, Answer::Done { seq: 7 });
+    stage.drain().await;
+    let message = stage.store.message(stage::key(chat), 1).await.unwrap().answer.unwrap();
+    let shown: Vec<_> =
+        message.reactions.iter().map(|r| (r.emoji.as_str(), r.count, r.users.clone())).collect();
+    assert_eq!(shown, [("+", 1, vec![ana]), ("-", 1, vec![ben])]);
+    assert_eq!(message.body, "hi");
+    let erased = node.ask(ana, chat, Ask::Erase { number: 1 }).await;
+    assert_eq!(erased, Answer::Done { seq: 8 });
+    assert_eq!(refusal(&node.ask(ben, chat, react("+", true)).await).code, ErrorCode::NotFound);
+}
+
 /// Law 7: one record, one event for one topic, whoever is a member.
 #[tokio::test]
 async fn a_message_to_fifty_thousand_is_one_record_and_one_event_ch_3() {
@@ -466,6 +504,8 @@ async fn a_group_whose_making_broke_off_is_completed_whatever_happened_in_it_mea
             kind: Default::default(),
             reply_to: None,
             attachments: vec![],
+            mentions: Vec::new(),
+            mention_all: false,
         };
         let changes = [
             (ana, What::Created { kind, name, description: None, members: first, request }),

@@ -23,6 +23,14 @@ pub mod limits {
     pub const ATTACHMENTS: usize = 10;
     /// Characters of one attachment's id or address.
     pub const ATTACHMENT_CHARS: usize = 512;
+    /// Different emoji that one message is answered with at once.
+    pub const REACTIONS: usize = 20;
+    /// Bytes of one emoji (UTF-8): those of several code points have up to 41.
+    pub const EMOJI_BYTES: usize = 64;
+    /// Users whom a message shows under each of its emoji.
+    pub const REACTION_USERS: usize = 20;
+    /// Users whom one message mentions by name.
+    pub const MENTIONS: usize = 50;
     /// Most results on a page, and most messages in one history answer.
     pub const PER_PAGE: u32 = 100;
     /// Members that a chat's own view lists; the rest are paged.
@@ -75,6 +83,17 @@ impl MessageKind {
     }
 }
 
+/// What members answered a message with: one emoji.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reaction {
+    /// Which.
+    pub emoji: String,
+    /// How many members.
+    pub count: u64,
+    /// Some of them, in the order in which they did: at most [`limits::REACTION_USERS`].
+    pub users: Vec<UserId>,
+}
+
 /// A message as it stands: what history answers and what events carry.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message {
@@ -106,6 +125,15 @@ pub struct Message {
     /// Ids of its attachments.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub attachments: Vec<String>,
+    /// What it was answered with (ME-8), in the order in which the emoji came; none once deleted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reactions: Vec<Reaction>,
+    /// Members whom it mentions (ME-8); none once deleted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mentions: Vec<UserId>,
+    /// Whether it mentions everybody in the chat (`@all`).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub mention_all: bool,
     /// The name its sender's client gave it; shown to nobody else.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_id: Option<ClientId>,
@@ -174,6 +202,9 @@ pub struct ChatView {
     pub last_message: Option<Message>,
     /// Messages after the caller's read mark.
     pub unread_count: u64,
+    /// How many of those mention the caller, by name or as one of all (ME-8).
+    #[serde(default)]
+    pub mentions_count: u64,
     /// The `seq` of the newest change this view includes.
     pub seq: u64,
 }

@@ -17,7 +17,7 @@ use std::fmt::Write;
 use bytes::Bytes;
 use common::{
     ids::{ChatId, ChatKey, Incarnation, SocketId, UserId, UserKey},
-    model::{ChatKind, Head, MessageKind, Role},
+    model::{ChatKind, Head, MessageKind, Reaction, Role},
     term::TermState,
     time::Millis,
     wire::{
@@ -46,6 +46,8 @@ fn draft(full: bool) -> Draft {
         kind: MessageKind::Text,
         reply_to: full.then_some(789),
         attachments: if full { vec!["att-1".into()] } else { Vec::new() },
+        mentions: if full { vec![BEN] } else { Vec::new() },
+        mention_all: full,
         retry: full,
     }
 }
@@ -178,6 +180,7 @@ fn asks() -> Vec<(&'static str, Ask)> {
         ("send", Ask::Send(vec![draft(false), draft(true)])),
         ("edit", Ask::Edit { number: 790, body: "new".into() }),
         ("erase", Ask::Erase { number: 790 }),
+        ("react", Ask::React { number: 790, emoji: "👍".into(), on: true }),
         ("open_direct", Ask::OpenDirect { peer: BEN, request: None }),
         ("open_direct_by_request", Ask::OpenDirect { peer: BEN, request: Some(0x0123_4567_89ab_cdef) }),
         (
@@ -204,6 +207,7 @@ fn asks() -> Vec<(&'static str, Ask)> {
             Ask::Send(_)
             | Ask::Edit { .. }
             | Ask::Erase { .. }
+            | Ask::React { .. }
             | Ask::OpenDirect { .. }
             | Ask::CreateGroup { .. }
             | Ask::AddMember { .. }
@@ -221,7 +225,15 @@ fn asks() -> Vec<(&'static str, Ask)> {
 
 fn answers() -> Vec<(&'static str, Answer)> {
     let head = Head { number: 790, seq: 812 };
-    let sent = Sent { id: MESSAGE, number: 790, seq: 812, at: AT, repeat: true, masked: Some("***".into()) };
+    let sent = Sent {
+        id: MESSAGE,
+        number: 790,
+        seq: 812,
+        at: AT,
+        repeat: true,
+        masked: Some("***".into()),
+        mentions: Some(vec![BEN]),
+    };
     let refusal =
         Refusal { code: ErrorCode::RateLimited, detail: "wait".into(), retry_after_ms: Some(1_000) };
     let all = vec![
@@ -297,6 +309,8 @@ fn changes() -> Vec<(&'static str, What)> {
                 kind: MessageKind::Text,
                 reply_to: None,
                 attachments: Vec::new(),
+                mentions: Vec::new(),
+                mention_all: false,
             },
         ),
         (
@@ -309,10 +323,35 @@ fn changes() -> Vec<(&'static str, What)> {
                 kind: MessageKind::Photo,
                 reply_to: Some(789),
                 attachments: vec!["att-1".into()],
+                mentions: Vec::new(),
+                mention_all: false,
+            },
+        ),
+        (
+            "sent_mentioning",
+            What::Sent {
+                id: MESSAGE,
+                number: 790,
+                client_id: None,
+                body: "@ben".into(),
+                kind: MessageKind::Text,
+                reply_to: None,
+                attachments: Vec::new(),
+                mentions: vec![BEN],
+                mention_all: true,
             },
         ),
         ("edited_plain", What::Edited { message: Box::new(plain_message()) }),
         ("edited_full", What::Edited { message: Box::new(full_message()) }),
+        (
+            "reacted",
+            What::Reacted {
+                number: 790,
+                emoji: "👍".into(),
+                on: true,
+                reactions: vec![Reaction { emoji: "👍".into(), count: 2, users: vec![ANA, BEN] }],
+            },
+        ),
         ("erased", What::Erased { number: 790 }),
     ];
     for (_, what) in &all {
@@ -326,6 +365,7 @@ fn changes() -> Vec<(&'static str, What)> {
             | What::Deleted
             | What::Sent { .. }
             | What::Edited { .. }
+            | What::Reacted { .. }
             | What::Erased { .. } => {}
         }
     }
@@ -514,8 +554,14 @@ fn any_record() -> impl Strategy<Value = Record> {
                 kind: MessageKind::Audio,
                 reply_to,
                 attachments,
+                mentions: vec![BEN; (number % 3) as usize],
+                mention_all: number % 2 == 0,
             }
         ),
+        (any::<u64>(), any::<String>(), any::<bool>()).prop_map(|(number, emoji, on)| {
+            let reactions = vec![Reaction { emoji: emoji.clone(), count: number, users: vec![ANA] }];
+            What::Reacted { number, emoji, on, reactions }
+        }),
         any::<u64>().prop_map(|number| What::Erased { number }),
     ];
     (id.prop_map(ChatId), any::<[u64; 3]>(), any::<i64>(), what).prop_map(

@@ -19,7 +19,7 @@ use common::{
     wire::{
         client::{
             Ack, Changes, ClientFrame, Delete, Edit, ErrorFrame, FieldError, Hello, History, HistoryPage,
-            Ping, Read, Ready, Resume, Resumed, RoleOf, Send, ServerFrame, SocketLimits,
+            Ping, React, Read, Ready, Resume, Resumed, RoleOf, Send, ServerFrame, SocketLimits,
         },
         codec::{FromClient, NotJson, decode_client, encode_server, fields},
         codes::ErrorCode,
@@ -52,6 +52,8 @@ fn send() -> Send {
         kind: MessageKind::Text,
         reply_to: None,
         attachments: Vec::new(),
+        mentions: vec![],
+        mention_all: false,
         retry: false,
     }
 }
@@ -78,11 +80,13 @@ fn client_frames() -> Vec<(ClientFrame, &'static str)> {
                 kind: MessageKind::File,
                 reply_to: Some(789),
                 attachments: vec!["att-1".into()],
+                mentions: vec![BEN],
+                mention_all: true,
                 retry: true,
                 ..send()
             }),
             r#"{"type":"send","ref":2,"chat":"$chat","client_id":"c-1","body":"héllo","kind":"file",
-                "reply_to":789,"attachments":["att-1"],"retry":true}"#,
+                "reply_to":789,"attachments":["att-1"],"mentions":["$ben"],"mention_all":true,"retry":true}"#,
         ),
         (
             ClientFrame::Edit(Edit { ref_: 3, chat: CHAT, number: 790, body: "new".into() }),
@@ -91,6 +95,10 @@ fn client_frames() -> Vec<(ClientFrame, &'static str)> {
         (
             ClientFrame::Delete(Delete { ref_: 4, chat: CHAT, number: 790 }),
             r#"{"type":"delete","ref":4,"chat":"$chat","number":790}"#,
+        ),
+        (
+            ClientFrame::React(React { ref_: 8, chat: CHAT, number: 790, emoji: "👍".into(), on: true }),
+            r#"{"type":"react","ref":8,"chat":"$chat","number":790,"emoji":"👍","on":true}"#,
         ),
         (
             ClientFrame::History(History { ref_: 5, chat: CHAT, before: None, after: None, limit: None }),
@@ -122,10 +130,11 @@ const PLAIN: &str = r#"{"id":"$message","chat":"$chat","room_id":"$chat","number
     "body":"héllo \"you\"","kind":"text","created_at":"$at"}"#;
 const FULL: &str = r#"{"id":"$message","chat":"$chat","room_id":"$chat","number":790,"from":"$ana",
     "body":"héllo \"you\"","kind":"photo","created_at":"$at","edited_at":"$at","deleted":true,"reply_to":789,
-    "attachments":["att-1"],"client_id":"c-1"}"#;
+    "attachments":["att-1"],"reactions":[{"emoji":"👍","count":2,"users":["$ana","$ben"]}],"mentions":["$ben"],
+    "mention_all":true,"client_id":"c-1"}"#;
 const VIEW: &str = r#"{"id":"$chat","number":3,"kind":"group","name":"Pair","description":null,
     "members":[{"id":"$ana","name":"Ana","role":"owner","joined_at":"$at"}],"members_count":1,"messages_count":0,
-    "created_at":"$at","created_by":"$ana","last_message":null,"unread_count":0,"seq":1}"#;
+    "created_at":"$at","created_by":"$ana","last_message":null,"unread_count":0,"mentions_count":0,"seq":1}"#;
 
 /// Every server frame with its optional fields absent, then present.
 fn server_frames() -> Vec<(ServerFrame, String)> {
@@ -233,6 +242,12 @@ fn server_frames() -> Vec<(ServerFrame, String)> {
             r#"{"type":"message_deleted","chat":"$chat","seq":812,"at":"$at","by":"$ana","number":790}"#,
         ),
         (
+            ServerFrame::Reaction {
+                chat, seq, at, by, number: 790, emoji: "👍".into(), on: true, count: 2
+            },
+            r#"{"type":"reaction","chat":"$chat","seq":812,"at":"$at","by":"$ana","number":790,"emoji":"👍","on":true,"count":2}"#,
+        ),
+        (
             ServerFrame::MemberJoined { chat, seq, at, by, user: BEN, role: Role::Member },
             r#"{"type":"member_joined","chat":"$chat","seq":812,"at":"$at","by":"$ana","user":"$ben","role":"member"}"#,
         ),
@@ -326,6 +341,7 @@ fn every_server_frame_has_its_golden_text_and_reads_back_from_it() {
             | ServerFrame::NewMessage { .. }
             | ServerFrame::MessageUpdated { .. }
             | ServerFrame::MessageDeleted { .. }
+            | ServerFrame::Reaction { .. }
             | ServerFrame::MemberJoined { .. }
             | ServerFrame::MemberLeft { .. }
             | ServerFrame::ChatUpdated { .. }
@@ -559,7 +575,18 @@ fn any_client_frame() -> impl Strategy<Value = ClientFrame> {
             any::<bool>()
         )
             .prop_map(|(ref_, chat, client_id, body, kind, reply_to, attachments, retry)| {
-                ClientFrame::Send(Send { ref_, chat, client_id, body, kind, reply_to, attachments, retry })
+                ClientFrame::Send(Send {
+                    ref_,
+                    chat,
+                    client_id,
+                    body,
+                    kind,
+                    reply_to,
+                    attachments,
+                    mentions: vec![],
+                    mention_all: retry,
+                    retry,
+                })
             }),
         (any::<u64>(), chat.clone(), any::<u64>(), any::<String>())
             .prop_map(|(ref_, chat, number, body)| ClientFrame::Edit(Edit { ref_, chat, number, body })),

@@ -125,6 +125,17 @@ impl PathPart for InChat {
     }
 }
 
+/// An emoji in a path, as it is after `%` was undone. What it may be is checked where frames' are.
+pub(super) struct Emoji(pub(super) String);
+
+impl PathPart for Emoji {
+    const WHAT: &'static str = "reaction";
+
+    fn read(text: &str) -> Option<Self> {
+        Some(Self(text.to_owned()))
+    }
+}
+
 /// The one thing in the path. A malformed one does not exist: 404.
 pub(super) struct One<A>(pub(super) A);
 
@@ -145,6 +156,18 @@ impl<A: PathPart, B: PathPart> FromRequestParts<Api> for Two<A, B> {
     async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
         let params = params(parts, api).await?;
         Ok(Self(nth(&params, 0)?, nth(&params, 1)?))
+    }
+}
+
+/// The three things in the path.
+pub(super) struct Three<A, B, C>(pub(super) A, pub(super) B, pub(super) C);
+
+impl<A: PathPart, B: PathPart, C: PathPart> FromRequestParts<Api> for Three<A, B, C> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
+        let params = params(parts, api).await?;
+        Ok(Self(nth(&params, 0)?, nth(&params, 1)?, nth(&params, 2)?))
     }
 }
 

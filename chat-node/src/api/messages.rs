@@ -1,18 +1,24 @@
-//! `/chats/{chat}/messages`: writing, reading, editing, deleting (ME-1, ME-2, ME-4, ME-5).
+//! `/chats/{chat}/messages`: writing, reading, editing, deleting, reacting (ME-1, ME-2, ME-4, ME-5, ME-8).
 
-use axum::{Json as Answer, Router, extract::State, response::IntoResponse, routing::get};
+use axum::{
+    Json as Answer, Router,
+    extract::State,
+    response::IntoResponse,
+    routing::{get, put},
+};
 use common::{
-    ids::{ChatId, ClientId, Number},
+    ids::{ChatId, ClientId, Number, UserId},
     model::{Head, Message, MessageKind},
     problem::Problem,
     token::Caller,
+    wire::owner::Draft,
 };
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 
 use super::{
     Api,
-    extract::{IdempotencyKey, InChat, Json, One, Two},
+    extract::{Emoji, IdempotencyKey, InChat, Json, One, Three, Two},
     query::Which,
 };
 use crate::commands::after_writing;
@@ -21,6 +27,7 @@ pub(super) fn routes() -> Router<Api> {
     Router::new()
         .route("/chats/{chat}/messages", get(list).post(send))
         .route("/chats/{chat}/messages/{number}", get(one).put(edit).delete(delete))
+        .route("/chats/{chat}/messages/{number}/reactions/{emoji}", put(react).delete(unreact))
 }
 
 #[derive(Deserialize)]
@@ -35,6 +42,10 @@ struct NewMessage {
     attachments: Vec<String>,
     #[serde(default)]
     reply_to: Option<Number>,
+    #[serde(default)]
+    mentions: Vec<UserId>,
+    #[serde(default)]
+    mention_all: bool,
 }
 
 #[derive(Deserialize)]
@@ -93,11 +104,12 @@ async fn send(
     key: IdempotencyKey,
     Json(new): Json<NewMessage>,
 ) -> Result<impl IntoResponse, Problem> {
-    let NewMessage { body, client_id, kind, attachments, reply_to } = new;
+    let NewMessage { body, client_id, kind, attachments, reply_to, mentions, mention_all } = new;
     let client_id = key.or_body(client_id)?;
     // HTTP clients repeat without saying so: whatever has a name may have been sent before.
     let retry = client_id.is_some();
-    let draft = api.commands.draft(body, kind, client_id, reply_to, attachments, retry)?;
+    let draft = Draft { client_id, body, kind, reply_to, attachments, mentions, mention_all, retry };
+    let draft = api.commands.draft(draft)?;
     let written = api.commands.send(&caller, chat, draft).await?;
     let status = if written.repeat { StatusCode::OK } else { StatusCode::CREATED };
     Ok((status, Answer(written.message)))
@@ -127,5 +139,23 @@ async fn delete(
     Two(chat, InChat(number)): Two<ChatId, InChat>,
 ) -> Result<impl IntoResponse, Problem> {
     api.commands.delete(&caller, chat, number).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn react(
+    State(api): State<Api>,
+    caller: Caller,
+    Three(chat, InChat(number), Emoji(emoji)): Three<ChatId, InChat, Emoji>,
+) -> Result<impl IntoResponse, Problem> {
+    api.commands.react(&caller, chat, number, emoji, true).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn unreact(
+    State(api): State<Api>,
+    caller: Caller,
+    Three(chat, InChat(number), Emoji(emoji)): Three<ChatId, InChat, Emoji>,
+) -> Result<impl IntoResponse, Problem> {
+    api.commands.react(&caller, chat, number, emoji, false).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -41,6 +41,12 @@ pub fn event(change: &Change, to_author: bool) -> ServerFrame {
             None => updated(None, None, Vec::new()),
         },
         What::Erased { number } => ServerFrame::MessageDeleted { chat, seq, at, by, number: *number },
+        What::Reacted { number, emoji, on, reactions } => {
+            let count = reactions.iter().find(|reaction| reaction.emoji == *emoji);
+            let count = count.map_or(0, |reaction| reaction.count);
+            let (number, emoji, on) = (*number, emoji.clone(), *on);
+            ServerFrame::Reaction { chat, seq, at, by, number, emoji, on, count }
+        }
         What::Joined { user, role } => {
             ServerFrame::MemberJoined { chat, seq, at, by, user: *user, role: *role }
         }
@@ -167,6 +173,8 @@ mod tests {
             kind: MessageKind::Text,
             reply_to: None,
             attachments: Vec::new(),
+            mentions: Vec::new(),
+            mention_all: false,
         }
     }
 

@@ -327,6 +327,8 @@ mod tests {
             kind: MessageKind::Text,
             reply_to: None,
             attachments: Vec::new(),
+            mentions: Vec::new(),
+            mention_all: false,
         };
         let (app, chat, at) = (AppId::DEFAULT, ChatId::random(), Millis(0));
         Event::new(Change { app, chat, term: 1, n: seq, seq, at, by, what }, 100)

@@ -211,7 +211,7 @@ impl Chat {
                 }
             }
             What::Deleted => self.deleted = true,
-            What::Sent { id, number, client_id, body, kind, reply_to, attachments } => {
+            What::Sent { id, number, client_id, body, kind, reply_to, attachments, .. } => {
                 self.head.number = *number;
                 if let Some(client_id) = client_id {
                     let accepted = Accepted {
@@ -225,7 +225,7 @@ impl Chat {
                     self.remember(change.by, client_id.clone(), accepted);
                 }
             }
-            What::Edited { .. } | What::Erased { .. } => {}
+            What::Edited { .. } | What::Reacted { .. } | What::Erased { .. } => {}
         }
         self.kept_bytes += kept.payload.len();
         self.kept.push_back(kept);
@@ -292,18 +292,45 @@ impl Chat {
                     return Known::Erased(kept.change.seq);
                 }
                 What::Edited { message } if message.number == number => {
-                    return Known::Message(message.clone());
+                    return Known::Message(Box::new(self.with_reactions((**message).clone())));
                 }
                 What::Sent { number: sent, .. } if *sent == number => {
-                    return kept
-                        .change
-                        .message()
-                        .map_or(Known::InStore, |message| Known::Message(Box::new(message)));
+                    return kept.change.message().map_or(Known::InStore, |message| {
+                        Known::Message(Box::new(self.with_reactions(message)))
+                    });
                 }
                 _ => {}
             }
         }
         Known::InStore
+    }
+
+    /// A message, as the store or a change has it, with what it is answered with by now.
+    pub(super) fn with_reactions(&self, mut message: Message) -> Message {
+        let newest = self.kept.iter().rev().find_map(|kept| match &kept.change.what {
+            What::Reacted { number, reactions, .. } if *number == message.number => Some(reactions),
+            // An edited message has those that it had then.
+            What::Edited { message: edited } if edited.number == message.number => Some(&edited.reactions),
+            _ => None,
+        });
+        if let Some(newest) = newest {
+            message.reactions.clone_from(newest);
+        }
+        message
+    }
+
+    /// Whether `user` answers a message with `emoji`, as far as memory knows; none: the store does.
+    pub(super) fn reacts(&self, number: Number, user: UserId, emoji: &str) -> Option<bool> {
+        self.kept.iter().rev().find_map(|kept| match &kept.change.what {
+            What::Reacted { number: of, emoji: with, on, .. }
+                if *of == number && kept.change.by == user && with == emoji =>
+            {
+                Some(*on)
+            }
+            // Before that there was nothing to answer.
+            What::Sent { number: sent, .. } if *sent == number => Some(false),
+            _ => None,
+        })
     }
 
     /// Where the change `seq` stands, if memory has it.

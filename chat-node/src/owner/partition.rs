@@ -166,6 +166,7 @@ enum Fetched {
     Chat(Result<AsOf<Option<ChatRow>>, StoreError>),
     Sends(Result<AsOf<Vec<Found>>, StoreError>),
     Message(Result<AsOf<Option<Message>>, StoreError>),
+    Reaction(Result<AsOf<Option<(Message, bool)>>, StoreError>),
 }
 
 /// A question to the store.
@@ -367,6 +368,7 @@ impl Owned {
             }
             Ask::Edit { .. }
             | Ask::Erase { .. }
+            | Ask::React { .. }
             | Ask::AddMember { .. }
             | Ask::SetRole { .. }
             | Ask::RemoveMember { .. }
@@ -403,6 +405,11 @@ impl Owned {
                     return Ok(Decision::Already);
                 }
                 policy::erase(chat, by, *number, known_message(chat, job, *number))
+            }
+            Ask::React { number, emoji, on } => {
+                let message = known_message(chat, job, *number);
+                let stands = chat.reacts(*number, by, emoji).unwrap_or(job.reacts);
+                policy::react(chat, by, message, emoji, *on, stands)
             }
             Ask::AddMember { user } => policy::add_member(chat, by, *user),
             Ask::SetRole { user, role } => policy::set_role(chat, by, *user, *role),
@@ -533,11 +540,16 @@ impl Owned {
                 at: accepted.at,
                 repeat: true,
                 masked: None,
+                mentions: None,
             };
             return Ok((sent, self.n_of(chat, accepted.seq)));
         }
         let id = MessageId::random();
         let what = policy::send(chat, by, draft, id)?;
+        let mentions = match &what {
+            What::Sent { mentions, .. } if *mentions != draft.mentions => Some(mentions.clone()),
+            _ => None,
+        };
         self.append(key, by, what).await?;
         let chat = self.chat(key).ok_or_else(policy::no_such_chat)?;
         let sent = Sent {
@@ -547,6 +559,7 @@ impl Owned {
             at: chat.last_at,
             repeat: false,
             masked: None,
+            mentions,
         };
         let n = self.n_of(chat, sent.seq);
         Ok((sent, n))
@@ -645,6 +658,6 @@ fn known_message(chat: &Chat, job: &Job, number: u64) -> Option<Message> {
     match chat.message(number) {
         Known::Message(message) => Some(*message),
         Known::Erased(_) | Known::Never => None,
-        Known::InStore => job.message.clone().flatten(),
+        Known::InStore => job.message.clone().flatten().map(|message| chat.with_reactions(message)),
     }
 }

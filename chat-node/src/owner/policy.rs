@@ -2,7 +2,7 @@
 //!
 //! | | member | admin | owner |
 //! | --- | --- | --- | --- |
-//! | read, write, leave, edit and delete own messages | yes | yes | yes |
+//! | read, write, react, leave, edit and delete own messages | yes | yes | yes |
 //! | delete others' messages | – | yes | yes |
 //! | name and describe the group | – | yes | yes |
 //! | let members in | – | yes | yes |
@@ -18,7 +18,7 @@
 
 use common::{
     ids::{MessageId, Number, UserId},
-    model::{ChatKind, Message, Role, limits},
+    model::{ChatKind, Message, Reaction, Role, limits},
     store::{Fingerprint, fingerprint, group_fingerprint},
     time::Millis,
     wire::{
@@ -81,6 +81,8 @@ pub(super) fn send(chat: &Chat, by: UserId, draft: &Draft, id: MessageId) -> Res
     if draft.reply_to.is_some_and(|answered| answered >= number) {
         return Err(Refusal::new(ErrorCode::Invalid, "reply_to: there is no such message"));
     }
+    // Who left while the message was on its way is not worth losing it for.
+    let mentions = draft.mentions.iter().filter(|user| chat.members.contains_key(user)).copied().collect();
     Ok(What::Sent {
         id,
         number,
@@ -89,7 +91,50 @@ pub(super) fn send(chat: &Chat, by: UserId, draft: &Draft, id: MessageId) -> Res
         kind: draft.kind,
         reply_to: draft.reply_to,
         attachments: draft.attachments.clone(),
+        mentions,
+        mention_all: draft.mention_all,
     })
+}
+
+/// A message answered with an emoji, or that taken back. `message` as in [`edit`]; `stands`: whether the caller answers it so already.
+pub(super) fn react(
+    chat: &Chat,
+    by: UserId,
+    message: Option<Message>,
+    emoji: &str,
+    on: bool,
+    stands: bool,
+) -> Result<Decision, Refusal> {
+    role(chat, by)?;
+    let message = message.filter(|message| !message.deleted).ok_or_else(no_such_message)?;
+    if on == stands {
+        return Ok(Decision::Already);
+    }
+    let mut reactions = message.reactions;
+    let different = reactions.len();
+    match reactions.iter_mut().find(|reaction| reaction.emoji == emoji) {
+        Some(reaction) if on => {
+            reaction.count = reaction.count.saturating_add(1);
+            if reaction.users.len() < limits::REACTION_USERS {
+                reaction.users.push(by);
+            }
+        }
+        Some(reaction) => {
+            reaction.count = reaction.count.saturating_sub(1);
+            reaction.users.retain(|user| *user != by);
+        }
+        None if on && different >= limits::REACTIONS => {
+            return Err(Refusal::new(
+                ErrorCode::TooLarge,
+                format!("a message is answered with at most {} different emoji", limits::REACTIONS),
+            ));
+        }
+        None if on => reactions.push(Reaction { emoji: emoji.to_owned(), count: 1, users: vec![by] }),
+        None => {}
+    }
+    reactions.retain(|reaction| reaction.count > 0);
+    let number = message.number;
+    Ok(Decision::Append(What::Reacted { number, emoji: emoji.to_owned(), on, reactions }))
 }
 
 /// The message that was accepted under the draft's name, if it is the same; the first one stands.
@@ -340,6 +385,8 @@ pub(super) fn create_group(
             kind: draft.kind,
             reply_to: None,
             attachments: draft.attachments.clone(),
+            mentions: Vec::new(),
+            mention_all: false,
         });
     }
     Ok(changes)

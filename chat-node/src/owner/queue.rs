@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use common::{
-    ids::Offset,
+    ids::{Number, Offset, UserId},
     model::Message,
     store::SendKey,
     time::Millis,
@@ -29,11 +29,13 @@ pub(super) struct Job {
     pub(super) looked_up: bool,
     /// The message it is about, once the store was asked.
     pub(super) message: Option<Option<Message>>,
+    /// Whether who asks answers that message with the emoji in question, as the store has it.
+    pub(super) reacts: bool,
 }
 
 impl Job {
     pub(super) fn new(request: OwnerRequest, deadline: Millis, reply: oneshot::Sender<Answer>) -> Self {
-        Self { request, deadline, reply, looked_up: false, message: None }
+        Self { request, deadline, reply, looked_up: false, message: None, reacts: false }
     }
 
     pub(super) fn answer(self, answer: Answer) {
@@ -63,14 +65,32 @@ impl Job {
             .collect()
     }
 
-    /// The number of the message it is about, if only the store knows that one.
-    pub(super) fn unknown_message(&self, chat: &Chat) -> Option<u64> {
-        let number = match self.request.ask {
-            Ask::Edit { number, .. } | Ask::Erase { number } if self.message.is_none() => number,
-            _ => return None,
-        };
-        (chat.message(number) == Known::InStore).then_some(number)
+    /// What it must know of the message it is about, if only the store knows that.
+    pub(super) fn unknown_message(&self, chat: &Chat) -> Option<Unknown> {
+        let in_store = |number| chat.message(number) == Known::InStore;
+        match &self.request.ask {
+            _ if self.message.is_some() => None,
+            Ask::Edit { number, .. } | Ask::Erase { number } => {
+                in_store(*number).then_some(Unknown::Message(*number))
+            }
+            Ask::React { number, emoji, .. } => {
+                let known = chat.reacts(*number, self.request.by, emoji).is_some();
+                let unknown =
+                    in_store(*number) || !known && matches!(chat.message(*number), Known::Message(_));
+                unknown.then(|| Unknown::Reaction(*number, self.request.by, emoji.clone()))
+            }
+            _ => None,
+        }
     }
+}
+
+/// What of a message only the store knows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Unknown {
+    /// How it stands.
+    Message(Number),
+    /// That, and whether this user answers it with this emoji.
+    Reaction(Number, UserId, String),
 }
 
 /// A request whose answer is known and waits for the log, and, if it changes who is in a chat, for the store.

@@ -15,7 +15,7 @@ use common::{
     token::Caller,
     wire::{
         client::{
-            Ack, Changes, ClientFrame, Delete, Edit, FieldError, History, HistoryPage, Read, Ref,
+            Ack, Changes, ClientFrame, Delete, Edit, FieldError, History, HistoryPage, React, Read, Ref,
             Send as SendFrame, ServerFrame,
         },
         codes::ErrorCode,
@@ -60,6 +60,8 @@ enum Waiting {
     Edit(Edit),
     /// Not begun.
     Delete(Delete),
+    /// Not begun.
+    React(React),
 }
 
 /// An answer, and what is said right before it.
@@ -140,6 +142,10 @@ impl Requests {
                 self.in_order(delete.chat, Waiting::Delete(delete));
                 Ok(())
             }
+            ClientFrame::React(react) => {
+                self.in_order(react.chat, Waiting::React(react));
+                Ok(())
+            }
             // Not here: the session knows what they mean.
             ClientFrame::Hello(_) | ClientFrame::Ping(_) => Ok(()),
         };
@@ -166,9 +172,21 @@ impl Requests {
     }
 
     fn send(&mut self, send: SendFrame, retry: bool) -> Result<(), Problem> {
-        let SendFrame { ref_, chat, client_id, body, kind, reply_to, attachments, retry: again } = send;
-        let id = Some(client_id.clone());
-        let draft = self.commands.draft(body, kind, id, reply_to, attachments, again || retry)?;
+        let SendFrame {
+            ref_,
+            chat,
+            client_id,
+            body,
+            kind,
+            reply_to,
+            attachments,
+            mentions,
+            mention_all,
+            retry: again,
+        } = send;
+        let (id, retry) = (Some(client_id.clone()), again || retry);
+        let draft = Draft { client_id: id, body, kind, reply_to, attachments, mentions, mention_all, retry };
+        let draft = self.commands.draft(draft)?;
         let outcome = self.sends.send(chat, draft);
         self.in_order(chat, Waiting::Sent { ref_, client_id, outcome });
         Ok(())
@@ -208,6 +226,13 @@ impl Requests {
                 Waiting::Edit(Edit { ref_, number, body, .. }) => {
                     in_time(ref_, async {
                         let seq = commands.edit(&caller, chat, number, body).await?;
+                        Ok(ServerFrame::Ack(Ack { seq: Some(seq), ..ack(ref_, chat) }))
+                    })
+                    .await
+                }
+                Waiting::React(React { ref_, number, emoji, on, .. }) => {
+                    in_time(ref_, async {
+                        let seq = commands.react(&caller, chat, number, emoji, on).await?;
                         Ok(ServerFrame::Ack(Ack { seq: Some(seq), ..ack(ref_, chat) }))
                     })
                     .await

@@ -81,6 +81,16 @@ impl Owned for Held {
     async fn message(&self, chat: ChatKey, number: Number) -> Result<AsOf<Option<Message>>> {
         self.inner().message(chat, number).await
     }
+
+    async fn reaction(
+        &self,
+        chat: ChatKey,
+        number: Number,
+        user: UserId,
+        emoji: &str,
+    ) -> Result<AsOf<Option<(Message, bool)>>> {
+        self.inner().reaction(chat, number, user, emoji).await
+    }
 }
 
 #[async_trait]

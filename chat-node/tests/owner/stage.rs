@@ -44,6 +44,8 @@ pub(crate) fn draft(client_id: &str, body: &str) -> Draft {
         kind: MessageKind::Text,
         reply_to: None,
         attachments: vec![],
+        mentions: Vec::new(),
+        mention_all: false,
         retry: false,
     }
 }

@@ -8,7 +8,7 @@ use std::{
 use chat_node::ask::AskOwner;
 use common::{
     ids::{ChatId, ChatKey, ClientId, MessageId, UserId},
-    model::{ChatKind, Head, Message, Role},
+    model::{ChatKind, Head, Message, Reaction, Role},
     store::{PartitionBatch, Position, SharedStore, fingerprint, group_fingerprint},
     term::TermState,
     time::Millis,
@@ -141,6 +141,17 @@ impl PaperOwner {
                 Ok(_) => book.change(key, by, What::Erased { number }),
                 Err(refusal) => Answer::Refused(refusal),
             },
+            Ask::React { number, emoji, on } => {
+                let message = book.chats[&key.chat].messages.get(number as usize - 1);
+                match message.filter(|message| !message.deleted) {
+                    Some(_) => {
+                        let reactions = vec![Reaction { emoji: emoji.clone(), count: 1, users: vec![by] }];
+                        let reactions = if on { reactions } else { Vec::new() };
+                        book.change(key, by, What::Reacted { number, emoji, on, reactions })
+                    }
+                    None => Answer::Refused(Refusal::new(ErrorCode::NotFound, "there is no such message")),
+                }
+            }
             Ask::OpenDirect { peer, .. } => {
                 let members = vec![(by, Role::Member), (peer, Role::Member)];
                 book.make(key, by, ChatKind::Direct, (None, None), members)
@@ -210,7 +221,7 @@ impl Book {
     }
 
     fn send(&mut self, key: ChatKey, by: UserId, draft: Draft) -> Result<Sent, Refusal> {
-        let Draft { client_id, body, kind, reply_to, attachments, .. } = draft;
+        let Draft { client_id, body, kind, reply_to, attachments, mentions, mention_all, .. } = draft;
         let print = fingerprint(&body, kind, reply_to, &attachments);
         let chat = self.chats.get_mut(&key.chat).unwrap();
         let name = client_id.clone().map(|client_id| (by, client_id));
@@ -225,11 +236,12 @@ impl Book {
         if reply_to.is_some_and(|answered| answered >= number) {
             return Err(Refusal::new(ErrorCode::Invalid, "reply_to: there is no such message"));
         }
-        let what = What::Sent { id, number, client_id, body, kind, reply_to, attachments };
+        let what =
+            What::Sent { id, number, client_id, body, kind, reply_to, attachments, mentions, mention_all };
         self.change(key, by, what);
         let chat = self.chats.get_mut(&key.chat).unwrap();
         let at = chat.messages.last().unwrap().created_at;
-        let sent = Sent { id, number, seq: chat.head.seq, at, repeat: false, masked: None };
+        let sent = Sent { id, number, seq: chat.head.seq, at, repeat: false, masked: None, mentions: None };
         if let Some(name) = name {
             chat.sent.insert(name, (print, sent.clone()));
         }
@@ -262,6 +274,9 @@ impl Book {
                 chat.messages.extend(change.message());
             }
             What::Edited { message } => chat.messages[message.number as usize - 1] = (**message).clone(),
+            What::Reacted { number, reactions, .. } => {
+                chat.messages[*number as usize - 1].reactions.clone_from(reactions);
+            }
             What::Erased { number } => chat.messages[*number as usize - 1].deleted = true,
             _ => {}
         }

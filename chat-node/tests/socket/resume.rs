@@ -75,6 +75,9 @@ fn edited(chat: ChatId, number: u64, by: Person, body: &str) -> What {
         deleted: false,
         reply_to: None,
         attachments: Vec::new(),
+        reactions: Vec::new(),
+        mentions: Vec::new(),
+        mention_all: false,
         client_id: None,
     };
     What::Edited { message: Box::new(message) }

@@ -79,7 +79,15 @@ pub(crate) struct PaperLanes {
 impl PaperLanes {
     pub(crate) fn next(&self, repeat: bool) -> Sent {
         let number = self.number.fetch_add(1, Ordering::SeqCst) + 1;
-        Sent { id: MessageId::random(), number, seq: number + 1, at: Millis(0), repeat, masked: None }
+        Sent {
+            id: MessageId::random(),
+            number,
+            seq: number + 1,
+            at: Millis(0),
+            repeat,
+            masked: None,
+            mentions: None,
+        }
     }
 }
 
@@ -393,6 +401,8 @@ pub(crate) fn sent(number: u64, body: &str) -> What {
         kind: MessageKind::Text,
         reply_to: None,
         attachments: Vec::new(),
+        mentions: Vec::new(),
+        mention_all: false,
     }
 }
 

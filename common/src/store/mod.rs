@@ -419,6 +419,15 @@ pub trait Owned: Send + Sync {
 
     /// One message as it stands.
     async fn message(&self, chat: ChatKey, number: Number) -> Result<AsOf<Option<Message>>>;
+
+    /// One message as it stands, and whether `user` answers it with `emoji`.
+    async fn reaction(
+        &self,
+        chat: ChatKey,
+        number: Number,
+        user: UserId,
+        emoji: &str,
+    ) -> Result<AsOf<Option<(Message, bool)>>>;
 }
 
 /// A message found by its sender's name for it.
@@ -546,11 +555,11 @@ pub trait Drain: Send + Sync {
     /// error means that what was done is unknown: the caller reads the positions again.
     ///
     /// What else must follow, or the batch is [`Refused::Broken`]: a chat is made once, before all else in it, and nothing comes after its
-    /// deletion; who comes in is no member, and who leaves, inherits or is given a role is one; an edited message exists and is not deleted, and a deleted
+    /// deletion; who comes in is no member, and who leaves, inherits or is given a role is one; an edited message, and one that is reacted to, exists and is not deleted, and a deleted
     /// one exists (deleting it again changes nothing). A `client_id` that its sender uses again, without calling it a repeat, is no such
     /// case: no client may stop a partition. Both messages are kept, and the name means the first.
     ///
-    /// A deleted message keeps its number, its ids and its times; its text and attachments are gone. Chats are numbered in the order in
+    /// A deleted message keeps its number, its ids and its times; its text, attachments, reactions and mentions are gone. Chats are numbered in the order in
     /// which they are applied, without holes. Sending moves the sender's read mark.
     async fn apply(&self, batches: &[PartitionBatch]) -> Result<Vec<std::result::Result<(), Refused>>>;
 }

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use super::{Fingerprint, Refused, fingerprint};
 use crate::{
     ids::{ChatKey, ClientId, MessageId, Number, Offset, Seq, UserId},
-    model::{ChatKind, Head, MessageKind, Role},
+    model::{ChatKind, Head, MessageKind, Reaction, Role},
     time::Millis,
     wire::record::{Change, What},
 };
@@ -61,6 +61,16 @@ pub(crate) struct Plan<'a> {
     pub(crate) messages: Vec<NewMessage<'a>>,
     /// Messages that were there before the batch.
     pub(crate) rewritten: Vec<Rewrite<'a>>,
+    /// Messages that were there before the batch and are deleted by it: nobody reacts to them or is mentioned in them any more.
+    pub(crate) cleared: Vec<(ChatKey, Number)>,
+    /// Reactions that stand from now on, or no more.
+    pub(crate) reacted: Vec<Reacted<'a>>,
+    /// What messages are answered with from now on, in all.
+    pub(crate) answered: Vec<Answered<'a>>,
+    /// Mentions by name.
+    pub(crate) mentioned: Vec<Mentioned>,
+    /// Messages that mention everybody.
+    pub(crate) mentioned_all: Vec<(ChatKey, Number)>,
     /// Members to remove; some of them come in again.
     pub(crate) left: Vec<Gone>,
     pub(crate) joined: Vec<NewMember>,
@@ -78,6 +88,11 @@ impl Plan<'_> {
         self.chats.extend(other.chats);
         self.messages.extend(other.messages);
         self.rewritten.extend(other.rewritten);
+        self.cleared.extend(other.cleared);
+        self.reacted.extend(other.reacted);
+        self.answered.extend(other.answered);
+        self.mentioned.extend(other.mentioned);
+        self.mentioned_all.extend(other.mentioned_all);
         self.left.extend(other.left);
         self.joined.extend(other.joined);
         self.roles.extend(other.roles);
@@ -123,6 +138,34 @@ pub(crate) struct NewMessage<'a> {
     pub(crate) client_id: Option<&'a ClientId>,
     pub(crate) fingerprint: Fingerprint,
     pub(crate) text: Text<'a>,
+    pub(crate) mentions: &'a [UserId],
+    pub(crate) mention_all: bool,
+}
+
+/// One member's answer to a message.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Reacted<'a> {
+    pub(crate) key: ChatKey,
+    pub(crate) number: Number,
+    pub(crate) emoji: &'a str,
+    pub(crate) user: UserId,
+    pub(crate) on: bool,
+}
+
+/// What a message is answered with.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Answered<'a> {
+    pub(crate) key: ChatKey,
+    pub(crate) number: Number,
+    pub(crate) reactions: &'a [Reaction],
+}
+
+/// A member is mentioned by name.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Mentioned {
+    pub(crate) key: ChatKey,
+    pub(crate) user: UserId,
+    pub(crate) number: Number,
 }
 
 /// What of a message may change.
@@ -218,7 +261,7 @@ pub(crate) fn needs(changes: &[Change]) -> Needs {
             What::Edited { message } if !sent.contains(&(key, message.number)) => {
                 needs.messages.insert((key, message.number));
             }
-            What::Erased { number } if !sent.contains(&(key, *number)) => {
+            What::Erased { number } | What::Reacted { number, .. } if !sent.contains(&(key, *number)) => {
                 needs.messages.insert((key, *number));
             }
             _ => {}
@@ -241,6 +284,9 @@ pub(crate) fn plan<'a>(changes: &'a [Change], known: &Known, upto: Offset) -> Re
         members: BTreeMap::new(),
         read: BTreeMap::new(),
         rewritten: BTreeMap::new(),
+        cleared: BTreeSet::new(),
+        reacted: BTreeMap::new(),
+        answered: BTreeMap::new(),
     };
     for change in changes {
         planner.take(change).map_err(|why| Refused::Broken { chat: change.key(), seq: change.seq, why })?;
@@ -259,6 +305,10 @@ struct Planner<'a, 'k> {
     members: BTreeMap<(ChatKey, UserId), Fate>,
     read: BTreeMap<(ChatKey, UserId), Number>,
     rewritten: BTreeMap<(ChatKey, Number), Option<Text<'a>>>,
+    cleared: BTreeSet<(ChatKey, Number)>,
+    /// Whether it stands, by message, emoji and member.
+    reacted: BTreeMap<(ChatKey, Number, &'a str, UserId), bool>,
+    answered: BTreeMap<(ChatKey, Number), &'a [Reaction]>,
 }
 
 /// What became of a membership.
@@ -334,7 +384,17 @@ impl<'a> Planner<'a, '_> {
                 chat.deleted = true;
                 self.plan.deleted.push((key, self.upto));
             }
-            What::Sent { id, number, client_id, body, kind, reply_to, attachments } => {
+            What::Sent {
+                id,
+                number,
+                client_id,
+                body,
+                kind,
+                reply_to,
+                attachments,
+                mentions,
+                mention_all,
+            } => {
                 let next = newest.saturating_add(1);
                 if *number != next {
                     return Err(format!("message {number} was written where message {next} must be next"));
@@ -359,6 +419,8 @@ impl<'a> Planner<'a, '_> {
                         edited_at: None,
                         deleted: false,
                     },
+                    mentions,
+                    mention_all: *mention_all,
                 });
                 self.read.insert((key, change.by), next);
             }
@@ -376,9 +438,17 @@ impl<'a> Planner<'a, '_> {
                 }
                 self.rewrite(key, message.number, Some(text));
             }
+            What::Reacted { number, emoji, on, reactions } => {
+                if self.is_deleted(key, *number)? {
+                    return Err(format!("message {number} was deleted, and is answered"));
+                }
+                self.reacted.insert((key, *number, emoji.as_str(), change.by), *on);
+                self.answered.insert((key, *number), reactions);
+            }
             What::Erased { number } => {
                 if !self.is_deleted(key, *number)? {
                     self.rewrite(key, *number, None);
+                    self.clear(key, *number);
                 }
             }
         }
@@ -502,7 +572,36 @@ impl<'a> Planner<'a, '_> {
         }
     }
 
+    /// A deleted message has no answers and mentions nobody.
+    fn clear(&mut self, key: ChatKey, number: Number) {
+        self.answered.remove(&(key, number));
+        self.reacted.retain(|(of, at, ..), _| (*of, *at) != (key, number));
+        let place = self.messages.get(&(key, number));
+        match place.and_then(|place| self.plan.messages.get_mut(*place)) {
+            Some(message) => (message.mentions, message.mention_all) = (&[], false),
+            None => drop(self.cleared.insert((key, number))),
+        }
+    }
+
     fn finish(mut self) -> Plan<'a> {
+        for message in &self.plan.messages {
+            let NewMessage { key, number, mentions, mention_all, .. } = *message;
+            if mention_all {
+                self.plan.mentioned_all.push((key, number));
+            } else {
+                // Each once, whatever the record says: a row that does not fit would stop the partition.
+                let named: BTreeSet<UserId> = mentions.iter().copied().collect();
+                self.plan.mentioned.extend(named.into_iter().map(|user| Mentioned { key, user, number }));
+            }
+        }
+        self.plan.cleared = self.cleared.into_iter().collect();
+        let reacted = self.reacted.into_iter();
+        self.plan.reacted = reacted
+            .map(|((key, number, emoji, user), on)| Reacted { key, number, emoji, user, on })
+            .collect();
+        let answered = self.answered.into_iter();
+        self.plan.answered =
+            answered.map(|((key, number), reactions)| Answered { key, number, reactions }).collect();
         for ((key, user), fate) in self.members {
             match fate {
                 Fate::Never | Fate::Stays(None) => {}

@@ -110,7 +110,7 @@ fn client_id(row: &impl Columns) -> sqlx::Result<Option<ClientId>> {
 /// A row of `messages`.
 pub(super) fn message(row: &impl Columns) -> sqlx::Result<Message> {
     let chat = row.get("chat")?;
-    let attachments: Option<String> = row.get("attachments")?;
+    let list = |column: &str| row.get::<Option<String>>(column);
     Ok(Message {
         id: row.get("id")?,
         chat,
@@ -123,17 +123,27 @@ pub(super) fn message(row: &impl Columns) -> sqlx::Result<Message> {
         edited_at: row.get("edited_at")?,
         deleted: row.get("deleted")?,
         reply_to: unsigned_or_null(row, "reply_to")?,
-        attachments: match attachments {
-            Some(json) => serde_json::from_str(&json).map_err(|error| unreadable(error.to_string()))?,
-            None => Vec::new(),
-        },
+        attachments: from_json(list("attachments")?)?,
+        reactions: from_json(list("reactions")?)?,
+        mentions: from_json(list("mentions")?)?,
+        mention_all: row.get("mention_all")?,
         client_id: client_id(row)?,
     })
 }
 
-/// Attachments as their column has them.
-pub(super) fn attachments(list: &[String]) -> Option<String> {
-    // A list of texts always has a JSON form.
+/// The same with whether somebody answers it with something.
+pub(super) fn message_and_reaction(row: &impl Columns) -> sqlx::Result<(Message, bool)> {
+    Ok((message(row)?, row.get("reacts")?))
+}
+
+fn from_json<T: serde::de::DeserializeOwned>(column: Option<String>) -> sqlx::Result<Vec<T>> {
+    let Some(json) = column else { return Ok(Vec::new()) };
+    serde_json::from_str(&json).map_err(|error| unreadable(error.to_string()))
+}
+
+/// A list as its column has it: attachments, reactions, mentions.
+pub(super) fn json<T: serde::Serialize>(list: &[T]) -> Option<String> {
+    // Lists of texts, ids and numbers always have a JSON form.
     if list.is_empty() { None } else { serde_json::to_string(list).ok() }
 }
 
@@ -169,6 +179,7 @@ pub(super) fn view(
         created_by: row.get("created_by")?,
         last_message: newest.map(|message| seen_by(viewer, message)),
         unread_count: unsigned(row, "unread")?,
+        mentions_count: unsigned(row, "mentioned")?,
         seq: head.seq,
     })
 }

@@ -37,6 +37,8 @@ pub enum ClientFrame {
     Edit(Edit),
     /// Deletes a message: answered `ack`.
     Delete(Delete),
+    /// Answers a message with an emoji, or takes that back: answered `ack`.
+    React(React),
     /// Says that messages were read, up to one: answered `ack`.
     Read(Read),
     /// Reads messages: answered `page`.
@@ -49,7 +51,8 @@ pub enum ClientFrame {
 
 impl ClientFrame {
     /// The types this server knows, as they stand in `type`.
-    pub const TYPES: &[&str] = &["hello", "send", "edit", "delete", "history", "read", "changes", "ping"];
+    pub const TYPES: &[&str] =
+        &["hello", "send", "edit", "delete", "react", "history", "read", "changes", "ping"];
 
     /// The request's mark.
     pub fn ref_(&self) -> Ref {
@@ -58,6 +61,7 @@ impl ClientFrame {
             Self::Send(send) => send.ref_,
             Self::Edit(edit) => edit.ref_,
             Self::Delete(delete) => delete.ref_,
+            Self::React(react) => react.ref_,
             Self::Read(read) => read.ref_,
             Self::History(history) => history.ref_,
             Self::Changes(changes) => changes.ref_,
@@ -112,6 +116,12 @@ pub struct Send {
     /// Ids of its attachments.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub attachments: Vec<String>,
+    /// Users whom it mentions.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mentions: Vec<UserId>,
+    /// Whether it mentions everybody.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub mention_all: bool,
     /// Whether it may have been sent before.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub retry: bool,
@@ -141,6 +151,22 @@ pub struct Delete {
     pub chat: ChatId,
     /// Which message.
     pub number: Number,
+}
+
+/// See [`ClientFrame::React`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct React {
+    /// Repeated by the answer.
+    #[serde(rename = "ref")]
+    pub ref_: Ref,
+    /// Where it stands.
+    pub chat: ChatId,
+    /// Which message.
+    pub number: Number,
+    /// What with.
+    pub emoji: String,
+    /// Whether it is to stand, or to be taken back.
+    pub on: bool,
 }
 
 /// See [`ClientFrame::Read`].
@@ -200,7 +226,7 @@ pub struct Ping {
 pub enum ServerFrame {
     /// Answers `hello`: from here on the session sees every event of its chats.
     Ready(Ready),
-    /// Answers `send`, `edit` and `delete`: it is in the log. And `read`, with where the read mark stands now: it is in the store.
+    /// Answers `send`, `edit`, `delete` and `react`: it is in the log. And `read`, with where the read mark stands now: it is in the store.
     Ack(Ack),
     /// Answers `history`.
     Page(HistoryPage),
@@ -259,6 +285,25 @@ pub enum ServerFrame {
         by: UserId,
         /// Which message.
         number: Number,
+    },
+    /// A member answered a message with an emoji, or took that back.
+    Reaction {
+        /// Where.
+        chat: ChatId,
+        /// The change's place in the chat.
+        seq: Seq,
+        /// When.
+        at: Millis,
+        /// By whom.
+        by: UserId,
+        /// Which message.
+        number: Number,
+        /// What with.
+        emoji: String,
+        /// Whether it stands from now on.
+        on: bool,
+        /// How many members answer the message with it from now on.
+        count: u64,
     },
     /// Somebody came into the chat.
     MemberJoined {

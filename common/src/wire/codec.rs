@@ -191,6 +191,7 @@ fn read_frame(from: &impl Fields, kind: Option<String>, ref_: Option<Ref>) -> Fr
         "send" => from.read().map(ClientFrame::Send),
         "edit" => from.read().map(ClientFrame::Edit),
         "delete" => from.read().map(ClientFrame::Delete),
+        "react" => from.read().map(ClientFrame::React),
         "history" => from.read().map(ClientFrame::History),
         "read" => from.read().map(ClientFrame::Read),
         "changes" => from.read().map(ClientFrame::Changes),

@@ -54,6 +54,15 @@ pub enum Ask {
         /// Which.
         number: Number,
     },
+    /// Answer a message with an emoji, or take that back: answered [`Answer::Done`].
+    React {
+        /// Which.
+        number: Number,
+        /// What with.
+        emoji: String,
+        /// Whether it is to stand.
+        on: bool,
+    },
     /// Make the direct chat of `by` and `peer`, if there is none: answered [`Answer::Created`].
     OpenDirect {
         /// The other one.
@@ -134,6 +143,12 @@ pub struct Draft {
     pub reply_to: Option<Number>,
     /// Ids of its attachments.
     pub attachments: Vec<String>,
+    /// Users whom it mentions; who is no member is left out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mentions: Vec<UserId>,
+    /// Whether it mentions everybody.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub mention_all: bool,
     /// Whether its client says that it may have been sent before, or it may be so for another reason.
     pub retry: bool,
 }
@@ -214,4 +229,7 @@ pub struct Sent {
     pub repeat: bool,
     /// Its text as stored, when a policy changed it.
     pub masked: Option<String>,
+    /// Whom it mentions as stored, when not all who were named are members.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mentions: Option<Vec<UserId>>,
 }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::codec::{BadBytes, pack, unpack};
 use crate::{
     ids::{AppId, ChatId, ChatKey, ClientId, Incarnation, MessageId, NodeId, Number, Offset, Seq, UserId},
-    model::{ChatKind, Message, MessageKind, Role},
+    model::{ChatKind, Message, MessageKind, Reaction, Role},
     store::Fingerprint,
     term,
     time::Millis,
@@ -127,11 +127,29 @@ pub enum What {
         reply_to: Option<Number>,
         /// Ids of its attachments.
         attachments: Vec<String>,
+        /// Members whom it mentions. Since version 2.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        mentions: Vec<UserId>,
+        /// Whether it mentions everybody. Since version 2.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        mention_all: bool,
     },
     /// A message has a new text; the record holds it whole, so that readers look nothing up.
     Edited {
         /// The message as it stands from now on.
         message: Box<Message>,
+    },
+    /// A member (`by`) answered a message with an emoji, or took that back. Since version 2. The record holds what the message is answered with from
+    /// then on, so that readers look nothing up and count nothing.
+    Reacted {
+        /// Which message.
+        number: Number,
+        /// What with.
+        emoji: String,
+        /// Whether it stands from now on.
+        on: bool,
+        /// All that the message is answered with from now on.
+        reactions: Vec<Reaction>,
     },
     /// A message was deleted. It keeps its number.
     Erased {
@@ -149,7 +167,17 @@ impl Change {
     /// The message that this change wrote, as it stood then.
     pub fn message(&self) -> Option<Message> {
         match &self.what {
-            What::Sent { id, number, client_id, body, kind, reply_to, attachments } => Some(Message {
+            What::Sent {
+                id,
+                number,
+                client_id,
+                body,
+                kind,
+                reply_to,
+                attachments,
+                mentions,
+                mention_all,
+            } => Some(Message {
                 id: *id,
                 chat: self.chat,
                 room_id: self.chat,
@@ -162,6 +190,9 @@ impl Change {
                 deleted: false,
                 reply_to: *reply_to,
                 attachments: attachments.clone(),
+                reactions: Vec::new(),
+                mentions: mentions.clone(),
+                mention_all: *mention_all,
                 client_id: client_id.clone(),
             }),
             What::Edited { message } => Some((**message).clone()),
@@ -192,8 +223,9 @@ impl Change {
 
     /// The oldest version that can say it.
     fn version(&self) -> u8 {
-        match self.what {
-            What::Roles { .. } => 2,
+        match &self.what {
+            What::Roles { .. } | What::Reacted { .. } => 2,
+            What::Sent { mentions, mention_all, .. } if *mention_all || !mentions.is_empty() => 2,
             _ => 1,
         }
     }

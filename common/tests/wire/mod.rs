@@ -8,7 +8,7 @@
 
 use common::{
     ids::{AppId, ChatId, ClientId, MessageId, NodeId, SessionId, UserId},
-    model::{ChatKind, ChatView, MemberView, Message, MessageKind, Role},
+    model::{ChatKind, ChatView, MemberView, Message, MessageKind, Reaction, Role},
     time::Millis,
 };
 use uuid::Uuid;
@@ -45,6 +45,9 @@ pub(crate) fn plain_message() -> Message {
         deleted: false,
         reply_to: None,
         attachments: Vec::new(),
+        reactions: Vec::new(),
+        mentions: Vec::new(),
+        mention_all: false,
         client_id: None,
     }
 }
@@ -57,6 +60,9 @@ pub(crate) fn full_message() -> Message {
         deleted: true,
         reply_to: Some(789),
         attachments: vec!["att-1".into()],
+        reactions: vec![Reaction { emoji: "👍".into(), count: 2, users: vec![ANA, BEN] }],
+        mentions: vec![BEN],
+        mention_all: true,
         client_id: Some(client_id()),
         ..plain_message()
     }
@@ -76,6 +82,7 @@ pub(crate) fn chat_view() -> ChatView {
         created_by: ANA,
         last_message: None,
         unread_count: 0,
+        mentions_count: 0,
         seq: 1,
     }
 }

@@ -34,6 +34,9 @@ fn sample(body_bytes: usize) -> Vec<u8> {
         deleted: false,
         reply_to: None,
         attachments: Vec::new(),
+        reactions: Vec::new(),
+        mentions: Vec::new(),
+        mention_all: false,
         client_id: None,
     };
     unmasked(encode_server(&ServerFrame::NewMessage { chat, seq: 100_000, at, by, message }).as_bytes())

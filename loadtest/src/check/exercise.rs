@@ -30,7 +30,7 @@ pub struct Exercise {
     pub refused: u64,
     /// Events seen.
     pub events: u64,
-    /// Edits and deletes that were done.
+    /// Edits, deletes and reactions that were done.
     pub changes: u64,
     /// Members let in and taken out.
     pub members: u64,
@@ -67,7 +67,9 @@ impl Exercise {
                     Entry::Event(_) => counts.events += 1,
                     Entry::Asked { request, ask } => drop(asks.insert(*request, ask)),
                     Entry::Answered { request, answer: Answer::Done { .. } } => match asks.remove(request) {
-                        Some(Ask::Edit { .. } | Ask::Delete { .. }) => counts.changes += 1,
+                        Some(Ask::Edit { .. } | Ask::Delete { .. } | Ask::React { .. }) => {
+                            counts.changes += 1
+                        }
                         Some(Ask::Add { .. } | Ask::Remove { .. }) => counts.members += 1,
                         _ => {}
                     },

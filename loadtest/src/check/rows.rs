@@ -108,6 +108,15 @@ mod tests {
         assert_eq!(found(vec![logged(1, "one"), row(1, "one"), row(2, "one")]), 1, "invented");
         assert_eq!(found(vec![logged(1, "one"), row(1, "one"), row(1, "one")]), 1, "doubled");
         assert_eq!(found(vec![logged(1, "one"), row(1, "two")]), 1, "different");
+        let reacted = |count| {
+            let reaction = common::model::Reaction { emoji: "+".into(), count, users: Vec::new() };
+            Kept { reactions: Kept::reactions(&[reaction]), ..kept(1, 'a', "one") }
+        };
+        let answered = |log, row| {
+            vec![Entry::Logged { chat, message: reacted(log) }, Entry::Row { chat, message: reacted(row) }]
+        };
+        assert_eq!(found(answered(2, 2)), 0);
+        assert_eq!(found(answered(2, 1)), 1, "a reaction is lost");
         let (here, there) = (Head { number: 1, seq: 2 }, Head { number: 1, seq: 1 });
         assert_eq!(found(vec![Entry::Heads { chat, logged: here, row: here }]), 0);
         assert_eq!(found(vec![Entry::Heads { chat, logged: here, row: there }]), 1, "behind");

@@ -148,6 +148,11 @@ impl Made {
                     self.messages.insert((key, *number), Kept::from(&message));
                 }
             }
+            What::Reacted { number, reactions, .. } => {
+                if let Some(kept) = self.messages.get_mut(&(key, *number)) {
+                    kept.reactions = Kept::reactions(reactions);
+                }
+            }
             What::Edited { message } => {
                 if let Some(kept) = self.messages.get_mut(&(key, message.number)) {
                     *kept = Kept::from(&**message);
@@ -165,7 +170,8 @@ impl Made {
 
 /// A deleted message shows its number, its author and nothing else.
 fn erased(kept: &Kept) -> Kept {
-    Kept { body: crate::journal::Print::of(""), edited: false, deleted: true, ..kept.clone() }
+    let (body, mentions) = (crate::journal::Print::of(""), Vec::new());
+    Kept { body, edited: false, deleted: true, reactions: None, mentions, ..kept.clone() }
 }
 
 /// Writes a chat's rows down, and gives its head.

@@ -32,7 +32,16 @@ pub(super) fn name(text: &str) -> ClientId {
 
 /// The message `text` as history shows it.
 pub(super) fn kept(number: Number, from: char, text: &str) -> Kept {
-    Kept { number, id: id(number), from: user(from), body: Print::of(text), edited: false, deleted: false }
+    Kept {
+        number,
+        id: id(number),
+        from: user(from),
+        body: Print::of(text),
+        edited: false,
+        deleted: false,
+        reactions: None,
+        mentions: Vec::new(),
+    }
 }
 
 impl Run {

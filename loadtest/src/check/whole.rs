@@ -67,7 +67,7 @@ fn known(facts: &Facts<'_>, clock: u64) -> HashMap<ChatId, Known> {
     for asked in &facts.asked {
         use crate::journal::Ask;
         if let (
-            Ask::Edit { chat, .. } | Ask::Delete { chat, .. },
+            Ask::Edit { chat, .. } | Ask::Delete { chat, .. } | Ask::React { chat, .. },
             Some((Answer::Done { seq: Some(seq), .. }, place)),
         ) = (asked.ask, asked.answer)
         {

@@ -32,6 +32,22 @@ impl Client {
         self.change(Ask::Delete { chat, number }, Request::Delete { chat, number }).await
     }
 
+    /// Answers a message with an emoji, or takes that back.
+    ///
+    /// # Errors
+    /// [`Undone`].
+    pub async fn react(
+        &self,
+        chat: ChatId,
+        number: Number,
+        emoji: &str,
+        on: bool,
+    ) -> Result<Option<Seq>, Undone> {
+        let emoji = emoji.to_owned();
+        let ask = Ask::React { chat, number, emoji: emoji.clone(), on };
+        self.change(ask, Request::React { chat, number, emoji, on }).await
+    }
+
     /// Says that messages were read, up to `number`; gives where the read mark stands now.
     ///
     /// # Errors

@@ -87,6 +87,8 @@ pub enum Happened {
     Updated(Box<Message>),
     /// A message was deleted.
     Deleted(Number),
+    /// A member (`by`) answered a message with an emoji, or took that back.
+    Reaction(Number, String, bool),
     /// A user came in.
     Joined(UserId),
     /// A user left or was removed.
@@ -128,6 +130,10 @@ struct EventFrame {
     number: Option<Number>,
     #[serde(default)]
     user: Option<UserId>,
+    #[serde(default)]
+    emoji: Option<String>,
+    #[serde(default)]
+    on: Option<bool>,
 }
 
 /// The frame in a node's text.
@@ -137,8 +143,10 @@ struct EventFrame {
 pub fn decode(text: &str) -> Result<Incoming, BadFrame> {
     let outline: Outline<'_> = read(text)?;
     Ok(match &*outline.kind {
-        "new_message" | "message_updated" | "message_deleted" | "member_joined" | "member_left"
-        | "chat_updated" | "chat_deleted" => Incoming::Event(event(&outline.kind, read(text)?)?),
+        "new_message" | "message_updated" | "message_deleted" | "reaction" | "member_joined"
+        | "member_left" | "chat_updated" | "chat_deleted" => {
+            Incoming::Event(event(&outline.kind, read(text)?)?)
+        }
         "ack" => Incoming::Ack(read(text)?),
         "error" => Incoming::Error(read(text)?),
         "pong" => {
@@ -219,12 +227,17 @@ fn shortened(text: &str) -> String {
 }
 
 fn event(kind: &str, frame: EventFrame) -> Result<Event, BadFrame> {
-    let EventFrame { chat, seq, by, message, number, user } = frame;
+    let EventFrame { chat, seq, by, message, number, user, emoji, on } = frame;
     let lacks = |field: &str| BadFrame(format!("{kind} has no {field}"));
     let what = match kind {
         "new_message" => Happened::Message(message.ok_or_else(|| lacks("message"))?),
         "message_updated" => Happened::Updated(message.ok_or_else(|| lacks("message"))?),
         "message_deleted" => Happened::Deleted(number.ok_or_else(|| lacks("number"))?),
+        "reaction" => Happened::Reaction(
+            number.ok_or_else(|| lacks("number"))?,
+            emoji.ok_or_else(|| lacks("emoji"))?,
+            on.ok_or_else(|| lacks("on"))?,
+        ),
         "member_joined" => Happened::Joined(user.ok_or_else(|| lacks("user"))?),
         "member_left" => Happened::Left(user.ok_or_else(|| lacks("user"))?),
         "chat_updated" => Happened::ChatUpdated,
@@ -243,7 +256,7 @@ mod tests {
         let text = format!(
             r#"{{"type":"new_message","chat":"{id}","seq":3,"at":"2026-11-21T09:15:54.120Z","by":"{id}","later":[1],
             "message":{{"id":"{id}","chat":"{id}","room_id":"{id}","number":2,"from":"{id}","body":"hi","kind":"text",
-            "created_at":"2026-11-21T09:15:54.120Z","reactions":{{}}}}}}"#
+            "created_at":"2026-11-21T09:15:54.120Z","reactions":[]}}}}"#
         );
         let Incoming::Event(Event { seq: 3, what: Happened::Message(message), .. }) = decode(&text).unwrap()
         else {
@@ -256,7 +269,7 @@ mod tests {
     fn a_frame_of_a_later_version_is_passed_over_and_a_numbered_one_counts() {
         assert_eq!(decode(r#"{"type":"presence","user":"x"}"#).unwrap(), Incoming::Other);
         let id = "00000000000000000000000000000007";
-        let numbered = format!(r#"{{"type":"reaction","chat":"{id}","seq":9,"by":"{id}","emoji":"+"}}"#);
+        let numbered = format!(r#"{{"type":"later","chat":"{id}","seq":9,"by":"{id}","emoji":"+"}}"#);
         assert!(matches!(
             decode(&numbered).unwrap(),
             Incoming::Event(Event { seq: 9, what: Happened::Other, .. })

@@ -203,6 +203,7 @@ enum Done {
 enum Request {
     Edit { chat: ChatId, number: Number, body: String },
     Delete { chat: ChatId, number: Number },
+    React { chat: ChatId, number: Number, emoji: String, on: bool },
     Read { chat: ChatId, number: Number },
     Changes { chat: ChatId, after: Seq },
     Newest { chat: ChatId, before: Option<Number>, limit: u32 },

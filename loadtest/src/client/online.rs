@@ -6,7 +6,8 @@ use common::{
     ids::ClientId,
     wire::{
         client::{
-            Ack, Changes, ClientFrame, Delete, Edit, ErrorFrame, History, HistoryPage, Ping, Read, Ref, Send,
+            Ack, Changes, ClientFrame, Delete, Edit, ErrorFrame, History, HistoryPage, Ping, React, Read,
+            Ref, Send,
         },
         codes::ErrorCode,
     },
@@ -124,6 +125,8 @@ impl Device {
                 kind: Default::default(),
                 reply_to: None,
                 attachments: Vec::new(),
+                mentions: Vec::new(),
+                mention_all: false,
                 retry,
             };
             let order = item.order;
@@ -192,6 +195,9 @@ impl Device {
                         ClientFrame::Edit(Edit { ref_, chat, number, body })
                     }
                     Request::Delete { chat, number } => ClientFrame::Delete(Delete { ref_, chat, number }),
+                    Request::React { chat, number, emoji, on } => {
+                        ClientFrame::React(React { ref_, chat, number, emoji, on })
+                    }
                     Request::Read { chat, number } => ClientFrame::Read(Read { ref_, chat, number }),
                     Request::Changes { chat, after } => ClientFrame::Changes(Changes { ref_, chat, after }),
                     Request::Newest { chat, before, limit } => {

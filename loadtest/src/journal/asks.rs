@@ -53,6 +53,17 @@ pub enum Ask {
         /// Which.
         number: Number,
     },
+    /// Answer a message with an emoji, or take that back.
+    React {
+        /// Where it stands.
+        chat: ChatId,
+        /// Which.
+        number: Number,
+        /// What with.
+        emoji: String,
+        /// Whether it is to stand.
+        on: bool,
+    },
     /// Say that messages were read.
     Read {
         /// Where.

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 
 use common::{
     ids::{ChatId, ClientId, MessageId, NodeId, Number, Seq, UserId},
-    model::{Head, Message},
+    model::{Head, Message, Reaction},
     partition::stable_hash,
     wire::codes::ErrorCode,
 };
@@ -324,6 +324,15 @@ pub enum What {
         /// Its number.
         number: Number,
     },
+    /// `reaction`.
+    Reaction {
+        /// The message's number.
+        number: Number,
+        /// What with.
+        emoji: String,
+        /// Whether it stands from now on.
+        on: bool,
+    },
     /// `member_joined`.
     Joined {
         /// Who.
@@ -357,6 +366,26 @@ pub struct Kept {
     pub edited: bool,
     /// Whether it was deleted.
     pub deleted: bool,
+    /// What it is answered with; none when with nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reactions: Option<Print>,
+    /// Whom it mentions.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mentions: Vec<UserId>,
+}
+
+impl Kept {
+    /// The fingerprint of what a message is answered with: by emoji, how many and whom it shows.
+    pub fn reactions(reactions: &[Reaction]) -> Option<Print> {
+        if reactions.is_empty() {
+            return None;
+        }
+        let mut text = String::new();
+        for Reaction { emoji, count, users } in reactions {
+            text += &format!("{emoji} {count} {users:?}\n");
+        }
+        Some(Print::of(&text))
+    }
 }
 
 impl From<&Message> for Kept {
@@ -368,6 +397,8 @@ impl From<&Message> for Kept {
             body: Print::of(&message.body),
             edited: message.edited_at.is_some(),
             deleted: message.deleted,
+            reactions: Self::reactions(&message.reactions),
+            mentions: message.mentions.clone(),
         }
     }
 }
@@ -390,6 +421,9 @@ impl From<&Frame> for Event {
                 What::Updated { number: message.number, id: message.id, body: said(message) }
             }
             Happened::Deleted(number) => What::Deleted { number: *number },
+            Happened::Reaction(number, emoji, on) => {
+                What::Reaction { number: *number, emoji: emoji.clone(), on: *on }
+            }
             Happened::Joined(user) => What::Joined { user: *user },
             Happened::Left(user) => What::Left { user: *user },
             Happened::ChatUpdated => What::ChatUpdated,

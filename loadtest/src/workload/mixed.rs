@@ -1,4 +1,4 @@
-//! Everything a user may do, at random and all at once: write, edit, delete, open direct chats from both ends, let members in and
+//! Everything a user may do, at random and all at once: write, edit, delete, react, open direct chats from both ends, let members in and
 //! take them out while they write, lose the connection. For the judge.
 //!
 //! One more user is in no chat and tries all the same: the stranger.
@@ -203,6 +203,7 @@ impl One {
             what if what < 850 => self.read_back(device).await,
             what if what < 900 => self.edit(device).await,
             what if what < 930 => self.delete(device).await,
+            what if what < 955 => self.react(device).await,
             what if what < 980 => self.change_members(&crowd).await,
             _ => self.open_direct(&crowd).await,
         }
@@ -290,6 +291,17 @@ impl One {
         let post = self.post(device, chat);
         // Refused or unanswered: the journal has it.
         let _ = device.edit(chat, number, &post.body).await;
+    }
+
+    /// Answers one of the newest messages that the device has seen, or takes that back.
+    async fn react(&mut self, device: &Client) {
+        let Some(chat) = self.some_chat() else { return };
+        let newest = device.head(chat).unwrap_or_default().number;
+        let number = newest.saturating_sub(self.random.random_range(0..5)).max(1);
+        let emoji = ["👍", "🎉", "👀"].choose(&mut self.random).copied().unwrap_or_default();
+        let on = self.random.random_range(0..3) > 0;
+        // Refused or unanswered: the journal has it.
+        let _ = device.react(chat, number, emoji, on).await;
     }
 
     async fn delete(&mut self, device: &Client) {

@@ -231,6 +231,8 @@ impl Owner {
             kind: MessageKind::Text,
             reply_to: None,
             attachments: Vec::new(),
+            mentions: Vec::new(),
+            mention_all: false,
         };
         let change = self.change(chat, what);
         self.append(change).await;

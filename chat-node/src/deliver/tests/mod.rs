@@ -359,6 +359,8 @@ fn sent(number: usize) -> What {
         kind: MessageKind::Text,
         reply_to: None,
         attachments: Vec::new(),
+        mentions: Vec::new(),
+        mention_all: false,
     }
 }
 

@@ -269,6 +269,7 @@ impl Chats for World {
             created_by: ANA,
             last_message: None,
             unread_count: 0,
+            mentions_count: 0,
             seq,
         }))
     }

@@ -91,7 +91,10 @@ impl Owned {
             let waits = slot.fetching || !slot.jobs.is_empty() || !slot.replay.is_empty();
             let idle = match &mut slot.chat {
                 Some(Some(chat)) => {
-                    chat.forget(drained, keep, now);
+                    // What the store is being asked for may lack what was undrained then.
+                    if !slot.fetching {
+                        chat.forget(drained, keep, now);
+                    }
                     bytes += chat.kept_bytes;
                     chat.idle(drained, now)
                 }

@@ -6,7 +6,12 @@ use common::ids::ChatKey;
 use tokio::time::Instant;
 
 use super::{
-    super::{chat::Chat, publish::Lost, queue::Job, retry_later},
+    super::{
+        chat::Chat,
+        publish::Lost,
+        queue::{Job, Unknown},
+        retry_later,
+    },
     Fetch, Fetched, Owned,
 };
 
@@ -28,10 +33,16 @@ impl Owned {
             Some(None) => false,
             Some(Some(chat)) => {
                 let now = Instant::now();
-                if let Some(number) = job.unknown_message(chat) {
+                if let Some(unknown) = job.unknown_message(chat) {
                     let store = self.context.store.clone();
                     self.fetches.spawn(async move {
-                        Fetch { key, drained, fetched: Fetched::Message(store.message(key, number).await) }
+                        let fetched = match unknown {
+                            Unknown::Message(number) => Fetched::Message(store.message(key, number).await),
+                            Unknown::Reaction(number, user, emoji) => {
+                                Fetched::Reaction(store.reaction(key, number, user, &emoji).await)
+                            }
+                        };
+                        Fetch { key, drained, fetched }
                     });
                     true
                 } else if job.unknown_names(chat, self.since, now).is_empty() {
@@ -68,7 +79,11 @@ impl Owned {
             Fetched::Chat(Ok(read)) => Some(read.offset(self.partition)),
             Fetched::Sends(Ok(read)) => Some(read.offset(self.partition)),
             Fetched::Message(Ok(read)) => Some(read.offset(self.partition)),
-            Fetched::Chat(Err(_)) | Fetched::Sends(Err(_)) | Fetched::Message(Err(_)) => None,
+            Fetched::Reaction(Ok(read)) => Some(read.offset(self.partition)),
+            Fetched::Chat(Err(_))
+            | Fetched::Sends(Err(_))
+            | Fetched::Message(Err(_))
+            | Fetched::Reaction(Err(_)) => None,
         };
         if let Some(offset) = offset {
             self.still_has(drained, offset)?;
@@ -110,9 +125,18 @@ impl Owned {
                 }
                 None
             }
-            Fetched::Chat(Err(error)) | Fetched::Sends(Err(error)) | Fetched::Message(Err(error)) => {
-                Some(error)
+            Fetched::Reaction(Ok(read)) => {
+                if let Some(job) = slot.jobs.front_mut() {
+                    let (message, reacts) = read.answer.unzip();
+                    job.message = Some(message);
+                    job.reacts = reacts.unwrap_or_default();
+                }
+                None
             }
+            Fetched::Chat(Err(error))
+            | Fetched::Sends(Err(error))
+            | Fetched::Message(Err(error))
+            | Fetched::Reaction(Err(error)) => Some(error),
         };
         if let Some(error) = failed {
             tracing::warn!(chat = %key, %error, "a chat's requests are refused: the store did not answer");

@@ -76,6 +76,8 @@ fn draft() -> Draft {
         kind: MessageKind::Text,
         reply_to: None,
         attachments: Vec::new(),
+        mentions: Vec::new(),
+        mention_all: false,
         retry: false,
     }
 }
@@ -95,6 +97,9 @@ fn message(from: UserId) -> Message {
         deleted: false,
         reply_to: None,
         attachments: Vec::new(),
+        reactions: Vec::new(),
+        mentions: Vec::new(),
+        mention_all: false,
         client_id: None,
     }
 }
@@ -117,6 +122,11 @@ const TABLE: &[(&str, &str, Act)] = &[
     ("write", "0YYY", |chat, by| send(chat, by, &draft(), MessageId::random()).map(Decision::Append)),
     ("edit one's own", "0YYY", |chat, by| edit(chat, by, Some(message(by)), "new", Millis(2))),
     ("edit another's", "0---", |chat, by| edit(chat, by, Some(message(OTHER_MEMBER)), "new", Millis(2))),
+    ("answer one's own", "0YYY", |chat, by| react(chat, by, Some(message(by)), "+", true, false)),
+    ("answer another's", "0YYY", |chat, by| react(chat, by, Some(message(OTHER_MEMBER)), "+", true, false)),
+    ("answer it once more", "0===", |chat, by| react(chat, by, Some(message(OTHER_MEMBER)), "+", true, true)),
+    ("take back what is not there", "0===", |chat, by| react(chat, by, Some(message(by)), "+", false, false)),
+    ("answer no message", "0000", |chat, by| react(chat, by, None, "+", true, false)),
     ("delete one's own", "0YYY", |chat, by| erase(chat, by, 1, Some(message(by)))),
     ("delete another's", "0-YY", |chat, by| erase(chat, by, 1, Some(message(OTHER_MEMBER)))),
     ("name the group", "0-YY", |chat, by| update(chat, by, Some(&"New".to_owned()), None)),
@@ -214,5 +224,65 @@ fn the_heir_of_an_owner_is_the_oldest_admin_and_else_the_oldest_member_ch_4() {
         let Ok(Decision::Append(what)) = remove_member(&chat, owner, owner, false) else { panic!("stays") };
         assert_eq!(what, What::Left { user: owner, heir });
         then(&mut chat, owner, what);
+    }
+}
+
+/// What a message is answered with after this.
+fn reacted(mut before: Message, by: UserId, emoji: &str, on: bool) -> Message {
+    let chat = group();
+    match react(&chat, by, Some(before.clone()), emoji, on, !on) {
+        Ok(Decision::Append(What::Reacted { reactions, .. })) => before.reactions = reactions,
+        other => panic!("{other:?}"),
+    }
+    before
+}
+
+#[test]
+fn reactions_are_counted_by_emoji_and_show_some_of_their_users_me_8() {
+    let mut answered = message(OWNER);
+    for (by, emoji) in [(OWNER, "+"), (ADMIN, "-"), (MEMBER, "+")] {
+        answered = reacted(answered, by, emoji, true);
+    }
+    let of = |message: &Message| {
+        let each = |reaction: &Reaction| (reaction.emoji.clone(), reaction.count, reaction.users.clone());
+        message.reactions.iter().map(each).collect::<Vec<_>>()
+    };
+    let expected = [("+".to_owned(), 2, vec![OWNER, MEMBER]), ("-".to_owned(), 1, vec![ADMIN])];
+    assert_eq!(of(&answered), expected);
+    answered = reacted(answered, OWNER, "+", false);
+    answered = reacted(answered, ADMIN, "-", false);
+    assert_eq!(of(&answered), [("+".to_owned(), 1, vec![MEMBER])]);
+    // However many they are, a record holds no more than so many of them.
+    answered.reactions[0].count = 40_000;
+    answered.reactions[0].users = (0..limits::REACTION_USERS).map(|_| UserId::random()).collect();
+    answered = reacted(answered, OWNER, "+", true);
+    assert_eq!(
+        (answered.reactions[0].count, answered.reactions[0].users.len()),
+        (40_001, limits::REACTION_USERS)
+    );
+}
+
+#[test]
+fn a_message_has_so_many_different_emoji_me_8() {
+    let mut answered = message(OWNER);
+    for n in 0..limits::REACTIONS {
+        answered = reacted(answered, OWNER, &format!("e{n}"), true);
+    }
+    let chat = group();
+    let one_more = react(&chat, ADMIN, Some(answered.clone()), "another", true, false);
+    assert_eq!(one_more.unwrap_err().code, ErrorCode::TooLarge);
+    let known = react(&chat, ADMIN, Some(answered), "e3", true, false);
+    assert!(matches!(known, Ok(Decision::Append(_))));
+}
+
+#[test]
+fn who_is_no_member_is_not_mentioned_me_8() {
+    let chat = group();
+    let named = Draft { mentions: vec![MEMBER, STRANGER, ADMIN], mention_all: true, ..draft() };
+    match send(&chat, OWNER, &named, MessageId::random()) {
+        Ok(What::Sent { mentions, mention_all, .. }) => {
+            assert_eq!((mentions, mention_all), (vec![MEMBER, ADMIN], true))
+        }
+        other => panic!("{other:?}"),
     }
 }

@@ -4,6 +4,7 @@
 #![allow(missing_docs, reason = "the names of the tests say what they test")]
 
 mod accounts;
+mod answers;
 mod chats;
 mod drain;
 mod model;
@@ -12,7 +13,7 @@ mod scribe;
 
 use async_trait::async_trait;
 
-pub use self::{accounts::*, chats::*, drain::*, model::*, reads::*, scribe::Scribe};
+pub use self::{accounts::*, answers::*, chats::*, drain::*, model::*, reads::*, scribe::Scribe};
 use super::SharedStore;
 
 /// One store for one test.
@@ -61,6 +62,9 @@ macro_rules! store_conformance {
             a_sent_message_is_found_by_its_senders_name_for_it
             a_name_that_is_used_again_means_the_first_message
             applications_do_not_see_each_other
+
+            what_a_message_is_answered_with_is_as_the_newest_record_says
+            what_mentions_a_member_is_counted_until_it_is_read
 
             a_position_moves_only_from_where_it_is
             of_two_writers_at_once_one_is_refused

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     ids::{ChatId, UserId},
-    model::{Message, Role},
+    model::{Message, Reaction, Role},
     store::Range,
     time::Millis,
     wire::record::{Change, What},
@@ -45,8 +45,12 @@ impl Model {
                 }
             }
             What::Edited { message } => self.messages[message.number as usize - 1] = (**message).clone(),
+            What::Reacted { number, reactions, .. } => {
+                self.messages[*number as usize - 1].reactions.clone_from(reactions);
+            }
             What::Erased { number } => {
                 let message = &mut self.messages[*number as usize - 1];
+                message.reactions = Vec::new();
                 (message.body, message.attachments, message.deleted) = (String::new(), Vec::new(), true);
             }
             What::Roles { roles } => {
@@ -66,7 +70,7 @@ fn any(scribe: &mut Scribe, rng: &mut StdRng, chat: ChatId, model: &Model, users
     let by = model.members.choose(rng).map_or(users[0], |member| member.0);
     let outside = users.iter().find(|user| model.members.iter().all(|member| member.0 != **user));
     let standing: Vec<&Message> = model.messages.iter().filter(|message| !message.deleted).collect();
-    let what = match (rng.random_range(0..11), outside, standing.choose(rng)) {
+    let what = match (rng.random_range(0..12), outside, standing.choose(rng)) {
         (0, Some(user), _) => What::Joined { user: *user, role: Role::Member },
         (1, Some(user), _) => What::Members { members: vec![(*user, Role::Admin)] },
         (2, ..) if model.members.len() > 1 => {
@@ -75,6 +79,10 @@ fn any(scribe: &mut Scribe, rng: &mut StdRng, chat: ChatId, model: &Model, users
         }
         (3, _, Some(message)) => edited(message, "edited", scribe.now),
         (4, _, Some(message)) => What::Erased { number: message.number },
+        (11, _, Some(message)) => {
+            let reactions = vec![Reaction { emoji: "+".into(), count: scribe.now as u64, users: vec![by] }];
+            What::Reacted { number: message.number, emoji: "+".into(), on: rng.random(), reactions }
+        }
         (10, ..) => {
             let role = [Role::Member, Role::Admin, Role::Owner].choose(rng).copied().unwrap_or_default();
             What::Roles { roles: vec![(by, role)] }

@@ -188,6 +188,8 @@ pub(super) fn sent(number: Number, body: &str, client_id: Option<&str>) -> What 
         kind: MessageKind::Text,
         reply_to: None,
         attachments: Vec::new(),
+        mentions: Vec::new(),
+        mention_all: false,
     }
 }
 

@@ -22,6 +22,16 @@ macro_rules! unread {
     };
 }
 
+/// How many of those mention the member: a row for each named mention, and one for each that is of all.
+macro_rules! mentioned {
+    () => {
+        "(SELECT count(*) FROM mentions n WHERE n.app = s.app AND n.user_id = s.user_id AND n.chat = s.chat
+            AND n.number > greatest(s.joined_number, s.read_number))
+          + (SELECT count(*) FROM mentions_of_all n WHERE n.app = s.app AND n.chat = s.chat
+            AND n.number > greatest(s.joined_number, s.read_number)) AS mentioned"
+    };
+}
+
 /// What of a chat makes a view; who is asking has the rest.
 macro_rules! view_columns {
     () => {
@@ -104,9 +114,12 @@ impl Chats for Postgres {
                    WHERE s.app = $1 AND s.user_id = $2)
                  SELECT t.count, t.all_unread, p.chat IS NOT NULL AS listed, p.unread, ",
                 view_columns!(),
+                ", ",
+                mentioned!(),
                 " FROM (SELECT count(*) AS count, coalesce(sum(unread), 0)::bigint AS all_unread FROM mine) t
                  LEFT JOIN (SELECT * FROM mine ORDER BY active_at DESC, chat LIMIT $3 OFFSET $4) p ON true
                  LEFT JOIN chats c ON c.app = $1 AND c.chat = p.chat
+                 LEFT JOIN memberships s ON s.app = $1 AND s.user_id = $2 AND s.chat = p.chat
                  ORDER BY p.active_at DESC, p.chat"
             ))
             .bind(app)
@@ -137,7 +150,9 @@ impl Chats for Postgres {
                 view_columns!(),
                 ", ",
                 unread!(),
-                " AS unread FROM memberships s JOIN chats c ON c.app = s.app AND c.chat = s.chat
+                " AS unread, ",
+                mentioned!(),
+                " FROM memberships s JOIN chats c ON c.app = s.app AND c.chat = s.chat
                   WHERE s.app = $1 AND s.user_id = $2 AND s.chat = $3"
             ))
             .bind(chat.app)

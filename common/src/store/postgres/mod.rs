@@ -8,6 +8,7 @@
 //! instant is one statement, or a transaction that is REPEATABLE READ and READ ONLY. A deadlock or a failed serialization is tried again.
 
 mod accounts;
+mod answers;
 mod chats;
 mod drain;
 mod fault;

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 
 use super::{Postgres, drain::positions, value::column};
 use crate::{
-    ids::{ChatKey, Number},
+    ids::{ChatKey, Number, UserId},
     model::Message,
     store::{
         AsOf, ChatRow, Found, Owned, Result, SendKey,
@@ -93,6 +93,34 @@ impl Owned for Postgres {
                 .fetch_optional(&mut *instant)
                 .await?;
             Ok(AsOf::new(positions, row.as_ref().map(rows::message).transpose()?))
+        })
+        .await
+    }
+
+    async fn reaction(
+        &self,
+        chat: ChatKey,
+        number: Number,
+        user: UserId,
+        emoji: &str,
+    ) -> Result<AsOf<Option<(Message, bool)>>> {
+        self.call(|| async move {
+            let mut instant = self.instant().await?;
+            let positions = positions(&mut *instant).await?;
+            let row = sqlx::query(
+                "SELECT m.*, EXISTS (SELECT 1 FROM reactions r WHERE r.app = m.app AND r.chat = m.chat
+                   AND r.number = m.number AND r.emoji = $4 AND r.user_id = $5) AS reacts
+                 FROM messages m WHERE m.app = $1 AND m.chat = $2 AND m.number = $3",
+            )
+            .bind(chat.app)
+            .bind(chat.chat)
+            .bind(int(number))
+            .bind(emoji)
+            .bind(user)
+            .fetch_optional(&mut *instant)
+            .await?;
+            let answer = row.as_ref().map(rows::message_and_reaction).transpose()?;
+            Ok(AsOf::new(positions, answer))
         })
         .await
     }

@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 use sqlx::{PgConnection, Row};
 use uuid::Uuid;
 
-use super::value::column;
+use super::{answers, value::column};
 use crate::{
     ids::{AppId, ChatKey, Offset, Partition, UserId},
     store::{
         DEPARTURES, DeadLetter,
         plan::{ChatWrite, Gone, NewMember, NewMessage, NewRole, Plan, ReadMark, Rewrite},
-        rows::{attachments, int},
+        rows::{int, json},
         words::{kind_word, role_word},
     },
 };
@@ -23,6 +23,7 @@ pub(super) async fn plan(connection: &mut PgConnection, plan: &Plan<'_>) -> sqlx
     chats(connection, moved).await?;
     messages(connection, &plan.messages).await?;
     rewritten(connection, &plan.rewritten).await?;
+    answers::write(connection, plan).await?;
     if !plan.left.is_empty() || !plan.deleted.is_empty() {
         lock_memberships(connection, plan).await?;
     }
@@ -176,10 +177,10 @@ async fn messages(connection: &mut PgConnection, messages: &[NewMessage<'_>]) ->
     let messages = messages.as_slice();
     sqlx::query(
         "INSERT INTO messages (app, chat, number, id, seq, sender, body, kind, created_at, edited_at, deleted, reply_to,
-           attachments, client_id, fingerprint)
+           attachments, client_id, fingerprint, mentions, mention_all)
          SELECT * FROM UNNEST($1::uuid[], $2::uuid[], $3::bigint[], $4::uuid[], $5::bigint[], $6::uuid[], $7::text[],
            $8::text[], $9::bigint[], $10::bigint[], $11::boolean[], $12::bigint[], $13::text[], $14::text[],
-           $15::bigint[])",
+           $15::bigint[], $16::text[], $17::boolean[])",
     )
     .bind(column(messages, |message| message.key.app))
     .bind(column(messages, |message| message.key.chat))
@@ -193,9 +194,11 @@ async fn messages(connection: &mut PgConnection, messages: &[NewMessage<'_>]) ->
     .bind(column(messages, |message| message.text.edited_at))
     .bind(column(messages, |message| message.text.deleted))
     .bind(column(messages, |message| message.text.reply_to.map(int)))
-    .bind(column(messages, |message| attachments(message.text.attachments)))
+    .bind(column(messages, |message| json(message.text.attachments)))
     .bind(column(messages, |message| message.client_id.map(|name| name.as_str())))
     .bind(column(messages, |message| message.fingerprint.cast_signed()))
+    .bind(column(messages, |message| json(message.mentions)))
+    .bind(column(messages, |message| message.mention_all))
     .execute(connection)
     .await?;
     Ok(())
@@ -222,7 +225,7 @@ async fn rewritten(connection: &mut PgConnection, rewrites: &[Rewrite<'_>]) -> s
     .bind(column(rewrites, |rewrite| rewrite.text.map(|text| text.body)))
     .bind(column(rewrites, |rewrite| rewrite.text.map(|text| text.kind.word())))
     .bind(column(rewrites, |rewrite| rewrite.text.and_then(|text| text.reply_to).map(int)))
-    .bind(column(rewrites, |rewrite| rewrite.text.and_then(|text| attachments(text.attachments))))
+    .bind(column(rewrites, |rewrite| rewrite.text.and_then(|text| json(text.attachments))))
     .bind(column(rewrites, |rewrite| rewrite.text.and_then(|text| text.edited_at)))
     .bind(column(rewrites, |rewrite| rewrite.text.is_none_or(|text| text.deleted)))
     .execute(connection)

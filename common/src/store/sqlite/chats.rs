@@ -20,6 +20,16 @@ macro_rules! unread {
     };
 }
 
+/// How many of those mention the member: a row for each named mention, and one for each that is of all.
+macro_rules! mentioned {
+    () => {
+        "(SELECT count(*) FROM mentions n WHERE n.app = s.app AND n.user = s.user AND n.chat = s.chat
+            AND n.number > max(s.joined_number, s.read_number))
+          + (SELECT count(*) FROM mentions_of_all n WHERE n.app = s.app AND n.chat = s.chat
+            AND n.number > max(s.joined_number, s.read_number))"
+    };
+}
+
 /// What of a chat and of the caller's membership makes a view.
 macro_rules! view_columns {
     () => {
@@ -27,7 +37,9 @@ macro_rules! view_columns {
             "c.app, c.chat, c.number, c.kind, c.name, c.description, c.created_by, c.created_at,
              c.head_number, c.head_seq, c.members, ",
             unread!(),
-            " AS unread"
+            " AS unread, ",
+            mentioned!(),
+            " AS mentioned"
         )
     };
 }

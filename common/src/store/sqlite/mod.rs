@@ -7,6 +7,7 @@
 //! [`mod@write`] turns the writer's plan into rows. What a change does to rows is decided in [`super::plan`], not here.
 
 mod accounts;
+mod answers;
 mod chats;
 mod drain;
 mod fault;

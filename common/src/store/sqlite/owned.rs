@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use super::{Sqlite, drain::positions, fault::bounded, value::list};
 use crate::{
-    ids::{ChatKey, Number},
+    ids::{ChatKey, Number, UserId},
     model::Message,
     store::{
         AsOf, ChatRow, Found, Owned, Result, SendKey,
@@ -91,6 +91,34 @@ impl Owned for Sqlite {
                 .fetch_optional(&mut *instant)
                 .await?;
             Ok(AsOf::new(positions, row.as_ref().map(rows::message).transpose()?))
+        })
+        .await
+    }
+
+    async fn reaction(
+        &self,
+        chat: ChatKey,
+        number: Number,
+        user: UserId,
+        emoji: &str,
+    ) -> Result<AsOf<Option<(Message, bool)>>> {
+        bounded(async {
+            let mut instant = self.readers.begin().await?;
+            let positions = positions(&mut *instant).await?;
+            let row = sqlx::query(
+                "SELECT m.*, EXISTS (SELECT 1 FROM reactions r WHERE r.app = m.app AND r.chat = m.chat
+                   AND r.number = m.number AND r.emoji = ? AND r.user = ?) AS reacts
+                 FROM messages m WHERE m.app = ? AND m.chat = ? AND m.number = ?",
+            )
+            .bind(emoji)
+            .bind(user)
+            .bind(chat.app)
+            .bind(chat.chat)
+            .bind(int(number))
+            .fetch_optional(&mut *instant)
+            .await?;
+            let answer = row.as_ref().map(rows::message_and_reaction).transpose()?;
+            Ok(AsOf::new(positions, answer))
         })
         .await
     }

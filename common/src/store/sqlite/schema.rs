@@ -15,6 +15,7 @@ const STEPS: &[&str] = &[
     include_str!("schema/0002_resume.sql"),
     include_str!("schema/0003_group_requests.sql"),
     include_str!("schema/0004_application_settings.sql"),
+    include_str!("schema/0005_reactions_and_mentions.sql"),
 ];
 
 /// Takes the steps that the file has not taken yet, in the caller's transaction, and makes the default application if there is none.

@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 use sqlx::{AssertSqlSafe, SqliteConnection};
 use uuid::Uuid;
 
-use super::{fault::contradicts, value::Values};
+use super::{answers, fault::contradicts, value::Values};
 use crate::{
     ids::{AppId, ChatKey, Offset, Partition, Seq},
     store::{
         DEPARTURES, DeadLetter, Refused,
         plan::{ChatWrite, Gone, NewMember, NewMessage, NewRole, Plan, ReadMark, Rewrite},
-        rows::{attachments, int},
+        rows::{int, json},
         words::{kind_word, role_word},
     },
 };
@@ -45,6 +45,7 @@ pub(super) async fn plan(connection: &mut SqliteConnection, plan: &Plan<'_>) -> 
     for rewrite in &plan.rewritten {
         rewritten(connection, rewrite).await?;
     }
+    answers::write(connection, plan).await?;
     for gone in &plan.left {
         left(connection, gone).await?;
     }
@@ -239,8 +240,8 @@ impl<T: Row> Row for &T {
 impl Row for NewMessage<'_> {
     const HEAD: &'static str = "INSERT INTO messages
         (app, chat, number, id, seq, sender, body, kind, created_at, edited_at, deleted, reply_to, attachments,
-         client_id, fingerprint) VALUES ";
-    const ROW: &'static str = "(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)";
+         client_id, fingerprint, mentions, mention_all) VALUES ";
+    const ROW: &'static str = "(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)";
     const TAIL: &'static str = "";
 
     fn put(&self, values: &mut Values) {
@@ -255,9 +256,11 @@ impl Row for NewMessage<'_> {
         values.put(self.text.edited_at);
         values.put(self.text.deleted);
         values.put(self.text.reply_to.map(int));
-        values.put(attachments(self.text.attachments));
+        values.put(json(self.text.attachments));
         values.put(self.client_id.map(|name| name.as_str()));
         values.put(self.fingerprint.cast_signed());
+        values.put(json(self.mentions));
+        values.put(self.mention_all);
     }
 
     fn origin(&self) -> (ChatKey, Seq) {
@@ -339,7 +342,7 @@ async fn rewritten(connection: &mut SqliteConnection, rewrite: &Rewrite<'_>) -> 
         .bind(text.body)
         .bind(text.kind.word())
         .bind(text.reply_to.map(int))
-        .bind(attachments(text.attachments))
+        .bind(json(text.attachments))
         .bind(text.edited_at)
         .bind(text.deleted),
         None => sqlx::query(

@@ -356,6 +356,10 @@ impl World {
                 self.answer(socket, &page);
             }
             ClientFrame::Read(read) => self.read(socket, user, read),
+            ClientFrame::React(react) => {
+                let done = self.change(react.chat, react.number, user, |_| true);
+                self.changed(socket, react.ref_, react.chat, done);
+            }
             ClientFrame::Ping(ping) => self.answer(socket, &json!({ "type": "pong", "ref": ping.ref_ })),
             ClientFrame::Changes(ask) => self.changes(socket, user, &ask),
             ClientFrame::Hello(_) => panic!("hello twice"),
@@ -533,6 +537,9 @@ impl World {
             deleted: false,
             reply_to: None,
             attachments: Vec::new(),
+            reactions: Vec::new(),
+            mentions: Vec::new(),
+            mention_all: false,
             client_id: Some(send.client_id.clone()),
         };
         let seq = chat.seq + 1;
