@@ -4,6 +4,7 @@
 //! query and body through [`extract`] and [`query`] (so that whatever is wrong with them is a problem in the one format), and answers
 //! `Result<impl IntoResponse, Problem>`; a line in that area's `routes`.
 
+mod bundles;
 mod chats;
 mod extract;
 mod health;
@@ -98,6 +99,7 @@ pub fn router(deps: Deps) -> Router {
         .merge(messages::routes());
     Router::new()
         .nest("/api/v1", v1)
+        .merge(bundles::routes())
         .merge(health::routes())
         .fallback(|| async { Problem::new(ErrorCode::NotFound, "there is no such path") })
         .method_not_allowed_fallback(|| async {

@@ -59,10 +59,42 @@ impl Params {
     }
 
     fn page(&self) -> Result<PageRequest, Problem> {
-        let page = self.number("page", 1)?.unwrap_or(1);
+        self.page_from(1)
+    }
+
+    /// The page, where the first one is called `first`: 0 or 1.
+    fn page_from(&self, first: u32) -> Result<PageRequest, Problem> {
+        let page = self.number("page", first.into())?.unwrap_or(first.into());
         // No list is that long: past its end is past its end.
-        let page = u32::try_from(page).unwrap_or(u32::MAX);
+        let page = u32::try_from(page).unwrap_or(u32::MAX).saturating_add(1 - first);
         Ok(PageRequest { page, per_page: self.count("perPage", limits::PER_PAGE, PER_PAGE)? })
+    }
+}
+
+/// The page that was asked for, counted from 0 there.
+pub(super) struct PageFromZero(pub(super) PageRequest);
+
+impl FromRequestParts<Api> for PageFromZero {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Api) -> Result<Self, Problem> {
+        Params::of(parts)?.page_from(0).map(Self)
+    }
+}
+
+/// A page of chats, counted from 0, and how many messages of each (ME-10).
+pub(super) struct BundleOf {
+    pub(super) page: PageRequest,
+    pub(super) messages: u32,
+}
+
+impl FromRequestParts<Api> for BundleOf {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Api) -> Result<Self, Problem> {
+        let params = Params::of(parts)?;
+        let messages = params.count("messages", limits::PER_PAGE, PER_PAGE)?;
+        Ok(Self { page: params.page_from(0)?, messages })
     }
 }
 
@@ -141,6 +173,25 @@ mod tests {
             ("before=99999999999999999999", range(Range::Before(Number::MAX), 50)),
         ] {
             assert_eq!(which(query), expected, "{query}");
+        }
+    }
+
+    #[test]
+    fn bundles_count_their_pages_from_zero() {
+        let page = |query: &str| {
+            let uri = format!("http://node/chat/message?{query}").parse().unwrap();
+            let Query(pairs) = Query::try_from_uri(&uri).unwrap();
+            Params(pairs).page_from(0).map(|page| (page.page, page.per_page)).map_err(|problem| problem.code)
+        };
+        for (query, expected) in [
+            ("", Ok((1, 10))),
+            ("page=0", Ok((1, 10))),
+            ("page=2&perPage=100", Ok((3, 100))),
+            ("page=99999999999999999999", Ok((u32::MAX, 10))),
+            ("page=-1", Err(common::wire::codes::ErrorCode::Invalid)),
+            ("perPage=0", Err(common::wire::codes::ErrorCode::Invalid)),
+        ] {
+            assert_eq!(page(query), expected, "{query}");
         }
     }
 

@@ -1,4 +1,4 @@
-//! Reactions, replies and mentions (ME-8), through the cluster's one origin and over sockets on several nodes.
+//! Reactions, replies and mentions (ME-8), and bundles (ME-10), through the cluster's one origin and over sockets on several nodes.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -220,5 +220,77 @@ async fn who_is_mentioned_sees_how_often_until_it_is_read_me_8() {
         ask(ana, Method::POST, &path, json!({ "body": "hi", "mentions": many })).await,
         ErrorCode::Invalid,
     );
+    scene.stage.cluster.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bundle_has_every_chat_with_its_newest_messages_me_10() {
+    let scene = Scene::new().await;
+    let Scene { ana, ben, id, .. } = &scene;
+    for n in 1..=25 {
+        scene.say(ana, json!({ "body": format!("message {n}"), "client_id": format!("m{n}") })).await;
+    }
+    let mut others = Vec::new();
+    for n in 0..11 {
+        let made =
+            ask(ben, Method::POST, "/api/v1/chats", json!({ "name": format!("chat {n}"), "members": [] }));
+        others.push(made.await.unwrap()["id"].as_str().unwrap().to_owned());
+    }
+    // A message that was acknowledged is in the next answer, and its chat is the first of all once the store has it.
+    let path = format!("/api/v1/chats/{}/messages", others[0]);
+    ask(ben, Method::POST, &path, json!({ "body": "the newest" })).await.unwrap();
+    while get(ben, "/chat/message").await["results"][0]["chat"]["id"] != others[0] {
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    let first = get(ben, "/chat/message").await;
+    assert_eq!((&first["current"], &first["total"]), (&json!(0), &json!(2)), "pages count from 0");
+    assert_eq!(first["unread_count"], 25);
+    assert_eq!(first["results"][0]["messages"][0]["body"], "the newest");
+    let mut seen = Vec::new();
+    for page in 0..3 {
+        let page = get(ben, &format!("/chat/message?page={page}&messages=3")).await;
+        for bundle in page["results"].as_array().unwrap() {
+            assert_eq!(
+                (&bundle["complete"], &bundle["chat"]["messages_count"]),
+                (&json!(true), &bundle["head"]["number"])
+            );
+            let numbers: Vec<_> = bundle["messages"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|m| m["number"].as_u64().unwrap())
+                .collect();
+            let newest = bundle["head"]["number"].as_u64().unwrap();
+            assert_eq!(numbers, (newest.saturating_sub(3) + 1..=newest).rev().collect::<Vec<_>>());
+            seen.push(bundle["chat"]["id"].as_str().unwrap().to_owned());
+        }
+    }
+    let mut expected = others.clone();
+    expected.push(id.clone());
+    expected.sort();
+    seen.sort();
+    assert_eq!(seen, expected, "each chat once");
+
+    // One group's, page by page.
+    let one = get(ben, &format!("/chat/{id}/message")).await;
+    assert_eq!((&one["current"], &one["total"], &one["chat"]["id"]), (&json!(0), &json!(3), &json!(id)));
+    assert_eq!((&one["results"][0]["number"], &one["results"][0]["client_id"]), (&json!(25), &Value::Null));
+    let last = get(ben, &format!("/chat/{id}/message?page=2")).await;
+    assert_eq!(
+        last["results"].as_array().unwrap().iter().map(|m| m["number"].as_u64().unwrap()).collect::<Vec<_>>(),
+        [5, 4, 3, 2, 1]
+    );
+    assert_eq!(get(ben, &format!("/chat/{id}/message?page=3")).await["results"], json!([]));
+    assert_eq!(get(ana, &format!("/chat/{id}/message?perPage=1")).await["results"][0]["client_id"], "m25");
+
+    // Whose they are not.
+    let eve = person(&scene.stage, "Eve").await;
+    assert_eq!(get(&eve, "/chat/message").await["results"], json!([]));
+    refused(ask(&eve, Method::GET, &format!("/chat/{id}/message"), Value::Null).await, ErrorCode::NotFound);
+    for bad in ["/chat/message?page=-1", "/chat/message?perPage=101", "/chat/message?messages=0"] {
+        refused(ask(ben, Method::GET, bad, Value::Null).await, ErrorCode::Invalid);
+    }
+    let stranger = reqwest::get(format!("{}/chat/message", scene.stage.cluster.url())).await.unwrap();
+    assert_eq!(stranger.status(), 401);
     scene.stage.cluster.stop().await.unwrap();
 }
