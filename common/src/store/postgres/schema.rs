@@ -16,7 +16,6 @@ const STEPS: &[&str] = &[
     include_str!("schema/0002_application_settings.sql"),
     include_str!("schema/0003_reactions_and_mentions.sql"),
 ];
-    &[include_str!("schema/0001_start.sql"), include_str!("schema/0002_reactions_and_mentions.sql")];
 
 /// The advisory lock under which steps are taken, so that two who start at once take each once: "chatstor" as a number.
 const LOCK: i64 = i64::from_be_bytes(*b"chatstor");
