@@ -23,8 +23,8 @@ use super::{
 };
 use crate::commands::NewGroup;
 
-/// Bytes of the body that makes a group: an id of 32 digits, its quotes, a comma and a space for each member, and the rest.
-const GROUP_BYTES: usize = limits::MEMBERS * 36 + JSON_BYTES;
+/// Bytes of the body that makes a group: for each member an id of 32 digits, its quotes, a comma, and room for a line of its own; and the rest.
+const GROUP_BYTES: usize = limits::MEMBERS * 48 + JSON_BYTES;
 
 pub(super) fn routes() -> Router<Api> {
     Router::new()

@@ -7,7 +7,7 @@ use common::{
     log::sqlite::SqliteLog,
     store::{PartitionBatch, Position},
     term::TermState,
-    wire::record::What,
+    wire::record::{VERSION, What},
 };
 use tempfile::TempDir;
 use uuid::Uuid;
@@ -72,7 +72,7 @@ async fn a_record_of_a_later_version_stops_its_partition_behind_all_before_it() 
     let bench = Bench::new(2).await;
     let (mut owner, chat) = owner_with_chat(&bench.log, 0).await;
     let sent = send(&mut owner, chat, 5).await;
-    owner.append_bytes(Bytes::new(), Bytes::from_static(&[2, 0x80])).await;
+    owner.append_bytes(Bytes::new(), Bytes::from_static(&[VERSION + 1, 0x80])).await;
     send(&mut owner, chat, 5).await;
     let writer = bench.writer();
     stopped(&writer, 0).await;
