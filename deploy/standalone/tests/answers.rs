@@ -103,7 +103,8 @@ async fn reactions_are_seen_by_everybody_and_survive_a_break_me_8() {
     assert_eq!(his.hear("page").await["messages"][0]["reactions"], both);
 
     // Who comes back is told what was missed, in order.
-    let mut back = Ear::resume(ana, json!({ "cursor": cursor })).await;
+    // The cursor may be from before the chat: so the client names what it has of it.
+    let mut back = Ear::resume(ana, json!({ "cursor": cursor, "chats": { id: 2 } })).await;
     for expected in [
         json!([id, 3, ben.user(), 1, "👍", true, 1]),
         json!([id, 4, ana.user(), 1, "👍", true, 2]),
@@ -111,8 +112,7 @@ async fn reactions_are_seen_by_everybody_and_survive_a_break_me_8() {
     ] {
         assert_eq!(json!(told(&back.hear("reaction").await)), expected);
     }
-    let resumed = back.hear("resumed").await["chats"][id].clone();
-    assert_eq!((&resumed["to"], &resumed["complete"]), (&json!(5), &json!(true)));
+    assert_eq!(back.hear("resumed").await["chats"][id], json!({ "from": 2, "to": 5, "complete": true }));
 
     // An edit leaves them, and is told with them.
     let at = format!("{}/messages/1", scene.chat);
