@@ -161,14 +161,18 @@ impl<'a> Scheme<'a> {
     }
 }
 
-/// The URL without its secrets, for people: the password, and parameters that are called so, are three stars.
+/// The URL without its secrets, for people: the password, and parameters that are called so, are three stars. Where one cannot tell what is a
+/// password (what has an `@` behind the authority, or is no URL), only the scheme is shown: a password with a `/` or a `?` in it makes a URL
+/// unreadable, and then it is shown to say so.
 pub fn masked(url: &str) -> String {
-    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
-    let (rest, query) = match rest.split_once('?') {
-        Some((rest, query)) => (rest, Some(query)),
-        None => (rest, None),
+    let Some((scheme, rest)) = url.split_once("://") else {
+        let scheme = url.split_once(':').map_or("", |(scheme, _)| scheme);
+        return if url.contains('@') { unclear(scheme, ":") } else { url.to_owned() };
     };
-    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let (authority, behind) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+    if scheme.contains('@') || behind.contains('@') {
+        return unclear(scheme, "://");
+    }
     let mut shown = format!("{scheme}://");
     match authority.rsplit_once('@') {
         Some((who, hosts)) => {
@@ -177,17 +181,19 @@ pub fn masked(url: &str) -> String {
         }
         None => shown += authority,
     }
-    shown += path;
-    if let Some(query) = query {
-        let parameters = query.split('&').map(|parameter| match parameter.split_once('=') {
-            Some((key, _)) if ["pass", "secret"].iter().any(|word| key.to_lowercase().contains(word)) => {
-                format!("{key}=***")
-            }
-            _ => parameter.to_owned(),
-        });
-        shown += &format!("?{}", parameters.collect::<Vec<_>>().join("&"));
-    }
-    shown
+    let Some((path, query)) = behind.split_once('?') else { return shown + behind };
+    let parameters = query.split('&').map(|parameter| match parameter.split_once('=') {
+        Some((key, _)) if ["pass", "secret"].iter().any(|word| key.to_lowercase().contains(word)) => {
+            format!("{key}=***")
+        }
+        _ => parameter.to_owned(),
+    });
+    shown + path + "?" + &parameters.collect::<Vec<_>>().join("&")
+}
+
+/// What is shown of a text that may be a password anywhere behind its scheme. A scheme with an `@` is none.
+fn unclear(scheme: &str, colon: &str) -> String {
+    if scheme.is_empty() || scheme.contains('@') { "***".to_owned() } else { format!("{scheme}{colon}***") }
 }
 
 /// The engines of a process.
@@ -360,7 +366,17 @@ mod tests {
                 "kafka://a:1,b:2/chat?sasl.username=u&sasl.password=p&ssl.key.Passphrase=q",
                 "kafka://a:1,b:2/chat?sasl.username=u&sasl.password=***&ssl.key.Passphrase=***",
             ),
+            ("redis://cache?password=s3cret", "redis://cache?password=***"),
             ("file:/var/lib/log.db", "file:/var/lib/log.db"),
+            // What no engine can read is shown when it is refused.
+            ("postgres://chat:pa/ss@db/chat", "postgres://***"),
+            ("redis://:pa?ss@h", "redis://***"),
+            ("postgres://chat:a@b/c@db/chat", "postgres://***"),
+            ("kafka://a:1/chat?sasl.password=p@ss", "kafka://***"),
+            ("postgres:chat:pw@db", "postgres:***"),
+            ("chat:pw@db", "chat:***"),
+            ("pw@db", "***"),
+            ("p@w://db", "***"),
         ] {
             assert_eq!(masked(url), shown);
         }
