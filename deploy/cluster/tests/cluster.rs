@@ -33,6 +33,5 @@ async fn it_comes_up_carries_a_crowd_over_its_nodes_and_stops_in_good_order() {
     let owning = nodes.iter().filter(|node| !node["partitions"].as_array().unwrap().is_empty()).count();
     assert!(serving >= 2 && owning == 3, "{view}");
 
-    judged::judge(&stage.folder, crowd).await;
-    stage.cluster.stop().await.unwrap();
+    stage.judge(crowd).await;
 }

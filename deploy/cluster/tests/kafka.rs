@@ -50,7 +50,6 @@ async fn without_kafka_nothing_is_acknowledged_and_all_goes_on_when_it_is_back()
     steady.goes_on(3 * SECOND).await;
     drop(faults);
     load.stop().await;
-    judged::judge(&stage.folder, crowd).await;
     steady.judge().await;
-    stage.cluster.stop().await.unwrap();
+    stage.judge(crowd).await;
 }

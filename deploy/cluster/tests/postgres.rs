@@ -110,9 +110,8 @@ async fn without_postgres_chats_in_memory_go_on_and_the_rest_waits() {
     }
     drop(faults);
     load.stop().await;
-    judged::judge(&stage.folder, crowd).await;
     steady.judge().await;
-    stage.cluster.stop().await.unwrap();
+    stage.judge(crowd).await;
 }
 
 /// Copies Postgres' data folder, which nobody uses now.
@@ -193,6 +192,5 @@ async fn history_completes_itself_from_the_log_when_postgres_is_put_back_to_a_ba
     load.stop().await;
     forget(&stage, &faults).await;
     drop(faults);
-    judged::judge(&stage.folder, crowd).await;
-    stage.cluster.stop().await.unwrap();
+    stage.judge(crowd).await;
 }

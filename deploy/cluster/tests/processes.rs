@@ -83,8 +83,7 @@ async fn each_kind_of_process_is_killed_and_comes_back() {
     }
     drop(faults);
     load.stop().await;
-    judged::judge(&stage.folder, crowd).await;
-    stage.cluster.stop().await.unwrap();
+    stage.judge(crowd).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -113,8 +112,7 @@ async fn writers_are_added_and_taken_away_and_die_and_others_go_on_where_they_we
     have_all(&[Arc::clone(&kept)]).await;
     sleep(SECOND).await;
     load.stop().await;
-    judged::judge(&stage.folder, crowd).await;
-    stage.cluster.stop().await.unwrap();
+    stage.judge(crowd).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -141,6 +139,5 @@ async fn a_writer_that_was_stopped_and_wakes_writes_nothing_that_another_has_wri
     }
     println!("{refused} batches of writers that woke were refused");
     load.stop().await;
-    judged::judge(&stage.folder, crowd).await;
-    stage.cluster.stop().await.unwrap();
+    stage.judge(crowd).await;
 }

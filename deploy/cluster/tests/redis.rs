@@ -65,8 +65,7 @@ async fn redis_is_flushed_ten_times_and_nothing_is_lost() {
     }
     tokio::time::sleep(SECOND).await;
     load.stop().await;
-    judged::judge(&stage.folder, crowd).await;
-    stage.cluster.stop().await.unwrap();
+    stage.judge(crowd).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -101,7 +100,6 @@ async fn everything_goes_on_without_redis() {
     }
     steady.goes_on(2 * SECOND).await;
     load.stop().await;
-    judged::judge(&stage.folder, crowd).await;
     steady.judge().await;
-    stage.cluster.stop().await.unwrap();
+    stage.judge(crowd).await;
 }

@@ -1,6 +1,6 @@
 //! The judge: proves the invariants of the cluster (design, section 10) from what devices wrote down and from a final read of every
 //! chat's history. It asks the cluster nothing, and knows nothing of how it works; only for the last invariant somebody
-//! must have looked into log and store ([`read_stored`]).
+//! must have looked into log and store ([`read_stored`], [`read_stored_at`]).
 //!
 //! | file | invariants |
 //! | --- | --- |
@@ -46,7 +46,7 @@ pub use self::{
     facts::Facts,
     journals::{DeviceJournal, FaultJournal, HistoryJournal, Journals, RestJournal, UnreadableJournal},
     reading::{ATTEMPTS, ReadError, read_history},
-    stored::{Unreadable, read_stored},
+    stored::{Unreadable, read_stored, read_stored_at},
 };
 
 /// A place in a file.

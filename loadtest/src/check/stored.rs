@@ -1,7 +1,7 @@
-//! Log and store of a standalone cluster, read when nobody uses them any more and written down for the judge: what the log's valid
-//! records make of every message, and what rows there are.
+//! Log and store of a cluster, read when nobody uses them any more and written down for the judge: what the log's valid records make of
+//! every message, and what rows there are.
 //!
-//! The one place here that knows the cluster from within: its files, its records and the rule of terms.
+//! The one place here that knows the cluster from within: its engines, its records and the rule of terms.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -9,7 +9,7 @@ use std::{
 };
 
 use common::{
-    engines::{EngineError, EngineUrls, Engines},
+    engines::{EngineError, EngineUrls, Engines, masked},
     ids::{ChatKey, Number, Partition},
     log::{OpenError, ReadLimit, SharedLog},
     model::Head,
@@ -25,9 +25,9 @@ const TOGETHER: u32 = 1_000;
 
 /// Why they cannot be read. An engine's own words.
 #[derive(Debug, thiserror::Error)]
-#[error("log and store in {folder} cannot be read: {why}")]
+#[error("log and store ({place}) cannot be read: {why}")]
 pub struct Unreadable {
-    folder: String,
+    place: String,
     why: String,
     in_use: bool,
 }
@@ -52,12 +52,26 @@ struct Made {
 /// # Errors
 /// [`Unreadable`].
 pub async fn read_stored(data: &Path, journals: &Path) -> Result<(), Unreadable> {
-    let unreadable = |why: String| Unreadable { folder: data.display().to_string(), why, in_use: false };
+    let place = data.display().to_string();
     if !data.join("log.db").exists() {
         // Opening would make one.
-        return Err(unreadable("there is no log".to_owned()));
+        return Err(Unreadable { place, why: "there is no log".to_owned(), in_use: false });
     }
-    let engines = open(data).await.map_err(|error| {
+    write_down(&EngineUrls::embedded(data), &place, journals).await
+}
+
+/// Reads the engines of a cluster of processes that has stopped, and writes `rest.jsonl` into `journals`. Servers do not say whether a
+/// cluster still uses them: of one that does, what is written down is at odds with itself.
+///
+/// # Errors
+/// [`Unreadable`].
+pub async fn read_stored_at(urls: &EngineUrls, journals: &Path) -> Result<(), Unreadable> {
+    write_down(urls, &format!("{} and {}", masked(&urls.log), masked(&urls.store)), journals).await
+}
+
+async fn write_down(urls: &EngineUrls, place: &str, journals: &Path) -> Result<(), Unreadable> {
+    let unreadable = |why: String| Unreadable { place: place.to_owned(), why, in_use: false };
+    let engines = open(urls).await.map_err(|error| {
         let in_use = matches!(error, EngineError::Log(OpenError::InUse { .. }));
         Unreadable { in_use, ..unreadable(error.to_string()) }
     })?;
@@ -70,10 +84,9 @@ pub async fn read_stored(data: &Path, journals: &Path) -> Result<(), Unreadable>
 }
 
 /// Opens what is there, whatever number of partitions it has.
-async fn open(data: &Path) -> Result<Engines, EngineError> {
-    let urls = EngineUrls::embedded(data);
-    match Engines::open(&urls, 16).await {
-        Err(EngineError::Log(OpenError::PartitionCount { has, .. })) => Engines::open(&urls, has).await,
+async fn open(urls: &EngineUrls) -> Result<Engines, EngineError> {
+    match Engines::open(urls, 16).await {
+        Err(EngineError::Log(OpenError::PartitionCount { has, .. })) => Engines::open(urls, has).await,
         other => other,
     }
 }

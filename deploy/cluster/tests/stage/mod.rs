@@ -12,11 +12,17 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
+    sync::Arc,
     time::SystemTime,
 };
 
 use cluster::{Kind, Processes, Setup};
 use common::{engines::EngineUrls, servers::Servers};
+use loadtest::{
+    check::{self, Journals},
+    journal::Entry,
+    workload::Crowd,
+};
 use uuid::Uuid;
 
 pub use self::folder::Folder;
@@ -24,10 +30,11 @@ pub use self::folder::Folder;
 /// Partitions: enough for three nodes and four writers, few enough to come up quickly.
 pub const PARTITIONS: u16 = 16;
 
-/// A cluster and its folder. The cluster goes first.
+/// A cluster, its folder and its engines. The cluster goes first.
 pub struct Stage {
     pub cluster: Processes,
     pub folder: Folder,
+    engines: EngineUrls,
 }
 
 impl Stage {
@@ -39,8 +46,29 @@ impl Stage {
     /// A cluster on these engines, which nobody else uses.
     pub async fn on(engines: EngineUrls, nodes: u16, writers: u16) -> Self {
         let folder = Folder::new();
-        let cluster = Processes::start(setup(&folder, engines, nodes, writers)).await.unwrap();
-        Self { cluster, folder }
+        let cluster = Processes::start(setup(&folder, engines.clone(), nodes, writers)).await.unwrap();
+        Self { cluster, folder, engines }
+    }
+
+    /// Waits until everything is said and seen, reads the histories, stops, reads log and store, and has the judge look. The engines must
+    /// run.
+    pub async fn judge(self, crowd: Arc<Crowd>) {
+        let trouble = judged::rest(&self.folder, crowd).await;
+        self.cluster.stop().await.unwrap();
+        let journals = self.folder.path().join("journal");
+        check::read_stored_at(&self.engines, &journals).await.unwrap();
+        judged::verdict(&self.folder, trouble);
+        // What was not read, or is not there, nobody finds fault with.
+        let Journals { rest, .. } = Journals::read(&journals).unwrap();
+        let count =
+            |of: fn(&Entry) -> bool| rest.iter().flat_map(|it| &it.lines).filter(|it| of(&it.entry)).count();
+        let partitions = count(|entry| matches!(entry, Entry::Drained(_)));
+        let logged = count(|entry| matches!(entry, Entry::Logged { .. }));
+        assert!(
+            rest.len() == 1 && partitions == usize::from(PARTITIONS) && logged > 0,
+            "twelfth invariant: {} readings, {partitions} partitions, {logged} messages",
+            rest.len()
+        );
     }
 }
 
