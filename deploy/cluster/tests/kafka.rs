@@ -20,7 +20,10 @@ use stage::{
     Stage, apart_on, judged,
     steady::{Steady, outage},
 };
-use tokio::{task::block_in_place, time::sleep};
+use tokio::{
+    task::block_in_place,
+    time::{Instant, sleep, sleep_until},
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -35,18 +38,23 @@ async fn without_kafka_nothing_is_acknowledged_and_all_goes_on_when_it_is_back()
     let crowd = judged::crowd(&stage.cluster.url(), &stage.folder, 7, 1).await;
     let faults = judged::faults(&stage.folder, &crowd);
     let options = MixedOptions { seed: 51, breaks: 2, ..Default::default() };
+    let steady = Steady::new(&stage.cluster.url()).await;
     let load = Mixed::start(&crowd, &options, &Progress::quiet()).await.unwrap();
     for (how, away) in [("stop", outage()), ("kill", SECOND), ("kill", 3 * SECOND)] {
         sleep(3 * SECOND).await;
         faults.fault_begins("Kafka is away");
         block_in_place(|| if how == "stop" { kafka.stop("kafka") } else { kafka.kill("kafka") });
-        sleep(away).await;
+        let begun = Instant::now();
+        let unanswered = if how == "stop" { Some(steady.reads_on().await) } else { None };
+        sleep_until(begun + away).await;
         block_in_place(|| kafka.start("kafka"));
         sleep(BACK).await;
+        if let Some(unanswered) = unanswered {
+            steady.is_answered(unanswered).await;
+        }
         faults.fault_ends("Kafka is away");
     }
     // Whoever stays connected is answered again.
-    let steady = Steady::new(&stage.cluster.url()).await;
     steady.goes_on(3 * SECOND).await;
     drop(faults);
     load.stop().await;

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use loadtest::{
     check::{self, Exercise},
-    client::{Nobody, Options},
+    client::{Nobody, Observer, Options},
     clock::Clock,
     journal::Journal,
     progress::Progress,
@@ -23,11 +23,22 @@ pub fn faults(folder: &TempDir, crowd: &Crowd) -> Journal {
 }
 
 pub async fn crowd(url: &str, folder: &TempDir, users: usize, devices: usize) -> Arc<Crowd> {
+    watched(url, folder, users, devices, Arc::new(Nobody)).await
+}
+
+/// A crowd whose devices somebody looks at.
+pub async fn watched(
+    url: &str,
+    folder: &TempDir,
+    users: usize,
+    devices: usize,
+    observer: Arc<dyn Observer>,
+) -> Arc<Crowd> {
     let journal = folder.path().join("journal");
     std::fs::create_dir_all(&journal).unwrap();
     let options = CrowdOptions { users, devices, journal: Some(journal), client: Options::default() };
     let quiet = Progress::quiet();
-    let gathering = Crowd::gather(url, options, Clock::start(), Arc::new(Nobody), &quiet);
+    let gathering = Crowd::gather(url, options, Clock::start(), observer, &quiet);
     Arc::new(gathering.await.unwrap())
 }
 
