@@ -14,19 +14,27 @@ use std::{sync::Arc, time::Duration};
 
 use cluster::{Kind, Process};
 use loadtest::{
+    client::Post,
     progress::Progress,
     workload::{
         Crowd,
         mixed::{Mixed, MixedOptions},
     },
 };
-use stage::{PARTITIONS, Stage, judged, steady::outage};
+use stage::{PARTITIONS, Stage, judged};
 use tokio::time::{Instant, sleep};
 
 const SECOND: Duration = Duration::from_secs(1);
 
 /// How long the partitions of a writer that is gone may stay without one.
 const MOVED: Duration = Duration::from_secs(10);
+
+/// How often a writer is stopped and wakes (and at most four times as often, until one had something in hand), how long the first time, and how much is written meanwhile: messages in each chat, and how long
+/// they are written before it is stopped.
+const TURNS: usize = 4;
+const STOPPED: Duration = Duration::from_secs(60);
+const FLOOD: usize = 20;
+const FLOODED: Duration = Duration::from_millis(100);
 
 async fn mixed(crowd: &Arc<Crowd>, seed: u64) -> Mixed {
     let options = MixedOptions { seed, breaks: 2, ..Default::default() };
@@ -56,6 +64,15 @@ async fn have_all(writers: &[Arc<Process>]) {
         assert!(begun.elapsed() < MOVED, "of {PARTITIONS} partitions these have a writer: {had:?}");
         sleep(Duration::from_millis(50)).await;
     }
+}
+
+/// How many of their batches were refused, because another had moved the position.
+async fn refused(writers: &[Arc<Process>]) -> f64 {
+    let mut refused = 0.0;
+    for writer in writers {
+        refused += writer.metric("writer_refused_total").await.unwrap().unwrap_or(0.0);
+    }
+    refused
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -124,25 +141,42 @@ async fn writers_are_added_and_taken_away_and_die_and_others_go_on_where_they_we
 async fn a_writer_that_was_stopped_and_wakes_writes_nothing_that_another_has_written() {
     let stage = Stage::new(2, 2).await;
     let crowd = judged::crowd(&stage.cluster.url(), &stage.folder, 7, 1).await;
+    let mut chats = Vec::new();
+    for n in 0..PARTITIONS {
+        chats.push(crowd.group(&format!("flood {n}"), 0, &[1]).await.unwrap());
+    }
     let load = mixed(&crowd, 43).await;
     let writers = stage.cluster.of(Kind::Writer);
-    for turn in 0..4 {
+    let mut turn = 0;
+    while turn < TURNS || refused(&writers).await == 0.0 && turn < 4 * TURNS {
         have_all(&writers).await;
-        sleep(SECOND).await;
         let (stopped, other) = (&writers[turn % 2], &writers[(turn + 1) % 2]);
-        stopped.pause().unwrap();
+        // It has something in hand when it is stopped.
+        let flood = async {
+            let device = crowd.device(0).unwrap();
+            for n in 0..FLOOD {
+                for chat in &chats {
+                    device.post(Post::new(*chat, format!("message {n} of turn {turn}"))).await;
+                }
+            }
+        };
+        let stop = async {
+            sleep(FLOODED).await;
+            stopped.pause().unwrap();
+        };
+        tokio::join!(flood, stop);
         have_all(&[Arc::clone(other)]).await;
-        sleep(if turn == 0 { outage() } else { SECOND }).await;
+        sleep(if turn == 0 { STOPPED } else { SECOND }).await;
         stopped.resume().unwrap();
         sleep(2 * SECOND).await;
+        println!("{} batches of writers that woke were refused after turn {turn}", refused(&writers).await);
+        turn += 1;
     }
     have_all(&writers).await;
-    let mut refused = 0.0;
+    assert!(refused(&writers).await > 0.0, "no writer that woke tried to write");
     for writer in &writers {
-        refused += writer.metric("writer_refused_total").await.unwrap().unwrap_or(0.0);
         assert_eq!(writer.metric("writer_partition_stopped").await.unwrap().unwrap_or(0.0), 0.0);
     }
-    println!("{refused} batches of writers that woke were refused");
     load.stop().await;
     stage.judge(crowd).await;
 }
