@@ -13,6 +13,7 @@ mod stage;
 use std::{sync::Arc, time::Duration};
 
 use cluster::{Kind, Process};
+use common::servers::Servers;
 use loadtest::{
     client::Post,
     progress::Progress,
@@ -21,8 +22,11 @@ use loadtest::{
         mixed::{Mixed, MixedOptions},
     },
 };
-use stage::{PARTITIONS, Stage, judged};
-use tokio::time::{Instant, sleep};
+use stage::{PARTITIONS, Stage, apart_on, judged};
+use tokio::{
+    task::block_in_place,
+    time::{Instant, sleep},
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -35,6 +39,9 @@ const TURNS: usize = 4;
 const STOPPED: Duration = Duration::from_secs(60);
 const FLOOD: usize = 20;
 const FLOODED: Duration = Duration::from_millis(100);
+
+/// How long a process may take to its end that is told so for the second time: far less than it gives itself to finish.
+const AT_ONCE: Duration = Duration::from_secs(5);
 
 async fn mixed(crowd: &Arc<Crowd>, seed: u64) -> Mixed {
     let options = MixedOptions { seed, breaks: 2, ..Default::default() };
@@ -177,6 +184,39 @@ async fn a_writer_that_was_stopped_and_wakes_writes_nothing_that_another_has_wri
     for writer in &writers {
         assert_eq!(writer.metric("writer_partition_stopped").await.unwrap().unwrap_or(0.0), 0.0);
     }
+    load.stop().await;
+    stage.judge(crowd).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_signal_ends_at_once_what_a_first_one_would_let_finish() {
+    let postgres = block_in_place(|| Servers::own(&["postgres"]));
+    let engines = block_in_place(|| apart_on(Servers::shared(), &postgres, Servers::shared()));
+    let stage = Stage::on(engines, 2, 2).await;
+    let crowd = judged::crowd(&stage.cluster.url(), &stage.folder, 7, 1).await;
+    let faults = judged::faults(&stage.folder, &crowd);
+    let load = mixed(&crowd, 44).await;
+    let all = stage.cluster.all();
+    for process in [Kind::Writer, Kind::Node].map(|kind| stage.cluster.of(kind)[0].clone()) {
+        sleep(2 * SECOND).await;
+        faults.fault_begins("Postgres does nothing, and a process is told twice to stop");
+        // What it has begun does not come to an end.
+        block_in_place(|| postgres.pause("postgres"));
+        sleep(SECOND).await;
+        process.ask_to_stop().unwrap();
+        sleep(SECOND).await;
+        assert!(process.is_running(), "{} had nothing to finish", process.name());
+        process.ask_to_stop().unwrap();
+        let ended = process.ended(AT_ONCE).await.unwrap_err().to_string();
+        assert!(ended.contains("exit status: 1") && ended.contains("stopped at once"), "{ended}");
+        block_in_place(|| postgres.resume("postgres"));
+        process.start().unwrap();
+        process.ready(30 * SECOND).await.unwrap();
+        faults.fault_ends("Postgres does nothing, and a process is told twice to stop");
+        sleep(5 * SECOND).await;
+    }
+    assert!(all.iter().all(|process| process.is_running()));
+    drop(faults);
     load.stop().await;
     stage.judge(crowd).await;
 }
