@@ -13,7 +13,7 @@ use std::{
     path::{Path, PathBuf},
     process::Command,
     sync::Arc,
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use cluster::{Kind, Processes, Setup};
@@ -23,6 +23,7 @@ use loadtest::{
     journal::Entry,
     workload::Crowd,
 };
+use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
 pub use self::folder::Folder;
@@ -34,7 +35,7 @@ pub const PARTITIONS: u16 = 16;
 pub struct Stage {
     pub cluster: Processes,
     pub folder: Folder,
-    engines: EngineUrls,
+    pub engines: EngineUrls,
 }
 
 impl Stage {
@@ -50,12 +51,31 @@ impl Stage {
         Self { cluster, folder, engines }
     }
 
+    /// How many valid records the log has that are not in the store.
+    async fn undrained(&self, journals: &Path) -> u64 {
+        check::read_stored_at(&self.engines, journals).await.unwrap();
+        let Journals { rest, .. } = Journals::read(journals).unwrap();
+        let left = rest.iter().flat_map(|it| &it.lines).map(|it| match &it.entry {
+            Entry::Drained(drained) => drained.undrained,
+            _ => 0,
+        });
+        left.sum()
+    }
+
     /// Waits until everything is said and seen, reads the histories, stops, reads log and store, and has the judge look. The engines must
     /// run.
     pub async fn judge(self, crowd: Arc<Crowd>) {
         let trouble = judged::rest(&self.folder, crowd).await;
-        self.cluster.stop().await.unwrap();
+        for node in self.cluster.of(Kind::Node) {
+            node.terminate(judged::MEND).await.unwrap();
+        }
         let journals = self.folder.path().join("journal");
+        let until = Instant::now() + judged::MEND;
+        // The partitions of a writer that was killed wait for another.
+        while self.undrained(&journals).await > 0 && Instant::now() < until {
+            sleep(Duration::from_millis(200)).await;
+        }
+        self.cluster.stop().await.unwrap();
         check::read_stored_at(&self.engines, &journals).await.unwrap();
         judged::verdict(&self.folder, trouble);
         // What was not read, or is not there, nobody finds fault with.
