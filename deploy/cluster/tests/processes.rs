@@ -10,12 +10,25 @@
 
 mod stage;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use cluster::{Kind, Process};
-use common::servers::Servers;
+use common::{
+    engines::{EngineUrls, open_store},
+    ids::{AppId, ChatId, ChatKey},
+    servers::Servers,
+    store::Range,
+};
+use futures_util::future::join_all;
 use loadtest::{
-    client::Post,
+    client::{Outcome, Post},
+    figures::{Latencies, Percentiles},
     progress::Progress,
     workload::{
         Crowd,
@@ -33,15 +46,20 @@ const SECOND: Duration = Duration::from_secs(1);
 /// How long the partitions of a writer that is gone may stay without one.
 const MOVED: Duration = Duration::from_secs(10);
 
-/// How often a writer is stopped and wakes (and at most four times as often, until one had something in hand), how long the first time, and how much is written meanwhile: messages in each chat, and how long
-/// they are written before it is stopped.
+/// How often a writer is stopped and wakes (at most four times as often, until one had something in hand), and how long the first time.
 const TURNS: usize = 4;
 const STOPPED: Duration = Duration::from_secs(60);
+
+/// What is written meanwhile: messages in each chat, and how long before it is stopped.
 const FLOOD: usize = 20;
 const FLOODED: Duration = Duration::from_millis(100);
 
 /// How long a process may take to its end that is told so for the second time: far less than it gives itself to finish.
 const AT_ONCE: Duration = Duration::from_secs(5);
+
+/// How often the store is asked for a message, and how long one may take to come there at most, however partitions move.
+const LOOK: Duration = Duration::from_millis(10);
+const STORED: Duration = Duration::from_secs(30);
 
 async fn mixed(crowd: &Arc<Crowd>, seed: u64) -> Mixed {
     let options = MixedOptions { seed, breaks: 2, ..Default::default() };
@@ -55,20 +73,25 @@ async fn partitions(writer: &Process) -> Vec<u16> {
     labels.map(|rest| rest.split_once('"').unwrap().0.parse().unwrap()).collect()
 }
 
-/// Waits until these writers have all partitions among them, each at one.
+/// Waits until these writers have all partitions among them, each at one, and none of them is without.
 async fn have_all(writers: &[Arc<Process>]) {
     let begun = Instant::now();
     loop {
-        let mut had = Vec::new();
+        let (mut had, mut idle) = (Vec::new(), false);
         for writer in writers {
-            had.extend(partitions(writer).await);
+            let its = partitions(writer).await;
+            idle |= its.is_empty();
+            had.extend(its);
         }
         had.sort_unstable();
-        if had.iter().copied().eq(0..PARTITIONS) {
+        if !idle && had.iter().copied().eq(0..PARTITIONS) {
             println!("{} writers have all partitions after {:?}", writers.len(), begun.elapsed());
             return;
         }
-        assert!(begun.elapsed() < MOVED, "of {PARTITIONS} partitions these have a writer: {had:?}");
+        assert!(
+            begun.elapsed() < MOVED,
+            "of {PARTITIONS} partitions these have a writer: {had:?}, idle: {idle}"
+        );
         sleep(Duration::from_millis(50)).await;
     }
 }
@@ -80,6 +103,44 @@ async fn refused(writers: &[Arc<Process>]) -> f64 {
         refused += writer.metric("writer_refused_total").await.unwrap().unwrap_or(0.0);
     }
     refused
+}
+
+/// A message is written to each of the chats again and again, until told so: from each ack to the moment that a read of the store shows it.
+async fn queryable(
+    crowd: &Crowd,
+    engines: &EngineUrls,
+    chats: &[ChatId],
+    enough: &AtomicBool,
+) -> Percentiles {
+    let (store, latencies) = (open_store(engines).await.unwrap(), Latencies::default());
+    let one = async |chat: ChatId| {
+        let (device, key) = (crowd.device(0).unwrap(), ChatKey { app: AppId::DEFAULT, chat });
+        while !enough.load(Ordering::Relaxed) {
+            let Outcome::Acked { number, .. } = device.send(chat, "to be stored").await else { panic!() };
+            let acked = Instant::now();
+            loop {
+                let slice = store.history(key, Range::After(number - 1), 1).await.unwrap();
+                if slice.is_some_and(|slice| slice.messages.iter().any(|it| it.number == number)) {
+                    break;
+                }
+                assert!(acked.elapsed() < STORED, "{number} of {chat} was acknowledged and is not stored");
+                sleep(LOOK).await;
+            }
+            latencies.record(acked.elapsed().as_micros() as u64);
+            sleep(LOOK).await;
+        }
+    };
+    join_all(chats.iter().map(|chat| one(*chat))).await;
+    latencies.percentiles()
+}
+
+/// One group for each partition, which may be of any of them.
+async fn groups(crowd: &Crowd) -> Vec<ChatId> {
+    let mut chats = Vec::new();
+    for n in 0..PARTITIONS {
+        chats.push(crowd.group(&format!("group {n}"), 0, &[1]).await.unwrap());
+    }
+    chats
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -117,6 +178,11 @@ async fn writers_are_added_and_taken_away_and_die_and_others_go_on_where_they_we
     let stage = Stage::new(2, 1).await;
     let crowd = judged::crowd(&stage.cluster.url(), &stage.folder, 7, 1).await;
     let load = mixed(&crowd, 42).await;
+    let enough = Arc::new(AtomicBool::new(false));
+    let measured = tokio::spawn({
+        let (crowd, engines, enough) = (Arc::clone(&crowd), stage.engines.clone(), Arc::clone(&enough));
+        async move { queryable(&crowd, &engines, &groups(&crowd).await, &enough).await }
+    });
     have_all(&stage.cluster.of(Kind::Writer)).await;
     for _ in 0..3 {
         let added = stage.cluster.add_writer().unwrap();
@@ -131,13 +197,22 @@ async fn writers_are_added_and_taken_away_and_die_and_others_go_on_where_they_we
             "OP-5: they share"
         );
     }
-    // Two in order, one without a word.
     let [kept, first, second, third] = <[_; 4]>::try_from(writers).unwrap();
     first.terminate(10 * SECOND).await.unwrap();
     have_all(&[Arc::clone(&kept), Arc::clone(&second), Arc::clone(&third)]).await;
-    second.kill9().unwrap();
+    second.terminate(10 * SECOND).await.unwrap();
     have_all(&[Arc::clone(&kept), Arc::clone(&third)]).await;
     third.terminate(10 * SECOND).await.unwrap();
+    have_all(&[Arc::clone(&kept)]).await;
+    sleep(SECOND).await;
+    enough.store(true, Ordering::Relaxed);
+    println!("from the ack to a read of the store, writers from 1 to 4 to 1: {:?}", measured.await.unwrap());
+
+    // Without a word: for its partitions the group waits until its session is over.
+    third.start().unwrap();
+    third.ready(30 * SECOND).await.unwrap();
+    have_all(&[Arc::clone(&kept), Arc::clone(&third)]).await;
+    third.kill9().unwrap();
     have_all(&[Arc::clone(&kept)]).await;
     sleep(SECOND).await;
     load.stop().await;
@@ -148,10 +223,7 @@ async fn writers_are_added_and_taken_away_and_die_and_others_go_on_where_they_we
 async fn a_writer_that_was_stopped_and_wakes_writes_nothing_that_another_has_written() {
     let stage = Stage::new(2, 2).await;
     let crowd = judged::crowd(&stage.cluster.url(), &stage.folder, 7, 1).await;
-    let mut chats = Vec::new();
-    for n in 0..PARTITIONS {
-        chats.push(crowd.group(&format!("flood {n}"), 0, &[1]).await.unwrap());
-    }
+    let chats = groups(&crowd).await;
     let load = mixed(&crowd, 43).await;
     let writers = stage.cluster.of(Kind::Writer);
     let mut turn = 0;
