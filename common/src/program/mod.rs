@@ -195,7 +195,10 @@ fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
 
 fn checked<P: Program>(settings: &P) -> anyhow::Result<()> {
     for (key, value) in config::listed(settings) {
-        say(format_args!("{key} = {}", if value.contains("://") { masked_value(&value) } else { value }));
+        say(format_args!(
+            "{key} = {}",
+            if key.starts_with("engines.") || value.contains("://") { masked_value(&value) } else { value }
+        ));
     }
     let (filter, _) = settings.log();
     telemetry::check(filter)?;
