@@ -8,7 +8,7 @@ use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Duration};
 use common::{
     cache::SharedCache,
     ids::{AppId, SessionId, UserId, UserKey},
-    model::{OwnUserView, SessionView, UserView, limits},
+    model::{OwnUserView, SessionView, limits},
     problem::Problem,
     revocations::Revocations,
     store::{SharedStore, SignIn, StoreError, User},
@@ -167,6 +167,7 @@ impl Identity {
             id: UserId::random(),
             username,
             name,
+            avatar: None,
             mobile_number,
             timezone,
             created_at: self.parts.clock.now(),
@@ -291,20 +292,11 @@ impl Identity {
         let user = self.parts.store.user(caller.app, caller.user).await?;
         user.map(own_view).ok_or_else(unauthenticated)
     }
-
-    /// Any user, as others see them.
-    ///
-    /// # Errors
-    /// `not_found`, `retry_later`.
-    pub async fn user(&self, caller: &Caller, user: UserId) -> Result<UserView, Problem> {
-        let found = self.parts.store.users(caller.app, &[user]).await?;
-        found.into_iter().next().ok_or_else(|| Problem::not_found("user"))
-    }
 }
 
-fn own_view(user: User) -> OwnUserView {
-    let User { id, username, name, mobile_number, timezone, created_at, password_hash: _ } = user;
-    OwnUserView { id, username, name, mobile_number, timezone, created_at }
+pub(crate) fn own_view(user: User) -> OwnUserView {
+    let User { id, username, name, avatar, mobile_number, timezone, created_at, password_hash: _ } = user;
+    OwnUserView { id, username, name, avatar, mobile_number, timezone, created_at }
 }
 
 impl Registration {
@@ -316,10 +308,7 @@ impl Registration {
             checks.wrong("password", format!("must have {min} to {max} bytes"));
         }
         checks.storable("password", &self.password);
-        checks.text("name", &self.name, 1, limits::NAME_CHARS);
-        if self.name.trim().is_empty() || self.name.chars().any(char::is_control) {
-            checks.wrong("name", "must be readable, without control characters");
-        }
+        a_name(&mut checks, &self.name);
         if let Some(number) = &self.mobile_number {
             let good = (1..=MOBILE_CHARS).contains(&number.len())
                 && number.bytes().all(|byte| byte.is_ascii_digit() || b"+-() ./".contains(&byte))
@@ -331,9 +320,7 @@ impl Registration {
                 );
             }
         }
-        if self.timezone.as_deref().is_some_and(|zone| !has_the_form_of_a_zone(zone)) {
-            checks.wrong("timezone", "must be an IANA name such as Europe/Madrid");
-        }
+        a_timezone(&mut checks, self.timezone.as_deref());
         checks.done()
     }
 }
@@ -350,6 +337,21 @@ impl Credentials {
             checks.text("device", device, 0, DEVICE_CHARS);
         }
         checks.done()
+    }
+}
+
+/// A person's name.
+pub(crate) fn a_name(checks: &mut Checks, name: &str) {
+    checks.text("name", name, 1, limits::NAME_CHARS);
+    if name.trim().is_empty() || name.chars().any(char::is_control) {
+        checks.wrong("name", "must be readable, without control characters");
+    }
+}
+
+/// A time zone, when there is one.
+pub(crate) fn a_timezone(checks: &mut Checks, zone: Option<&str>) {
+    if zone.is_some_and(|zone| !has_the_form_of_a_zone(zone)) {
+        checks.wrong("timezone", "must be an IANA name such as Europe/Madrid");
     }
 }
 

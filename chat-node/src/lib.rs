@@ -20,8 +20,10 @@ mod missed;
 pub mod outbox;
 pub mod owner;
 pub mod passwords;
+pub mod people;
 #[cfg(feature = "planted")]
 mod planted;
+mod presence;
 #[cfg(feature = "servers")]
 pub mod program;
 pub mod reads;

@@ -34,6 +34,7 @@ use crate::{
     marks::Partitions,
     owner::{Outlet, OwnerDeps, OwnerLimits, Owners},
     passwords::BadCost,
+    people::People,
     reads::{Reads, TellRead},
     socket::{self, SocketConfig, SocketDeps, SocketMetrics},
 };
@@ -256,6 +257,7 @@ pub async fn run(
         commands: commands.clone(),
         identity,
         auth: Auth::new(tokens, revocations.clone(), control.clock()),
+        people: People::new(engines.store.clone(), engines.cache.clone()),
         applications,
         http_metrics: HttpMetrics::new(&registry)?,
         registry,

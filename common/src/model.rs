@@ -17,6 +17,10 @@ pub mod limits {
     pub const MEMBERS_PER_RECORD: usize = 1_000;
     /// Characters of a chat's or a person's name.
     pub const NAME_CHARS: usize = 200;
+    /// Characters of what finds people by name.
+    pub const QUERY_CHARS: usize = 200;
+    /// Characters of a picture's id or address.
+    pub const AVATAR_CHARS: usize = 512;
     /// Characters of a chat's description.
     pub const DESCRIPTION_CHARS: usize = 2_000;
     /// Attachments of one message.
@@ -225,6 +229,37 @@ pub struct UserView {
     pub id: UserId,
     /// The name to show.
     pub name: String,
+    /// Their picture: an attachment's id, or an address on the web.
+    pub avatar: Option<String>,
+}
+
+/// Whether somebody is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PresenceStatus {
+    /// With a session at least.
+    Online,
+    /// Without one, as far as the asker may know.
+    Offline,
+}
+
+/// Whether somebody is there, and when they were.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PresenceView {
+    /// Whether they are there.
+    pub status: PresenceStatus,
+    /// When they were last there, if they are not and that is known.
+    pub last_seen: Option<Millis>,
+}
+
+/// A user's public profile (ID-7).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProfileView {
+    /// Who.
+    #[serde(flatten)]
+    pub user: UserView,
+    /// Whether they are there; none when that is not known at the moment.
+    pub presence: Option<PresenceView>,
 }
 
 /// A user as they see themselves.
@@ -236,6 +271,8 @@ pub struct OwnUserView {
     pub username: String,
     /// The name to show.
     pub name: String,
+    /// Their picture: an attachment's id, or an address on the web.
+    pub avatar: Option<String>,
     /// Never shown to others.
     pub mobile_number: Option<String>,
     /// IANA name of the time zone, as given.

@@ -210,6 +210,7 @@ mod tests {
             id: user,
             username: "ana".into(),
             name: "Ana".into(),
+            avatar: None,
             mobile_number: None,
             timezone: None,
             created_at,

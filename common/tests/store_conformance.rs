@@ -5,7 +5,8 @@ use std::{sync::Arc, time::Instant};
 
 use async_trait::async_trait;
 use common::{
-    ids::{ChatId, UserId},
+    ids::{AppId, ChatId, UserId},
+    model::PageRequest,
     store::{
         SharedStore, StoreError,
         conformance::{Fixture, Scribe},
@@ -48,6 +49,22 @@ async fn a_file_that_is_no_store_is_refused() {
 
     let nowhere = folder.path().join("no/such/folder/store.db");
     assert!(matches!(Sqlite::open(&nowhere).await, Err(StoreError::Unavailable(_))));
+}
+
+#[tokio::test]
+async fn who_registered_before_names_had_words_is_found_by_name_as_well() {
+    let file = OneFile::new();
+    let scribe = Scribe::new(file.open().await);
+    scribe.user("Ana Díaz").await;
+    let before = sqlx::sqlite::SqliteConnectOptions::new().filename(file.0.path().join("store.db"));
+    let before = sqlx::SqlitePool::connect_with(before).await.unwrap();
+    sqlx::raw_sql("DELETE FROM user_words").execute(&before).await.unwrap();
+    before.close().await;
+    let page = PageRequest { page: 1, per_page: 10 };
+    let found =
+        async |store: SharedStore| store.find_people(AppId::DEFAULT, "diaz", page).await.unwrap().results;
+    assert_eq!(found(scribe.store.clone()).await, []);
+    assert_eq!(found(file.open().await).await.len(), 1);
 }
 
 #[tokio::test]

@@ -71,6 +71,19 @@ async fn a_database_is_made_once_and_by_a_command_only() {
 }
 
 #[tokio::test]
+async fn who_registered_before_names_had_words_is_found_by_name_as_well() {
+    let database = OneDatabase::new().await;
+    let scribe = Scribe::new(Arc::new(database.postgres().await));
+    scribe.user("Ana Díaz").await;
+    database.run("DELETE FROM user_words").await;
+    let page = PageRequest { page: 1, per_page: 10 };
+    let found = async || scribe.store.find_people(AppId::DEFAULT, "diaz", page).await.unwrap().results;
+    assert_eq!(found().await, []);
+    Postgres::init(&database.url()).await.unwrap();
+    assert_eq!(found().await.len(), 1);
+}
+
+#[tokio::test]
 async fn a_schema_of_another_version_is_refused_with_what_to_do() {
     let database = OneDatabase::new().await;
     let version = database.number("SELECT version FROM store_version").await;
@@ -387,6 +400,7 @@ async fn a_character_that_no_text_can_have_is_refused() {
         id: ana,
         username: "a\0".into(),
         name: "a".into(),
+        avatar: None,
         mobile_number: None,
         timezone: None,
         created_at: Millis(1),

@@ -27,7 +27,7 @@ use common::{applications::Applications, ids::AppId, problem::Problem, wire::cod
 use tower_http::catch_panic::CatchPanicLayer;
 
 pub use self::metrics::HttpMetrics;
-use crate::{auth::Auth, commands::Commands, identity::Identity};
+use crate::{auth::Auth, commands::Commands, identity::Identity, people::People};
 
 /// How long a client is waited for, and may wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +61,8 @@ pub struct Deps {
     pub identity: Identity,
     /// Who is asking.
     pub auth: Auth,
+    /// Profiles, and who knows whom.
+    pub people: People,
     /// What applications have chosen.
     pub applications: Applications,
     /// Counts requests; made once for each registry.

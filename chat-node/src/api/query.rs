@@ -4,7 +4,7 @@
 use axum::extract::{FromRequestParts, Query};
 use common::{
     ids::Number,
-    model::{PageRequest, limits},
+    model::{PageRequest, limits, storable},
     problem::Problem,
     store::Range,
     wire::client::FieldError,
@@ -58,6 +58,20 @@ impl Params {
         count.ok_or_else(|| Problem::invalid(FieldError::query(name, format!("must be at most {max}"))))
     }
 
+    /// The text under `name`, which must be there.
+    fn text(&self, name: &str, max: usize) -> Result<String, Problem> {
+        let mut values = self.0.iter().filter(|(known, _)| known == name).map(|(_, value)| value);
+        let bad = |msg: String| Problem::invalid(FieldError::query(name, msg));
+        match (values.next(), values.next()) {
+            (Some(text), None) if (1..=max).contains(&text.chars().count()) && storable(text) => {
+                Ok(text.clone())
+            }
+            (Some(_), None) => Err(bad(format!("must have 1 to {max} characters, and no U+0000"))),
+            (Some(_), Some(_)) => Err(bad("must stand once".into())),
+            (None, _) => Err(bad("is missing".into())),
+        }
+    }
+
     fn page(&self) -> Result<PageRequest, Problem> {
         self.page_from(1)
     }
@@ -106,6 +120,21 @@ impl FromRequestParts<Api> for PageOf {
 
     async fn from_request_parts(parts: &mut Parts, _: &Api) -> Result<Self, Problem> {
         Params::of(parts)?.page().map(Self)
+    }
+}
+
+/// People who are looked for by name (ID-7).
+pub(super) struct Named {
+    pub(super) query: String,
+    pub(super) page: PageRequest,
+}
+
+impl FromRequestParts<Api> for Named {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Api) -> Result<Self, Problem> {
+        let params = Params::of(parts)?;
+        Ok(Self { query: params.text("query", limits::QUERY_CHARS)?, page: params.page()? })
     }
 }
 

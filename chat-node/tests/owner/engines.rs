@@ -15,9 +15,9 @@ use common::{
     },
     model::{ChatView, ChatsPage, MemberView, Message, Page, PageRequest, UserView},
     store::{
-        Accounts, Application, AsOf, ChatRow, Chats, Drain, Found, Marked, Owned, PartitionBatch, Position,
-        Range, ReadMark, Reads, Refused, Result, Revocation, SendKey, SignIn, Slice, Standing, User,
-        sqlite::Sqlite,
+        Accounts, Application, AsOf, ChatRow, Chats, Drain, Found, Marked, Owned, PartitionBatch, People,
+        Position, ProfileChange, Range, ReadMark, Reads, Refused, Result, Revocation, SendKey, SignIn, Slice,
+        Standing, User, sqlite::Sqlite,
     },
     time::Millis,
 };
@@ -204,6 +204,17 @@ impl Accounts for Held {
 
     async fn revocations(&self, after: u64, now: Millis) -> Result<Vec<Revocation>> {
         self.inner().revocations(after, now).await
+    }
+}
+
+#[async_trait]
+impl People for Held {
+    async fn update_profile(&self, app: AppId, user: UserId, change: &ProfileChange) -> Result<Option<User>> {
+        self.inner().update_profile(app, user, change).await
+    }
+
+    async fn find_people(&self, app: AppId, query: &str, page: PageRequest) -> Result<Page<UserView>> {
+        self.inner().find_people(app, query, page).await
     }
 }
 

@@ -27,7 +27,8 @@ async fn somebody_registers_and_signs_in_and_others_see_a_name_only() {
     assert_eq!(world.get(&ana, "/api/v1/users/me").await.expect(200), made);
     let ben = world.person("ben").await;
     let seen = world.get(&ben, &format!("/api/v1/users/{}", ana.id)).await.expect(200);
-    assert_eq!(seen, json!({"id": ana.id, "name": "Ana Díaz"}));
+    let presence = json!({"status": "offline", "last_seen": null});
+    assert_eq!(seen, json!({"id": ana.id, "name": "Ana Díaz", "avatar": null, "presence": presence}));
     world.get(&ben, &format!("/api/v1/users/{}", SessionId::random())).await.refused(404, "not_found");
 }
 

@@ -8,4 +8,5 @@ mod chats;
 mod identity;
 mod messages;
 mod owner;
+mod people;
 mod world;

@@ -22,6 +22,7 @@ use chat_node::{
     control::Clock,
     identity::{Identity, IdentityConfig, IdentityParts},
     passwords::PasswordCost,
+    people::People,
     reads::{Reads, TellRead},
 };
 use common::{
@@ -152,6 +153,7 @@ impl World {
             commands: Commands::new(owner.clone(), Arc::clone(&store), reads),
             identity: Identity::new(&config, parts).unwrap(),
             auth: Auth::new(tokens.clone(), revocations, Clock::default()),
+            people: People::new(Arc::clone(&store), Arc::clone(&cache)),
             applications,
             http_metrics: HttpMetrics::new(&registry).unwrap(),
             registry,

@@ -238,6 +238,7 @@ impl Stage {
             id: user,
             username: name.into(),
             name: name.into(),
+            avatar: None,
             mobile_number: None,
             timezone: None,
             created_at: Millis::now(),

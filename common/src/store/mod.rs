@@ -1,7 +1,8 @@
 //! The store: what belongs to one user or one application (accounts, sessions), and what the writer drains from the
 //! log (chats, members, messages, positions).
 //!
-//! A trait for each reader or writer, because no service needs them all: [`Accounts`] (REST, dispatcher), [`Chats`] (REST, sessions),
+//! A trait for each reader or writer, because no service needs them all: [`Accounts`] (REST, dispatcher), [`People`] (REST), [`Chats`]
+//! (REST, sessions),
 //! [`Owned`] (owners taking over and looking back), [`Drain`] (the writer). [`Store`] is an engine that has all four.
 //! Nothing here decides anything about a chat: the log does.
 
@@ -9,6 +10,8 @@ mod accounts;
 #[cfg(any(test, feature = "conformance"))]
 #[doc(hidden)]
 pub mod conformance;
+mod names;
+mod people;
 mod plan;
 #[cfg(feature = "servers")]
 pub mod postgres;
@@ -24,6 +27,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+pub use people::{People, ProfileChange};
 use title::title;
 pub(crate) use until::until_answered;
 
@@ -54,9 +58,12 @@ pub enum StoreError {
 pub type Result<T, E = StoreError> = std::result::Result<T, E>;
 
 /// Every part of an engine.
-pub trait Store: Accounts + Chats + Reads + Owned + Drain + fmt::Debug + Send + Sync + 'static {}
+pub trait Store:
+    Accounts + People + Chats + Reads + Owned + Drain + fmt::Debug + Send + Sync + 'static
+{
+}
 
-impl<T: Accounts + Chats + Reads + Owned + Drain + fmt::Debug + Send + Sync + 'static> Store for T {}
+impl<T: Accounts + People + Chats + Reads + Owned + Drain + fmt::Debug + Send + Sync + 'static> Store for T {}
 
 /// A store that is shared by everything in a process.
 pub type SharedStore = Arc<dyn Store>;
@@ -70,6 +77,8 @@ pub struct User {
     pub username: String,
     /// The name to show.
     pub name: String,
+    /// Their picture: an attachment's id, or an address on the web.
+    pub avatar: Option<String>,
     /// Never shown to others.
     pub mobile_number: Option<String>,
     /// IANA name.

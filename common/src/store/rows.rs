@@ -268,6 +268,7 @@ pub(super) fn user(row: &impl Columns) -> sqlx::Result<User> {
         id: row.get("id")?,
         username: row.get("username")?,
         name: row.get("name")?,
+        avatar: row.get("avatar")?,
         mobile_number: row.get("mobile_number")?,
         timezone: row.get("timezone")?,
         created_at: row.get("created_at")?,
@@ -276,7 +277,7 @@ pub(super) fn user(row: &impl Columns) -> sqlx::Result<User> {
 }
 
 pub(super) fn user_view(row: &impl Columns) -> sqlx::Result<UserView> {
-    Ok(UserView { id: row.get("id")?, name: row.get("name")? })
+    Ok(UserView { id: row.get("id")?, name: row.get("name")?, avatar: row.get("avatar")? })
 }
 
 pub(super) fn sign_in(row: &impl Columns) -> sqlx::Result<SignIn> {

@@ -139,6 +139,7 @@ impl Rig {
             id: caller.user,
             username: caller.user.to_string(),
             name: "Ana".into(),
+            avatar: None,
             mobile_number: None,
             timezone: None,
             created_at: now,

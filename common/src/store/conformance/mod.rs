@@ -8,12 +8,13 @@ mod answers;
 mod chats;
 mod drain;
 mod model;
+mod people;
 mod reads;
 mod scribe;
 
 use async_trait::async_trait;
 
-pub use self::{accounts::*, answers::*, chats::*, drain::*, model::*, reads::*, scribe::Scribe};
+pub use self::{accounts::*, answers::*, chats::*, drain::*, model::*, people::*, reads::*, scribe::Scribe};
 use super::SharedStore;
 
 /// One store for one test.
@@ -39,6 +40,12 @@ macro_rules! store_conformance {
             a_sign_in_is_ended_once_and_by_its_user_only
             revocations_are_numbered_and_seen_in_order
             a_revocation_matters_until_its_token_has_expired
+
+            a_profile_is_changed_where_it_is_asked_for
+            people_are_found_by_the_beginnings_of_the_words_of_their_names
+            people_are_found_by_nothing_but_their_names
+            who_has_a_new_name_is_found_by_it_and_by_the_old_one_no_more
+            who_is_found_is_paged_in_one_order
 
             a_chat_is_seen_by_its_members_only
             chats_are_listed_by_their_latest_activity

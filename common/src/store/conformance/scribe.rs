@@ -160,6 +160,7 @@ pub(super) fn person(name: &str) -> User {
         id: UserId::random(),
         username: format!("{}-{}", name.to_lowercase(), Uuid::new_v4().as_simple()),
         name: name.to_owned(),
+        avatar: None,
         mobile_number: Some("+49 1".to_owned()),
         timezone: Some("Europe/Berlin".to_owned()),
         created_at: Millis(5),

@@ -10,6 +10,7 @@ use crate::{
     store::{
         Accounts, Application, Result, Revocation, SignIn, User,
         accounts::{REVOCATIONS, SIGN_INS, fold, kept_after, settings_column},
+        names,
         rows::{self, int},
     },
     time::Millis,
@@ -97,10 +98,15 @@ impl Accounts for Postgres {
 
     async fn add_user(&self, app: AppId, user: &User) -> Result<bool> {
         self.call(|| async move {
-            let added = sqlx::query(
-                "INSERT INTO users
-                   (app, id, username, folded, name, mobile_number, timezone, created_at, password_hash)
-                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT (app, folded) DO NOTHING",
+            let added: i64 = sqlx::query_scalar(
+                "WITH added AS (
+                   INSERT INTO users
+                     (app, id, username, folded, name, mobile_number, timezone, created_at, password_hash, avatar)
+                   VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT (app, folded) DO NOTHING RETURNING app, id),
+                 named AS (
+                   INSERT INTO user_words (app, word, user_id)
+                   SELECT a.app, w.word, a.id FROM added a CROSS JOIN UNNEST($11::text[]) AS w (word))
+                 SELECT count(*) FROM added",
             )
             .bind(app)
             .bind(user.id)
@@ -111,9 +117,11 @@ impl Accounts for Postgres {
             .bind(user.timezone.as_deref())
             .bind(user.created_at)
             .bind(&user.password_hash)
-            .execute(&self.pool)
+            .bind(user.avatar.as_deref())
+            .bind(names::words(&user.name))
+            .fetch_one(&self.pool)
             .await?;
-            Ok(added.rows_affected() == 1)
+            Ok(added == 1)
         })
         .await
     }
@@ -144,7 +152,7 @@ impl Accounts for Postgres {
 
     async fn users(&self, app: AppId, ids: &[UserId]) -> Result<Vec<UserView>> {
         self.call(|| async move {
-            let rows = sqlx::query("SELECT id, name FROM users WHERE app = $1 AND id = ANY($2)")
+            let rows = sqlx::query("SELECT id, name, avatar FROM users WHERE app = $1 AND id = ANY($2)")
                 .bind(app)
                 .bind(column(ids, |id| *id))
                 .fetch_all(&self.pool)

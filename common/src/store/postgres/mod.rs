@@ -13,6 +13,7 @@ mod chats;
 mod drain;
 mod fault;
 mod owned;
+mod people;
 mod reads;
 mod schema;
 mod settings;

@@ -4,7 +4,7 @@
 
 use sqlx::{Connection, PgConnection};
 
-use super::fault::fault;
+use super::{fault::fault, people};
 use crate::{
     ids::AppId,
     store::{StoreError, accounts::token_secret},
@@ -15,6 +15,7 @@ const STEPS: &[&str] = &[
     include_str!("schema/0001_start.sql"),
     include_str!("schema/0002_application_settings.sql"),
     include_str!("schema/0003_reactions_and_mentions.sql"),
+    include_str!("schema/0004_people.sql"),
 ];
 
 /// The advisory lock under which steps are taken, so that two who start at once take each once: "chatstor" as a number.
@@ -54,6 +55,7 @@ pub(super) async fn prepare(connection: &mut PgConnection) -> Result<(), StoreEr
     .execute(&mut *write)
     .await
     .map_err(fault)?;
+    people::name_all(&mut write).await.map_err(fault)?;
     write.commit().await.map_err(fault)
 }
 

@@ -1,6 +1,6 @@
 //! Applications, users, sign-ins, revocations.
 
-use super::{Sqlite, fault::bounded, value::list};
+use super::{Sqlite, fault::bounded, people, value::list};
 use crate::{
     applications::AppSettings,
     ids::{AppId, SessionId, UserId},
@@ -96,8 +96,8 @@ impl Accounts for Sqlite {
             let mut write = self.begin().await?;
             let added = sqlx::query(
                 "INSERT INTO users
-                   (app, id, username, folded, name, mobile_number, timezone, created_at, password_hash)
-                 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (app, folded) DO NOTHING",
+                   (app, id, username, folded, name, mobile_number, timezone, created_at, password_hash, avatar)
+                 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (app, folded) DO NOTHING",
             )
             .bind(app)
             .bind(user.id)
@@ -108,10 +108,15 @@ impl Accounts for Sqlite {
             .bind(user.timezone.as_deref())
             .bind(user.created_at)
             .bind(&user.password_hash)
+            .bind(user.avatar.as_deref())
             .execute(&mut *write)
             .await?;
+            let added = added.rows_affected() == 1;
+            if added {
+                people::name(&mut write, app, user.id, &user.name).await?;
+            }
             write.commit().await?;
-            Ok(added.rows_affected() == 1)
+            Ok(added)
         })
         .await
     }
@@ -143,7 +148,7 @@ impl Accounts for Sqlite {
     async fn users(&self, app: AppId, ids: &[UserId]) -> Result<Vec<UserView>> {
         bounded(async {
             let rows = sqlx::query(
-                "SELECT u.id, u.name FROM users u
+                "SELECT u.id, u.name, u.avatar FROM users u
                  WHERE u.app = ? AND u.id IN (SELECT unhex(value) FROM json_each(?))",
             )
             .bind(app)

@@ -12,6 +12,7 @@ mod chats;
 mod drain;
 mod fault;
 mod owned;
+mod people;
 #[cfg(feature = "planted")]
 mod planted;
 mod reads;

@@ -6,7 +6,11 @@ use sqlx::SqliteConnection;
 
 use crate::{
     ids::AppId,
-    store::{StoreError, accounts::token_secret, sqlite::fault::fault},
+    store::{
+        StoreError,
+        accounts::token_secret,
+        sqlite::{fault::fault, people},
+    },
 };
 
 /// The steps, oldest first.
@@ -16,6 +20,7 @@ const STEPS: &[&str] = &[
     include_str!("schema/0003_group_requests.sql"),
     include_str!("schema/0004_application_settings.sql"),
     include_str!("schema/0005_reactions_and_mentions.sql"),
+    include_str!("schema/0006_people.sql"),
 ];
 
 /// Takes the steps that the file has not taken yet, in the caller's transaction, and makes the default application if there is none.
@@ -46,7 +51,8 @@ pub(super) async fn prepare(connection: &mut SqliteConnection) -> Result<(), Sto
         let mark = sqlx::AssertSqlSafe(format!("PRAGMA user_version = {}", STEPS.len()));
         sqlx::query(mark).execute(&mut *connection).await.map_err(fault)?;
     }
-    default_application(connection).await
+    default_application(connection).await?;
+    people::name_all(connection).await.map_err(fault)
 }
 
 async fn default_application(connection: &mut SqliteConnection) -> Result<(), StoreError> {
