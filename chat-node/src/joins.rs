@@ -252,7 +252,9 @@ impl Deliver {
         let end = Instant::now() + PATIENCE;
         let mut pause = PAUSES.0;
         loop {
-            match self.0.standings.of(user).await {
+            let late = || StoreError::Unavailable("no answer in time".into());
+            let asked = tokio::time::timeout_at(end, self.0.standings.of(user)).await;
+            match asked.unwrap_or_else(|_| Err(late())) {
                 Err(error) if Instant::now() >= end => return Err(error),
                 Err(_) => {}
                 stand => return stand,

@@ -55,8 +55,12 @@ async fn answer(chats: Arc<dyn Chats>, mut asked: mpsc::Receiver<Question>) {
     let mut questions = Vec::with_capacity(TOGETHER);
     while asked.recv_many(&mut questions, TOGETHER).await > 0 {
         let mut askers: HashMap<UserKey, Vec<oneshot::Sender<Answer>>> = HashMap::new();
-        for (user, reply) in questions.drain(..) {
+        // Who has given up asks again when they come back.
+        for (user, reply) in questions.drain(..).filter(|(_, reply)| !reply.is_closed()) {
             askers.entry(user).or_default().push(reply);
+        }
+        if askers.is_empty() {
+            continue;
         }
         let users: Vec<_> = askers.keys().copied().collect();
         let read = tokio::time::timeout(ANSWER, chats.standing(&users));

@@ -425,12 +425,7 @@ impl Owned {
     /// Appends what was decided, and lets the request wait for it; or for what was so already.
     async fn decided(&mut self, key: ChatKey, job: Job, by: UserId, decision: Result<Decision, Refusal>) {
         let (appended, made) = match decision {
-            Err(refusal) => {
-                // Decided on what is appended: told once the log has that.
-                let n = self.chat(key).map_or(0, |chat| self.n_of(chat, chat.head.seq));
-                let answer = self.read(Answer::Refused(refusal));
-                return self.open(n, job.open(answer, None));
-            }
+            Err(refusal) => return self.refuse(key, job, refusal),
             Ok(Decision::Already) => (false, false),
             Ok(Decision::Made) => (false, true),
             Ok(Decision::Append(what)) => match self.append(key, by, what).await {
@@ -439,6 +434,13 @@ impl Owned {
             },
         };
         self.wait_for_head(key, job, appended, made);
+    }
+
+    /// Decided on what is appended: told once the log has that.
+    fn refuse(&mut self, key: ChatKey, job: Job, refusal: Refusal) {
+        let n = self.chat(key).map_or(0, |chat| self.n_of(chat, chat.head.seq));
+        let answer = self.read(Answer::Refused(refusal));
+        self.open(n, job.open(answer, None));
     }
 
     /// The chat as decided is the answer, once the log has it, and once the store has its members.
@@ -569,7 +571,7 @@ impl Owned {
     async fn create_group(&mut self, key: ChatKey, job: Job, by: UserId, group: policy::NewGroup<'_>) {
         let changes = match policy::create_group(self.chat(key), by, group, MessageId::random()) {
             Ok(changes) => changes,
-            Err(refusal) => return job.answer(self.read(Answer::Refused(refusal))),
+            Err(refusal) => return self.refuse(key, job, refusal),
         };
         let mut made = false;
         for what in changes {

@@ -222,6 +222,7 @@ impl Session {
             Box::pin(async { tokio::join!(shared.deliver.enter(admitted, resume), presence.show(device)) });
         let (entered, presence) = tokio::select! {
             entered = entering => entered,
+            () = tokio::time::sleep(self.remaining()) => return Err(CloseCode::TokenExpired.into()),
             code = poll_fn(|context| handle.outbox.poll_closing(context)) => return Err(self.closing(code)),
         };
         let Entered { cursor, told, beginning } = entered.map_err(|problem| {
