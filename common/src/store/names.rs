@@ -13,6 +13,9 @@ const WORDS: usize = 32;
 /// Characters of a word that are kept.
 const WORD_CHARS: usize = 32;
 
+/// Users whose names are read at once when the words of all are written down.
+pub(super) const TOGETHER: i64 = 1_000;
+
 /// Words of a query that are looked for.
 const SOUGHT: usize = 8;
 

@@ -10,14 +10,11 @@ use crate::{
     model::{Page, PageRequest, UserView},
     store::{
         Accounts, People, ProfileChange, Result, User,
-        names::{self, BEHIND, FOUND, LOOKED_THROUGH},
+        names::{self, BEHIND, FOUND, LOOKED_THROUGH, TOGETHER},
         people::{in_order, on_page},
         rows::{self, Columns},
     },
 };
-
-/// Users whose names are read at once.
-const TOGETHER: i64 = 1_000;
 
 #[async_trait]
 impl People for Postgres {

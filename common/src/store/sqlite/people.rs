@@ -9,14 +9,11 @@ use crate::{
     model::{Page, PageRequest, UserView},
     store::{
         Accounts, People, ProfileChange, Result, User,
-        names::{self, BEHIND, FOUND, LOOKED_THROUGH},
+        names::{self, BEHIND, FOUND, LOOKED_THROUGH, TOGETHER},
         people::{in_order, on_page},
         rows::{self, Columns},
     },
 };
-
-/// Users whose names are read at once.
-const TOGETHER: i64 = 1_000;
 
 #[async_trait]
 impl People for Sqlite {
@@ -39,6 +36,11 @@ impl People for Sqlite {
             .fetch_optional(&mut *write)
             .await?;
             if let (Some(_), Some(name)) = (&row, &change.name) {
+                sqlx::query("DELETE FROM user_words WHERE app = ? AND user = ?")
+                    .bind(app)
+                    .bind(user)
+                    .execute(&mut *write)
+                    .await?;
                 self::name(&mut write, app, user, name).await?;
             }
             write.commit().await?;
@@ -80,18 +82,13 @@ impl People for Sqlite {
     }
 }
 
-/// Writes down the words of a user's name, in place of those of an earlier one.
+/// Writes down the words of the name of a user who has none.
 pub(super) async fn name(
     write: &mut SqliteConnection,
     app: AppId,
     user: UserId,
     name: &str,
 ) -> sqlx::Result<()> {
-    sqlx::query("DELETE FROM user_words WHERE app = ? AND user = ?")
-        .bind(app)
-        .bind(user)
-        .execute(&mut *write)
-        .await?;
     sqlx::query("INSERT INTO user_words (app, user, word) SELECT ?, ?, value FROM json_each(?)")
         .bind(app)
         .bind(user)
