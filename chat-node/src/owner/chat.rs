@@ -292,12 +292,13 @@ impl Chat {
                     return Known::Erased(kept.change.seq);
                 }
                 What::Edited { message } if message.number == number => {
-                    return Known::Message(Box::new(self.with_reactions((**message).clone())));
+                    return Known::Message(message.clone());
                 }
                 What::Sent { number: sent, .. } if *sent == number => {
-                    return kept.change.message().map_or(Known::InStore, |message| {
-                        Known::Message(Box::new(self.with_reactions(message)))
-                    });
+                    return kept
+                        .change
+                        .message()
+                        .map_or(Known::InStore, |message| Known::Message(Box::new(message)));
                 }
                 _ => {}
             }

@@ -657,9 +657,10 @@ impl Owned {
 
 /// The message as it stands, from memory or as the store has it.
 fn known_message(chat: &Chat, job: &Job, number: u64) -> Option<Message> {
-    match chat.message(number) {
-        Known::Message(message) => Some(*message),
-        Known::Erased(_) | Known::Never => None,
-        Known::InStore => job.message.clone().flatten().map(|message| chat.with_reactions(message)),
-    }
+    let message = match chat.message(number) {
+        Known::Message(message) => *message,
+        Known::Erased(_) | Known::Never => return None,
+        Known::InStore => job.message.clone().flatten()?,
+    };
+    Some(chat.with_reactions(message))
 }
