@@ -24,7 +24,7 @@ use crate::{
     deliver::Deliver,
     hub::{Admitted, Handle, Hold, Job, User},
     resume::{LeftOff, Plan, Told},
-    standing::{ANSWER, Stand},
+    standing::{ANSWER, Stand, late},
 };
 
 /// Users whose chats are seen to at once: each asks the store for one row at a time.
@@ -252,7 +252,6 @@ impl Deliver {
         let end = Instant::now() + PATIENCE;
         let mut pause = PAUSES.0;
         loop {
-            let late = || StoreError::Unavailable("no answer in time".into());
             let asked = tokio::time::timeout_at(end, self.0.standings.of(user)).await;
             match asked.unwrap_or_else(|_| Err(late())) {
                 Err(error) if Instant::now() >= end => return Err(error),

@@ -51,6 +51,11 @@ impl Standings {
     }
 }
 
+/// The store has not answered within the time that there was.
+pub(crate) fn late() -> StoreError {
+    StoreError::Unavailable("no answer in time".into())
+}
+
 async fn answer(chats: Arc<dyn Chats>, mut asked: mpsc::Receiver<Question>) {
     let mut questions = Vec::with_capacity(TOGETHER);
     while asked.recv_many(&mut questions, TOGETHER).await > 0 {
@@ -64,7 +69,7 @@ async fn answer(chats: Arc<dyn Chats>, mut asked: mpsc::Receiver<Question>) {
         }
         let users: Vec<_> = askers.keys().copied().collect();
         let read = tokio::time::timeout(ANSWER, chats.standing(&users));
-        match read.await.unwrap_or_else(|_| Err(StoreError::Unavailable("no answer in time".into()))) {
+        match read.await.unwrap_or_else(|_| Err(late())) {
             Ok(Standing { positions, mut users }) => {
                 let positions = Arc::new(positions);
                 for (user, replies) in askers {
