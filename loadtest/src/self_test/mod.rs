@@ -144,21 +144,14 @@ impl SelfTest {
                 let keep = self.keep;
                 // On a task of its own: the runs share nothing.
                 async move {
-                    let (name, mut tries) = (case.name.clone(), if case.is_clean() { 1 } else { TRIES });
-                    loop {
-                        tries -= 1;
-                        let run = tokio::spawn(one(server.clone(), folder.clone(), case.clone())).await;
-                        let outcome =
-                            run.map_err(anyhow::Error::from).flatten().with_context(|| name.clone())?;
-                        let again = tries > 0 && !outcome.as_it_should();
-                        if again || outcome.as_it_should() && !keep {
-                            // Whatever stays is among the temporary files.
-                            let _ = std::fs::remove_dir_all(&folder);
-                        }
-                        if !again {
-                            return Ok::<_, anyhow::Error>(outcome);
-                        }
+                    let name = case.name.clone();
+                    let run = tokio::spawn(until_it_shows(server, folder.clone(), case)).await;
+                    let outcome = run.map_err(anyhow::Error::from).flatten().with_context(|| name)?;
+                    if outcome.as_it_should() && !keep {
+                        // Whatever stays is among the temporary files.
+                        let _ = std::fs::remove_dir_all(&folder);
                     }
+                    Ok::<_, anyhow::Error>(outcome)
                 }
             })
             .buffered(self.at_once.max(1));
@@ -170,6 +163,20 @@ impl SelfTest {
         }
         Ok(outcomes)
     }
+}
+
+/// Runs a clean case once, and one with a bug until the judge finds it or the tries are used up; the last run is the outcome.
+async fn until_it_shows(program: PathBuf, folder: PathBuf, case: Case) -> anyhow::Result<Outcome> {
+    let tries = if case.is_clean() { 1 } else { TRIES };
+    for _ in 1..tries {
+        let outcome = one(program.clone(), folder.clone(), case.clone()).await?;
+        if outcome.as_it_should() {
+            return Ok(outcome);
+        }
+        // The next run begins in an empty folder, or says why it cannot.
+        let _ = std::fs::remove_dir_all(&folder);
+    }
+    one(program, folder, case).await
 }
 
 /// One run, from an empty folder to the verdict.
