@@ -1,5 +1,6 @@
 # What a developer types. `make test` runs everything, on a bare machine with Rust: it starts Kafka, Postgres and Redis, which
-# `deploy/engines` installs where it may, and stops them whatever happened.
+# `deploy/engines` installs where it may, and stops them whatever happened. `deploy/schemathesis/run` and `deploy/s3/run`, which tests call, likewise install their
+# tools.
 .PHONY: run up down test soak lint docs fmt
 
 run:
@@ -9,7 +10,7 @@ run:
 # last line says where it is.
 up:
 	cargo build --release -p dispatcher -p chat-node -p storage-writer -p cluster
-	@engines=$$(deploy/engines up) && env $$engines target/release/cluster up
+	@engines=$$(deploy/engines up --optimize) && env $$engines target/release/cluster up
 
 down:
 	@if [ -x target/release/cluster ]; then target/release/cluster down; fi; deploy/engines down
@@ -18,6 +19,7 @@ test: lint docs
 	@trap 'deploy/engines down' EXIT; trap 'exit 130' INT; trap 'exit 143' TERM; set -x; \
 	deploy/engines up && \
 	cargo test --workspace && \
+	cargo test -p chat-node --features aws --lib attachments::objects && \
 	cargo test -p standalone --features planted --test self_test
 
 # Ten minutes of bad links and two hundred kills; `make test` has a minute and fifty.
@@ -28,7 +30,7 @@ soak:
 lint:
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
-	cargo clippy -p standalone --features planted --all-targets -- -D warnings
+	cargo clippy -p standalone --features aws,planted --all-targets -- -D warnings
 
 docs:
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items

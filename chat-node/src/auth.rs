@@ -3,9 +3,11 @@
 //! Whatever is wrong with a token, its bearer hears the same.
 
 use common::{
+    admin_key::AdminKey,
     problem::Problem,
     revocations::Revocations,
-    token::{Caller, Tokens},
+    time::Millis,
+    token::{Presented, Tokens},
     wire::codes::ErrorCode,
 };
 use http::{HeaderMap, header};
@@ -18,22 +20,38 @@ pub struct Auth {
     tokens: Tokens,
     revocations: Revocations,
     clock: Clock,
+    admin_key: AdminKey,
 }
 
 impl Auth {
     /// With the keys of all applications, and what is known of ended sign-ins.
     pub fn new(tokens: Tokens, revocations: Revocations, clock: Clock) -> Self {
-        Self { tokens, revocations, clock }
+        Self { tokens, revocations, clock, admin_key: AdminKey::default() }
+    }
+
+    /// The same, with the operator's key.
+    pub fn with_admin_key(self, admin_key: AdminKey) -> Self {
+        Self { admin_key, ..self }
+    }
+
+    /// The time by which tokens are checked.
+    pub fn now(&self) -> Millis {
+        self.clock.now()
+    }
+
+    /// Whether a request with these headers comes from the operator.
+    pub fn is_operator(&self, headers: &HeaderMap) -> bool {
+        bearer(headers).is_some_and(|presented| self.admin_key.opens_to(presented))
     }
 
     /// Who a request with these headers speaks for.
     ///
     /// # Errors
     /// `unauthenticated`: no token, two of them, or one that is forged, expired, revoked, or another audience's.
-    pub fn caller(&self, headers: &HeaderMap) -> Result<Caller, Problem> {
-        let caller = bearer(headers).and_then(|token| self.tokens.check(token, self.clock.now()).ok());
-        caller
-            .filter(|caller| !self.revocations.contains(caller.app, caller.session))
+    pub fn caller(&self, headers: &HeaderMap) -> Result<Presented, Problem> {
+        let presented = bearer(headers).and_then(|token| self.tokens.present(token, self.clock.now()).ok());
+        presented
+            .filter(|Presented { caller, .. }| !self.revocations.contains(caller.key(), caller.session))
             .ok_or_else(unauthenticated)
     }
 }
@@ -44,7 +62,7 @@ pub(crate) fn unauthenticated() -> Problem {
 }
 
 /// The token in the one `Authorization` header. Two of them are none: who put the second one there is not known.
-fn bearer(headers: &HeaderMap) -> Option<&str> {
+pub(crate) fn bearer(headers: &HeaderMap) -> Option<&str> {
     let mut all = headers.get_all(header::AUTHORIZATION).iter();
     let (Some(only), None) = (all.next(), all.next()) else { return None };
     let (scheme, token) = only.to_str().ok()?.split_once(' ')?;

@@ -6,10 +6,12 @@
 use std::{collections::HashSet, sync::Arc};
 
 use common::{
-    ids::{ChatId, ChatKey, ClientId, MessageId, Number, Seq, SocketId, UserId},
+    applications::Retention,
+    ids::{AppId, ChatId, ChatKey, ClientId, MessageId, Number, Seq, SessionId, SocketId, UserId},
     model::{ChatView, ChatsPage, MemberView, Message, MessageKind, Page, PageRequest, Role, limits},
     problem::Problem,
-    store::{ReadMark, SharedStore},
+    store::{AppCounts, Pair, ReadMark, SharedStore, Ties},
+    time::Millis,
     token::Caller,
     wire::{
         client::FieldError,
@@ -17,11 +19,15 @@ use common::{
         owner::{Answer, Ask, Draft, OwnerRequest, Sent},
     },
 };
+use uuid::Uuid;
 
 use crate::{
     ask::AskOwner,
+    attachments::CheckAttachments,
     check::Checks,
+    deliver::Deliver,
     reads::{Reads, readable},
+    relationships::not_accepting,
 };
 
 /// Ids in one query for users: what the store takes at once.
@@ -37,6 +43,9 @@ pub struct Commands {
     pub(crate) owners: Arc<dyn AskOwner>,
     pub(crate) store: SharedStore,
     pub(crate) reads: Reads,
+    check: CheckAttachments,
+    /// What is delivered live beside the store.
+    pub(crate) live: Option<Deliver>,
 }
 
 /// A message that the log has, and whether it was there before this request.
@@ -57,6 +66,17 @@ pub struct Opened {
     pub made: bool,
 }
 
+/// What is to be changed of a group; what is none stays.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ChatChange {
+    /// Its name.
+    pub name: Option<String>,
+    /// What it is for; an empty text takes it away.
+    pub description: Option<String>,
+    /// How long its messages are kept.
+    pub retention: Option<Retention>,
+}
+
 /// A group that is to be made.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NewGroup {
@@ -71,9 +91,19 @@ pub struct NewGroup {
 }
 
 impl Commands {
-    /// Commands that ask `owners`, read from `store`, and move read marks by way of `reads`.
-    pub fn new(owners: Arc<dyn AskOwner>, store: SharedStore, reads: Reads) -> Self {
-        Self { owners, store, reads }
+    /// Commands that ask `owners`, read from `store`, move read marks by way of `reads`, and have attachments looked at by `check`.
+    pub fn new(owners: Arc<dyn AskOwner>, store: SharedStore, reads: Reads, check: CheckAttachments) -> Self {
+        Self { owners, store, reads, check, live: None }
+    }
+
+    /// The same, which see from what is delivered how far the store should be.
+    pub fn beside(self, deliver: Deliver) -> Self {
+        Self { live: Some(deliver), ..self }
+    }
+
+    /// Looks at what is referred to.
+    pub(crate) fn check_attachments(&self) -> &CheckAttachments {
+        &self.check
     }
 
     /// A message that may be sent.
@@ -98,11 +128,34 @@ impl Commands {
         Ok(draft)
     }
 
+    /// Where users, chats and messages are kept.
+    pub(crate) fn store(&self) -> &SharedStore {
+        &self.store
+    }
+
+    /// How much an application has, as stored.
+    ///
+    /// # Errors
+    /// `retry_later`.
+    pub async fn application_counts(&self, app: AppId) -> Result<AppCounts, Problem> {
+        Ok(self.store.application_counts(app).await?)
+    }
+
+    /// The chat with a number; whether the caller may know of it is not asked here.
+    ///
+    /// # Errors
+    /// `not_found`, `retry_later`.
+    pub async fn numbered(&self, app: AppId, number: u64) -> Result<ChatId, Problem> {
+        self.store.chat_numbered(app, number).await?.ok_or_else(|| Problem::not_found("chat"))
+    }
+
     /// Sends one message and waits until the log has it. Sockets use lanes instead, which keep a device's order.
     ///
     /// # Errors
-    /// The owner's refusals, `not_found` to who is not in the chat, `id_conflict`, `retry_later`, `unknown`.
+    /// The owner's refusals, `invalid` for attachments that are not the caller's, `not_found` to who is not in the chat, `id_conflict`,
+    /// `retry_later`, `unknown`.
     pub async fn send(&self, caller: &Caller, chat: ChatId, mut draft: Draft) -> Result<Written, Problem> {
+        self.check.check(caller, chat, &draft).await?;
         // Asking the owner again after a break must not write it twice, so it needs a name even when its client gave it none.
         let named = draft.client_id.is_some();
         if !named {
@@ -167,16 +220,28 @@ impl Commands {
         self.change(caller, chat, Ask::React { number, emoji, on }).await
     }
 
-    /// Opens the one direct chat of the caller and `host`.
+    /// Opens the one direct chat of the caller and `host`. Who does not take the caller's messages (`contacts_only`: as anybody's who is no contact
+    /// of theirs) is not brought into a new one; one that there is stays.
     ///
     /// # Errors
-    /// `invalid` for a chat with oneself, `not_found` when there is no such user, `retry_later`, `unknown`.
-    pub async fn open_direct(&self, caller: &Caller, host: UserId) -> Result<Opened, Problem> {
+    /// `invalid` for a chat with oneself, `not_found` when there is no such user, `forbidden`, `retry_later`, `unknown`.
+    pub async fn open_direct(
+        &self,
+        caller: &Caller,
+        host: UserId,
+        contacts_only: bool,
+    ) -> Result<Opened, Problem> {
         if host == caller.user {
             return Err(Problem::invalid(FieldError::body("host_id", "must be another user")));
         }
         self.user_exists(caller, host).await?;
-        let chat = ChatId::direct(caller.app, caller.user, host);
+        let pair = Pair::new(caller.app, caller.user, host);
+        let chat = pair.chat();
+        let ties = self.store.ties(&[pair]).await?.pop().unwrap_or_else(|| Ties::none(pair));
+        if !ties.takes_messages_of(caller.user, contacts_only) {
+            let there = self.stored_view(caller, chat).await?.ok_or_else(not_accepting)?;
+            return Ok(Opened { chat: self.fresh(caller, there).await?.view, made: false });
+        }
         let answer = self
             .ask(caller, chat, false, Ask::OpenDirect { peer: host, request: Some(rand::random()) })
             .await;
@@ -213,7 +278,7 @@ impl Commands {
             checks.body(first, false);
         }
         checks.done()?;
-        self.members_exist(caller, &members).await?;
+        self.users_exist(caller, "members", &members).await?;
         members.retain(|member| *member != caller.user);
 
         let chat = match key {
@@ -234,16 +299,8 @@ impl Commands {
             retry: true,
         });
         let first = first.map(|first| self.draft(first)).transpose()?;
-        let large = members.len() >= limits::MEMBERS_PER_RECORD;
         let ask = Ask::CreateGroup { name, description, members, first };
-        let mut answer = self.ask(caller, chat, key.is_some(), ask.clone()).await;
-        for _ in 0..LARGE_AGAIN {
-            // Its rows may take longer than one ask waits. What is there already is not made twice.
-            if !(large && answer == Answer::Unknown) {
-                break;
-            }
-            answer = self.ask(caller, chat, true, ask.clone()).await;
-        }
+        let answer = self.ask_for_group(caller, chat, key.is_some(), ask).await;
         let opened = self.opened(caller, chat, answer).await?;
         // Nobody else can have made a chat with a random id: what was there already is this request's own work, whose answer
         // was lost on the way.
@@ -283,7 +340,7 @@ impl Commands {
         self.change(caller, chat, Ask::RemoveMember { user }).await
     }
 
-    /// Changes a group's name or description; what is absent stays.
+    /// Changes a group's name, its description, or how long its messages are kept; what is absent stays.
     ///
     /// # Errors
     /// `invalid`, `not_found`, `forbidden`, `retry_later`, `unknown`.
@@ -291,17 +348,20 @@ impl Commands {
         &self,
         caller: &Caller,
         chat: ChatId,
-        name: Option<String>,
-        description: Option<String>,
+        change: ChatChange,
     ) -> Result<ChatView, Problem> {
+        let ChatChange { name, description, retention } = change;
         let mut checks = Checks::default();
         checks.name(name.as_deref());
         checks.description(description.as_deref());
-        if name.is_none() && description.is_none() {
-            checks.wrong("name", "name or description was expected");
+        if let Some(msg) = retention.and_then(Retention::fault) {
+            checks.wrong("retention.days", msg);
+        }
+        if name.is_none() && description.is_none() && retention.is_none() {
+            checks.wrong("name", "name, description or retention was expected");
         }
         checks.done()?;
-        let ask = Ask::Update { name: name.clone(), description: description.clone() };
+        let ask = Ask::Update { name: name.clone(), description: description.clone(), retention };
         let seq = self.change(caller, chat, ask).await?;
         let mut view = self.chat(caller, chat).await.map_err(after_writing)?;
         // A new name is answered when the log has it: the store may follow a moment later.
@@ -312,6 +372,7 @@ impl Commands {
             if let Some(description) = description {
                 view.description = Some(description).filter(|text| !text.is_empty());
             }
+            view.retention = retention.or(view.retention);
         }
         Ok(view)
     }
@@ -329,10 +390,14 @@ impl Commands {
     /// # Errors
     /// `retry_later`.
     pub async fn chats(&self, caller: &Caller, page: PageRequest) -> Result<ChatsPage, Problem> {
-        let mut page = self.store.chats_of(caller.app, caller.user, page).await?;
-        for chat in &mut page.results {
-            hide_client_id(caller, chat.last_message.as_mut());
+        if is_application(caller) {
+            let Page { current, total, results } = self.store.app_chats(caller.app, page).await?;
+            let mut page = ChatsPage { current, total, results, unread_count: 0 };
+            self.freshen(caller, &mut page).await?;
+            return Ok(page);
         }
+        let mut page = self.store.chats_of(caller.app, caller.user, page).await?;
+        self.freshen(caller, &mut page).await?;
         Ok(page)
     }
 
@@ -376,11 +441,21 @@ impl Commands {
     /// # Errors
     /// `not_found`, `retry_later`.
     pub async fn chat(&self, caller: &Caller, chat: ChatId) -> Result<ChatView, Problem> {
+        let view = self.stored_view(caller, chat).await?.ok_or_else(|| Problem::not_found("chat"))?;
+        Ok(self.fresh(caller, view).await?.view)
+    }
+
+    /// One chat of the caller, as the store has it.
+    pub(crate) async fn stored_view(
+        &self,
+        caller: &Caller,
+        chat: ChatId,
+    ) -> Result<Option<ChatView>, Problem> {
         let key = ChatKey { app: caller.app, chat };
-        let mut view =
-            self.store.chat_view(key, caller.user).await?.ok_or_else(|| Problem::not_found("chat"))?;
-        hide_client_id(caller, view.last_message.as_mut());
-        Ok(view)
+        Ok(match is_application(caller) {
+            true => self.store.app_chat(key).await?,
+            false => self.store.chat_view(key, caller.user).await?,
+        })
     }
 
     /// A page of a chat's members, in order of joining.
@@ -402,8 +477,23 @@ impl Commands {
         self.owners.ask(OwnerRequest { app: caller.app, chat, by: caller.user, retry, ask }).await
     }
 
+    /// Asks for a group, and goes on asking while a large one is made.
+    pub(crate) async fn ask_for_group(&self, caller: &Caller, chat: ChatId, retry: bool, ask: Ask) -> Answer {
+        let large =
+            matches!(&ask, Ask::CreateGroup { members, .. } if members.len() >= limits::MEMBERS_PER_RECORD);
+        let mut answer = self.ask(caller, chat, retry, ask.clone()).await;
+        for _ in 0..LARGE_AGAIN {
+            // Its rows may take longer than one ask waits. What is there already is not made twice.
+            if !(large && answer == Answer::Unknown) {
+                break;
+            }
+            answer = self.ask(caller, chat, true, ask.clone()).await;
+        }
+        answer
+    }
+
     /// Asks for a change of a chat that is there.
-    async fn change(&self, caller: &Caller, chat: ChatId, ask: Ask) -> Result<Seq, Problem> {
+    pub(crate) async fn change(&self, caller: &Caller, chat: ChatId, ask: Ask) -> Result<Seq, Problem> {
         match self.ask(caller, chat, false, ask).await {
             Answer::Done { seq } => Ok(seq),
             other => Err(undone(other)),
@@ -420,26 +510,43 @@ impl Commands {
         }
     }
 
-    async fn user_exists(&self, caller: &Caller, user: UserId) -> Result<(), Problem> {
+    pub(crate) async fn user_exists(&self, caller: &Caller, user: UserId) -> Result<(), Problem> {
         let known = self.store.users(caller.app, &[user]).await?;
         if known.is_empty() { Err(Problem::not_found("user")) } else { Ok(()) }
     }
 
-    async fn members_exist(&self, caller: &Caller, members: &[UserId]) -> Result<(), Problem> {
-        for (nth, chunk) in members.chunks(USERS_PER_QUERY).enumerate() {
+    /// Whether all of these exist whom the list `field` of a body names.
+    pub(crate) async fn users_exist(
+        &self,
+        caller: &Caller,
+        field: &str,
+        users: &[UserId],
+    ) -> Result<(), Problem> {
+        for (nth, chunk) in users.chunks(USERS_PER_QUERY).enumerate() {
             let known = self.store.users(caller.app, chunk).await?;
             if known.len() == chunk.len() {
                 continue;
             }
             let known: HashSet<UserId> = known.into_iter().map(|user| user.id).collect();
             let mut checks = Checks::default();
-            for (at, _) in chunk.iter().enumerate().filter(|(_, member)| !known.contains(member)) {
-                checks.wrong(format!("members[{}]", nth * USERS_PER_QUERY + at), "there is no such user");
+            for (at, _) in chunk.iter().enumerate().filter(|(_, user)| !known.contains(user)) {
+                checks.wrong(format!("{field}[{}]", nth * USERS_PER_QUERY + at), "there is no such user");
             }
             checks.done()?;
         }
         Ok(())
     }
+}
+
+/// The application, as one who calls.
+pub(crate) fn itself(app: AppId) -> Caller {
+    let (user, session) = (UserId::APPLICATION, SessionId(Uuid::nil()));
+    Caller { app, user, session, expires_at: Millis(i64::MAX) }
+}
+
+/// Whether an application itself is calling, and no user of it.
+pub(crate) fn is_application(caller: &Caller) -> bool {
+    caller.user == UserId::APPLICATION
 }
 
 /// What was asked is done, and only how it stands now could not be read: that is not "surely not stored".
@@ -489,6 +596,7 @@ fn written(caller: &Caller, chat: ChatId, draft: Draft, sent: Sent) -> Message {
         created_at: sent.at,
         edited_at: None,
         deleted: false,
+        expired: false,
         reply_to: draft.reply_to,
         attachments: draft.attachments,
         reactions: Vec::new(),

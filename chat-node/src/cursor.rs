@@ -15,7 +15,7 @@ use common::{
     seal::{SEAL_BYTES, Sealer},
     store::Position,
     term::TermState,
-    wire::marks::Told,
+    wire::marks::LogPlace,
 };
 use uuid::Uuid;
 
@@ -67,7 +67,7 @@ impl Cursors {
     pub(crate) fn text(&self, app: AppId, cursor: &Cursor) -> String {
         let mut bytes = vec![VERSION];
         bytes.extend_from_slice(&cursor.log.to_be_bytes());
-        for Told { offset, state } in &cursor.places {
+        for LogPlace { offset, state } in &cursor.places {
             put_varint(&mut bytes, *offset);
             // A term lies close before its records. 0 is none.
             let back = state.term.map_or(0, |term| offset.saturating_sub(term).saturating_add(1));
@@ -84,12 +84,12 @@ impl Cursors {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Cursor {
     log: u64,
-    places: Vec<Told>,
+    places: Vec<LogPlace>,
 }
 
 impl Cursor {
     /// Of this log. `places` are by partition.
-    pub(crate) fn new(log: Uuid, places: Vec<Told>) -> Self {
+    pub(crate) fn new(log: Uuid, places: Vec<LogPlace>) -> Self {
         Self { log: short(log), places }
     }
 
@@ -105,22 +105,22 @@ impl Cursor {
 
     /// Where the writers are.
     pub(crate) fn drained(log: Uuid, partitions: Partition, positions: &[(Partition, Position)]) -> Self {
-        let mut cursor = Self::new(log, vec![Told::default(); usize::from(partitions)]);
+        let mut cursor = Self::new(log, vec![LogPlace::default(); usize::from(partitions)]);
         for (partition, position) in positions.iter().filter(|(_, position)| position.log == log) {
             if let Some(place) = cursor.places.get_mut(usize::from(*partition)) {
-                *place = Told { offset: position.offset, state: position.state };
+                *place = LogPlace { offset: position.offset, state: position.state };
             }
         }
         cursor
     }
 
     /// Everything of this partition before this place was shown, if anything is said of it.
-    pub(crate) fn place(&self, partition: Partition) -> Option<Told> {
+    pub(crate) fn place(&self, partition: Partition) -> Option<LogPlace> {
         self.places.get(usize::from(partition)).copied()
     }
 }
 
-fn place(bytes: &[u8]) -> Option<(Told, &[u8])> {
+fn place(bytes: &[u8]) -> Option<(LogPlace, &[u8])> {
     let (offset, rest): (Offset, _) = varint(bytes)?;
     let (back, rest) = varint(rest)?;
     let (n, rest) = varint(rest)?;
@@ -128,7 +128,7 @@ fn place(bytes: &[u8]) -> Option<(Told, &[u8])> {
         Some(back) => Some(offset.checked_sub(back)?),
         None => None,
     };
-    Some((Told { offset, state: TermState { term, n } }, rest))
+    Some((LogPlace { offset, state: TermState { term, n } }, rest))
 }
 
 fn short(log: Uuid) -> u64 {
@@ -202,8 +202,8 @@ mod tests {
         Cursors::new(log, partitions, Sealer::new(&[3; 32]).unwrap())
     }
 
-    fn told(offset: Offset, term: Option<Offset>, n: u64) -> Told {
-        Told { offset, state: TermState { term, n } }
+    fn told(offset: Offset, term: Option<Offset>, n: u64) -> LogPlace {
+        LogPlace { offset, state: TermState { term, n } }
     }
 
     #[test]
@@ -278,12 +278,12 @@ mod tests {
             (9, Position { log: LOG, offset: 7, state }),
         ];
         let cursor = Cursor::drained(LOG, 3, &positions);
-        assert_eq!(cursor.place(1), Some(Told { offset: 7, state }));
-        assert_eq!([cursor.place(0), cursor.place(2)], [Some(Told::default()); 2]);
+        assert_eq!(cursor.place(1), Some(LogPlace { offset: 7, state }));
+        assert_eq!([cursor.place(0), cursor.place(2)], [Some(LogPlace::default()); 2]);
         assert_eq!(cursor.place(9), None);
     }
 
-    fn places() -> impl Strategy<Value = Vec<Told>> {
+    fn places() -> impl Strategy<Value = Vec<LogPlace>> {
         let place =
             (any::<u64>(), proptest::option::of(any::<u64>()), any::<u64>()).prop_map(|(offset, term, n)| {
                 told(offset, term.map(|term| term.min(offset)).filter(|term| offset - term < u64::MAX), n)

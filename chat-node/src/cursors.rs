@@ -13,7 +13,7 @@ use std::{
 use common::{
     ids::{AppId, Partition, UserId, UserKey},
     partition::partition_of,
-    wire::{client::ServerFrame, marks::Told},
+    wire::{client::ServerFrame, marks::LogPlace},
 };
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -46,8 +46,10 @@ pub(crate) struct Rounds(Mutex<State>);
 struct State {
     /// Rounds that have begun.
     round: u64,
+    /// The last that has moved a place.
+    moved: u64,
     /// By partition: up to where everything was shown, and the round that saw it. Empty before it is known where the writers are.
-    shown: Vec<(Told, u64)>,
+    shown: Vec<(LogPlace, u64)>,
 }
 
 impl Rounds {
@@ -64,7 +66,7 @@ impl Rounds {
 
     /// Begins a round, which goes by what was heard. In this order: a session that begins in between is left out of the round, and not
     /// taken for one that had begun before.
-    fn begin(&self, heard: impl FnOnce() -> Vec<Option<Told>>) -> (u64, Vec<Option<Told>>) {
+    fn begin(&self, heard: impl FnOnce() -> Vec<Option<LogPlace>>) -> (u64, Vec<Option<LogPlace>>) {
         let heard = heard();
         let mut state = self.0.lock();
         state.round += 1;
@@ -72,28 +74,41 @@ impl Rounds {
     }
 
     /// The first round: everybody is where the writers are, but for sessions that have read their chats already.
-    fn begin_at(&self, places: Vec<Told>) {
+    fn begin_at(&self, places: Vec<LogPlace>) {
         let mut state = self.0.lock();
         state.round = FIRST;
         state.shown = places.into_iter().map(|place| (place, FIRST)).collect();
     }
 
-    /// What a round has seen. Where everybody is now, and the rounds that say so; none when nothing has moved.
-    fn end(&self, round: u64, seen: Vec<Option<Told>>) -> Option<(Vec<Told>, Vec<u64>)> {
+    /// What a round has seen. Where everybody is now.
+    fn end(&self, round: u64, seen: Vec<Option<LogPlace>>) -> Places {
         let mut state = self.0.lock();
-        let mut moved = false;
-        for (place, seen) in state.shown.iter_mut().zip(seen) {
+        let State { shown, moved, .. } = &mut *state;
+        for (place, seen) in shown.iter_mut().zip(seen) {
             // Seen anew, even where it stands still: an older round may say nothing of sessions that have begun since.
             if let Some(seen) = seen.filter(|seen| seen.offset >= place.0.offset) {
-                moved |= seen.offset > place.0.offset;
+                if seen.offset > place.0.offset {
+                    *moved = round;
+                }
                 *place = (seen, round);
             }
         }
-        let mut rounds: Vec<u64> = state.shown.iter().map(|(_, round)| *round).collect();
+        let (places, mut rounds): (Vec<_>, Vec<_>) = shown.iter().copied().unzip();
         rounds.sort_unstable();
         rounds.dedup();
-        moved.then(|| (state.shown.iter().map(|(told, _)| *told).collect(), rounds))
+        Places { places, rounds, moved: *moved }
     }
+}
+
+/// Where everybody is.
+#[derive(Debug, PartialEq, Eq)]
+struct Places {
+    /// Up to where everything was shown, by partition.
+    places: Vec<LogPlace>,
+    /// The rounds that say so.
+    rounds: Vec<u64>,
+    /// The last round that has moved one of them: who was told since then is told nothing new.
+    moved: u64,
 }
 
 impl Deliver {
@@ -130,8 +145,12 @@ impl Deliver {
     }
 
     async fn round(&self) {
-        let (round, mut seen) = self.0.rounds.begin(|| self.0.marks.heard());
         let count = self.0.marks.partitions.count;
+        let (round, mut seen) = self.0.rounds.begin(|| {
+            let heard = self.0.marks.heard();
+            // Asked behind what was heard: whatever passed by while a dispatcher lacked topics is looked for before it is whole again.
+            if self.0.hub.hears_everything() { heard } else { vec![None; usize::from(count)] }
+        });
         let rooms = self.0.hub.all_rooms().into_iter();
         let mut behind: Vec<_> =
             rooms.filter_map(|room| room.behind().map(|behind| (room, behind))).collect();
@@ -148,16 +167,16 @@ impl Deliver {
         for (_, seen) in (0..).zip(&mut seen).filter(|(partition, _)| waited.contains(partition)) {
             *seen = None;
         }
-        if let Some((places, rounds)) = self.0.rounds.end(round, seen) {
-            self.tell_everybody(Cursor::new(self.0.marks.partitions.log, places), &rounds).await;
-        }
+        self.tell_everybody(self.0.rounds.end(round, seen)).await;
     }
 
-    /// Made once for each application and format, and shared.
-    async fn tell_everybody(&self, cursor: Cursor, rounds: &[u64]) {
+    /// Tells whoever was not told yet, be it that there was something to be done for them when the places moved. Made once for each
+    /// application and format, and shared.
+    async fn tell_everybody(&self, Places { places, rounds, moved }: Places) {
+        let cursor = Cursor::new(self.0.marks.partitions.log, places);
         let mut made: HashMap<AppId, (ServerFrame, Frames)> = HashMap::new();
         for users in self.0.hub.all_users().chunks(AT_ONCE) {
-            for handle in users.iter().flat_map(|user| user.up_to_date(rounds)) {
+            for handle in users.iter().flat_map(|user| user.due_for_cursor(&rounds, moved)) {
                 let (app, format) = (handle.user.app, handle.outbox.format());
                 let (frame, frames) = made.entry(app).or_insert_with(|| {
                     let cursor = self.0.cursors.text(app, &cursor);
@@ -176,22 +195,27 @@ mod tests {
 
     use super::*;
 
-    fn told(offset: Offset) -> Told {
-        Told { offset, state: TermState::default() }
+    fn told(offset: Offset) -> LogPlace {
+        LogPlace { offset, state: TermState::default() }
     }
 
     #[test]
     fn a_partition_that_was_not_seen_stays_where_an_earlier_round_saw_it() {
         let rounds = Rounds::default();
         rounds.begin_at(vec![told(5), told(7)]);
-        let begin = || rounds.begin(Vec::new).0;
-        let first = begin();
-        assert_eq!(rounds.end(first, vec![Some(told(6)), None]), Some((vec![told(6), told(7)], vec![1, 2])));
-        let second = begin();
-        assert_eq!(rounds.end(second, vec![None, Some(told(7))]), None, "nothing has moved");
-        let third = begin();
-        let seen = vec![Some(told(4)), Some(told(9))];
-        assert_eq!(rounds.end(third, seen), Some((vec![told(6), told(9)], vec![2, 4])), "and none goes back");
+        let round = |seen| rounds.end(rounds.begin(Vec::new).0, seen);
+        let stand = |places: [Offset; 2], rounds: &[u64], moved| Places {
+            places: places.map(told).to_vec(),
+            rounds: rounds.to_vec(),
+            moved,
+        };
+        assert_eq!(round(vec![Some(told(6)), None]), stand([6, 7], &[1, 2], 2));
+        assert_eq!(round(vec![None, Some(told(7))]), stand([6, 7], &[2, 3], 2), "nothing has moved");
+        assert_eq!(
+            round(vec![Some(told(4)), Some(told(9))]),
+            stand([6, 9], &[2, 4], 4),
+            "and none goes back"
+        );
     }
 
     #[test]
@@ -203,11 +227,11 @@ mod tests {
         let around = rounds.began(read);
         let after = rounds.began(rounds.current());
         let (round, heard) = rounds.begin(|| vec![Some(told(6)), None]);
-        let (_, said) = rounds.end(round, heard).unwrap();
+        let said = rounds.end(round, heard).rounds;
         let reached = [before, around, after].map(|began| began.outlasts(&said));
         assert_eq!(reached, [false, false, true], "one partition stands where the first round saw it");
         let (round, heard) = rounds.begin(|| vec![Some(told(6)), Some(told(8))]);
-        let (_, said) = rounds.end(round, heard).unwrap();
+        let said = rounds.end(round, heard).rounds;
         assert!([before, around, after].iter().all(|began| began.outlasts(&said)));
     }
 

@@ -21,7 +21,7 @@ use common::{
 };
 use futures_util::{StreamExt, TryStreamExt, stream};
 
-use crate::commands::{Commands, hide_client_id, undone};
+use crate::commands::{Commands, hide_client_id, is_application, undone};
 
 /// Answers of about 1 MiB that an owner is asked for: all that it holds of a partition.
 const ANSWERS: usize = 64;
@@ -42,9 +42,28 @@ pub struct History {
 
 /// What the owner said: how far the chat is, and the changes that the store may lack.
 #[derive(Debug)]
-struct Recent {
-    head: Head,
-    changes: Vec<Change>,
+pub(crate) struct Recent {
+    pub(crate) head: Head,
+    pub(crate) changes: Vec<Change>,
+}
+
+impl Recent {
+    /// From an owner's answer; none when it cannot be read, which is said.
+    pub(crate) fn read(chat: ChatId, head: Head, changes: &[bytes::Bytes]) -> Option<Self> {
+        let changes = decode(changes);
+        if changes.is_none() {
+            tracing::error!(%chat, "an owner answered with bytes that are no changes of the chat");
+        }
+        Some(Self { head, changes: changes? })
+    }
+
+    /// Its changes behind `seq`, up to the head; none when one is missing.
+    pub(crate) fn behind(&self, seq: Seq) -> Option<Vec<&Change>> {
+        let behind: Vec<&Change> = self.changes.iter().filter(|change| change.seq > seq).collect();
+        let follow = behind.iter().zip(seq + 1..).all(|(change, seq)| change.seq == seq);
+        let reach = behind.last().map_or(seq, |change| change.seq) >= self.head.seq;
+        (follow && reach).then_some(behind)
+    }
 }
 
 impl Commands {
@@ -128,21 +147,24 @@ impl Commands {
     }
 
     /// What the store may lack; none when the owner is silent and the store shows the caller in the chat.
-    async fn recent(&self, caller: &Caller, chat: ChatId) -> Result<Option<Recent>, Problem> {
+    pub(crate) async fn recent(&self, caller: &Caller, chat: ChatId) -> Result<Option<Recent>, Problem> {
         match self.ask(caller, chat, false, Ask::Recent).await {
-            Answer::Recent { head, changes } => match decode(&changes) {
-                Some(changes) => return Ok(Some(Recent { head, changes })),
-                None => {
-                    tracing::error!(%chat, "an owner answered with bytes that are no changes of the chat")
+            Answer::Recent { head, changes } => {
+                if let Some(recent) = Recent::read(chat, head, &changes) {
+                    return Ok(Some(recent));
                 }
-            },
+            }
             Answer::Unknown | Answer::NotOwner => {}
             Answer::Refused(refusal) if refusal.code.temporary() => {}
             other => return Err(undone(other)),
         }
         // Nobody but the store can say now who is a member.
         let key = ChatKey { app: caller.app, chat };
-        if self.store.is_member(key, caller.user).await? { Ok(None) } else { Err(Problem::not_found("chat")) }
+        if is_application(caller) || self.store.is_member(key, caller.user).await? {
+            Ok(None)
+        } else {
+            Err(Problem::not_found("chat"))
+        }
     }
 
     async fn joined(
@@ -156,11 +178,11 @@ impl Commands {
         let range = storable_range(range);
         let key = ChatKey { app: caller.app, chat };
         // A chat that the store does not know is one of which nothing is drained.
-        let stored = self
-            .store
-            .history(key, range, limit)
-            .await?
-            .unwrap_or(Slice { messages: Vec::new(), head: Head::default() });
+        let stored = self.store.history(key, range, limit).await?.unwrap_or(Slice {
+            messages: Vec::new(),
+            head: Head::default(),
+            expired: 0,
+        });
         let filled = match recent {
             Some(recent) => self.filled(caller, chat, recent, stored.head.seq).await,
             None => None,
@@ -177,7 +199,13 @@ impl Commands {
 
     /// An owner tells its newest changes, as far as they fit one answer. When the writers are far behind, those between what is stored and
     /// them are asked for as well; none when there is nothing between, or it cannot be had.
-    async fn filled(&self, caller: &Caller, chat: ChatId, recent: &Recent, drained: Seq) -> Option<Recent> {
+    pub(crate) async fn filled(
+        &self,
+        caller: &Caller,
+        chat: ChatId,
+        recent: &Recent,
+        drained: Seq,
+    ) -> Option<Recent> {
         let first = recent.changes.iter().find(|change| change.seq > drained)?.seq;
         let mut changes: Vec<Change> = Vec::new();
         let mut reached = drained;
@@ -227,13 +255,10 @@ fn decode(records: &[bytes::Bytes]) -> Option<Vec<Change>> {
 /// by one. Where they do not (a store that is behind what the owner knew of it), they are left out, and the answer says that it is not
 /// complete.
 fn join(stored: Slice, recent: &Recent, range: Range, limit: u32) -> History {
-    let Slice { messages, head: drained } = stored;
-    let undrained: Vec<&Change> = recent.changes.iter().filter(|change| change.seq > drained.seq).collect();
-    let follow = undrained.iter().zip(drained.seq + 1..).all(|(change, seq)| change.seq == seq);
-    let reach = undrained.last().map_or(drained.seq, |change| change.seq) >= recent.head.seq;
-    if !(follow && reach) {
+    let Slice { messages, head: drained, expired: _ } = stored;
+    let Some(undrained) = recent.behind(drained.seq) else {
         return History { messages, head: drained, complete: false };
-    }
+    };
 
     let asked = |number: Number| match range {
         Range::Before(end) => number < end,
@@ -253,22 +278,11 @@ fn join(stored: Slice, recent: &Recent, range: Range, limit: u32) -> History {
             What::Sent { number, .. } if asked(*number) && !(full && matches!(range, Range::After(_))) => {
                 by_number.extend(change.message().map(|message| (*number, message)));
             }
-            What::Edited { message } => {
-                if let Some(present) = by_number.get_mut(&message.number) {
-                    present.clone_from(message);
+            what => {
+                if let Some(present) = amended(what).and_then(|number| by_number.get_mut(&number)) {
+                    amend(present, what);
                 }
             }
-            What::Reacted { number, reactions, .. } => {
-                if let Some(present) = by_number.get_mut(number) {
-                    present.reactions.clone_from(reactions);
-                }
-            }
-            What::Erased { number } => {
-                if let Some(present) = by_number.get_mut(number) {
-                    erase(present);
-                }
-            }
-            _ => {}
         }
     }
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
@@ -277,6 +291,27 @@ fn join(stored: Slice, recent: &Recent, range: Range, limit: u32) -> History {
         Range::After(_) => by_number.into_values().take(limit).collect(),
     };
     History { messages, head, complete: true }
+}
+
+/// The message that a change finds there and makes another.
+pub(crate) fn amended(what: &What) -> Option<Number> {
+    match what {
+        What::Edited { message } => Some(message.number),
+        What::Reacted { number, .. } | What::Erased { number } => Some(*number),
+        _ => None,
+    }
+}
+
+/// Makes the message that a change is about ([`amended`]) what it is from then on.
+pub(crate) fn amend(message: &mut Message, what: &What) {
+    match what {
+        // What has ended stays so: the writer leaves it alone as well.
+        _ if message.expired => {}
+        What::Edited { message: edited } => message.clone_from(edited),
+        What::Reacted { reactions, .. } => message.reactions.clone_from(reactions),
+        What::Erased { .. } => erase(message),
+        _ => {}
+    }
 }
 
 /// A deleted message: its place without what it said.
@@ -339,6 +374,7 @@ mod tests {
                             attachments: vec!["a".into()],
                             mentions: vec![UserId(Uuid::from_u128(2))],
                             mention_all: true,
+                            sent_as: None,
                         }
                     }
                 };
@@ -382,7 +418,7 @@ mod tests {
             Range::After(start) => all.retain(|message| message.number > start),
         }
         all.truncate(limit as usize);
-        Slice { messages: all, head }
+        Slice { messages: all, head, expired: 0 }
     }
 
     fn range() -> impl Strategy<Value = Range> {

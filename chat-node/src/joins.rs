@@ -23,7 +23,7 @@ use crate::{
     cursor::Cursor,
     deliver::Deliver,
     hub::{Admitted, Handle, Hold, Job, User},
-    resume::{LeftOff, Plan, Told},
+    resume::{LeftOff, Plan, Replay},
     standing::{ANSWER, Stand, late},
 };
 
@@ -45,7 +45,7 @@ pub(crate) struct Entered {
     /// Where it is.
     pub(crate) cursor: String,
     /// What it missed, if it comes back; else its client reads everything.
-    pub(crate) told: Option<Told>,
+    pub(crate) told: Option<Replay>,
     pub(crate) beginning: Beginning,
 }
 
@@ -54,7 +54,7 @@ pub(crate) struct Entered {
 pub(crate) struct Beginning {
     /// The round of cursors before its chats were read.
     read: u64,
-    /// Chats that are new to its client, as if its user came into them now.
+    /// Chats that are new to its client and that it was not told of yet, as if its user came into them now.
     new: Vec<Job>,
 }
 
@@ -85,15 +85,21 @@ impl Deliver {
         self.0.hub.register_user(admitted.user()).await.map_err(away)?;
         let read = self.0.rounds.current();
         let stand = self.stand(handle.user).await?;
+        if stand.put_back {
+            return Err(Problem::retry_later("the store was put back, and is being completed from the log"));
+        }
         let drained = Cursor::drained(log, count, &stand.positions);
-        let plan = left_off.and_then(|left_off| {
+        let mut plan = left_off.and_then(|left_off| {
             let plan = Plan::of(&left_off, &stand.chats, |chat| partition_of(handle.chat_key(chat), count));
             let unseen = left_off.may_be_gone_unseen(&stand.chats.departures, &drained, count);
             (!unseen && !plan.is_too_much()).then_some((left_off, plan))
         });
-        let stays: Vec<Membership> = match &plan {
-            Some((_, plan)) => plan.stays().collect(),
-            None => stand.chats.memberships.clone(),
+        let (stays, introduced): (Vec<Membership>, _) = match &mut plan {
+            Some((_, plan)) => {
+                let introduced = self.introduce(handle, plan).await;
+                (plan.stays().collect(), introduced)
+            }
+            None => (stand.chats.memberships.clone(), Replay::default()),
         };
         let holds: Vec<Hold> =
             stays.iter().map(|stays| self.0.hub.hold(handle.chat_key(stays.chat))).collect();
@@ -109,7 +115,7 @@ impl Deliver {
             return Ok(Entered { cursor, told: None, beginning: Beginning { read, new: Vec::new() } });
         };
         let new = plan.arrivals().map(|(chat, seq)| Job::Added { chat, seq }).collect();
-        let told = self.come_back(handle, &stand, plan, holds).await;
+        let told = self.come_back(handle, &stand, plan, holds, introduced).await;
         let cursor = self.0.cursors.text(handle.user.app, &left_off.cursor(log));
         Ok(Entered { cursor, told: Some(told), beginning: Beginning { read, new } })
     }
@@ -265,7 +271,7 @@ impl Deliver {
 }
 
 /// The frame that tells `user` of a chat.
-fn new_chat(mut view: ChatView, user: UserId) -> ServerFrame {
+pub(crate) fn new_chat(mut view: ChatView, user: UserId) -> ServerFrame {
     if let Some(message) = view.last_message.as_mut().filter(|message| message.from != user) {
         message.client_id = None;
     }

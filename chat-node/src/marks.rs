@@ -2,13 +2,18 @@
 //!
 //! [`Row`] is pure; [`Deliver`]'s part asks and mends.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
 
 use common::{
-    ids::{AppId, ChatId, NodeId, Partition, UserId},
+    ids::{AppId, ChatId, NodeId, Offset, Partition, UserId},
     partition::partition_of,
+    store::Position,
     wire::{
-        marks::{Mark, Place, Since, Told},
+        marks::{LogPlace, Mark, Place, Since},
         owner::{Answer, Ask, OwnerRequest},
         peer::Placement,
     },
@@ -28,6 +33,11 @@ const SILENCE: Duration = Duration::from_millis(2_500);
 const LOOK: Duration = Duration::from_millis(500);
 /// How long an owner may take: what a read has, and some.
 const PATIENCE: Duration = Duration::from_secs(4);
+/// How far the writers may be behind what owners have told before a look at the store alone is not whole: they take a second at the most, and
+/// marks come each second.
+const STORED: Duration = Duration::from_secs(3);
+/// Marks that are kept for that: as many as come meanwhile, and some.
+const ENDS: usize = 8;
 /// Marks that are kept while the owner is asked: it answers within as many seconds, or the next mark leads to another question.
 const KEPT: usize = 4;
 
@@ -79,11 +89,37 @@ struct Row {
     asking: bool,
     /// What came since it was asked, oldest first.
     kept: VecDeque<Mark>,
+    /// How far the log was when: the newest one that is older than [`STORED`], and newer ones.
+    ends: VecDeque<(Instant, Offset)>,
 }
 
 impl Row {
     fn new(now: Instant) -> Self {
-        Self { place: None, heard: now, broken: false, asking: false, kept: VecDeque::new() }
+        Self {
+            place: None,
+            heard: now,
+            broken: false,
+            asking: false,
+            kept: VecDeque::new(),
+            ends: VecDeque::new(),
+        }
+    }
+
+    fn ends(&mut self, now: Instant, end: Offset) {
+        let grown = self.ends.back().is_none_or(|(_, last)| end > *last);
+        if grown && self.ends.len() < ENDS {
+            self.ends.push_back((now, end));
+        }
+        while self.ends.get(1).is_some_and(|(at, _)| now.saturating_duration_since(*at) > STORED) {
+            self.ends.pop_front();
+        }
+    }
+
+    /// Whether the store, which is this far, lacks what it should have by now.
+    fn is_behind(&self, now: Instant, stored: Offset) -> bool {
+        let due =
+            |(at, end): &(Instant, Offset)| now.saturating_duration_since(*at) > STORED && *end > stored;
+        self.ends.iter().any(due)
     }
 
     fn hear(&mut self, mark: &Mark) -> Verdict {
@@ -156,13 +192,25 @@ impl Marks {
     }
 
     /// By partition, up to where everything was heard, and everybody's coming and going with it; none where something may have been missed.
-    pub(crate) fn heard(&self) -> Vec<Option<Told>> {
+    pub(crate) fn heard(&self) -> Vec<Option<LogPlace>> {
         let rows = self.rows.lock();
         rows.iter().map(|row| row.place.filter(|_| !row.broken).map(|place| place.told)).collect()
+    }
+
+    /// Whether a store with these positions lacks what was published some seconds ago: the writers are away, or far behind.
+    fn are_ahead_of(&self, positions: &[(Partition, Position)]) -> bool {
+        let (now, positions): (_, HashMap<_, _>) = (Instant::now(), positions.iter().copied().collect());
+        let stored = |partition| positions.get(&partition).map_or(0, |position: &Position| position.offset);
+        (0..).zip(self.rows.lock().iter()).any(|(partition, row)| row.is_behind(now, stored(partition)))
     }
 }
 
 impl Deliver {
+    /// See [`Marks::are_ahead_of`].
+    pub(crate) fn is_ahead_of(&self, positions: &[(Partition, Position)]) -> bool {
+        self.0.marks.are_ahead_of(positions)
+    }
+
     /// How far the partitions are that `from` owns. Never blocks.
     pub fn marks(&self, from: &NodeId, marks: &[Mark]) {
         let now = Instant::now();
@@ -180,6 +228,7 @@ impl Deliver {
                 if placement.owners.get(at).and_then(Option::as_ref) == Some(from) {
                     row.heard = now;
                 }
+                row.ends(now, mark.place.to);
                 match row.hear(mark) {
                     Verdict::Whole => {}
                     Verdict::First => first.push(mark.partition),
@@ -265,7 +314,7 @@ impl Deliver {
     }
 
     /// What changed in a partition; none when its owner does not say.
-    pub(crate) async fn since(&self, partition: Partition, from: Option<Told>) -> Option<Since> {
+    pub(crate) async fn since(&self, partition: Partition, from: Option<LogPlace>) -> Option<Since> {
         // The node asks for itself, about no chat.
         let request = OwnerRequest {
             app: AppId::DEFAULT,
@@ -309,12 +358,12 @@ impl Deliver {
 
 #[cfg(test)]
 mod tests {
-    use common::{ids::Offset, term::TermState};
+    use common::term::TermState;
 
     use super::*;
 
     fn place(term: Offset, to: Offset, told: Offset) -> Place {
-        Place { term, to, told: Told { offset: told, state: TermState::default() } }
+        Place { term, to, told: LogPlace { offset: told, state: TermState::default() } }
     }
 
     fn mark(from: Offset, told_from: Offset, place: Place) -> Mark {
@@ -366,6 +415,22 @@ mod tests {
         assert_eq!((row.place, row.broken), (Some(place(4, 16, 12)), true));
         assert!(row.answered(place(20, 22, 19)));
         assert_eq!(row.place, Some(place(20, 22, 19)));
+    }
+
+    #[test]
+    fn me_6_a_store_is_behind_when_it_lacks_what_was_told_a_while_ago() {
+        let (mut row, begin) = (Row::new(Instant::now()), Instant::now());
+        let at = |seconds: u64| begin + Duration::from_secs(seconds);
+        let mut behind = |seconds: u64, end: Offset, stored: Offset| {
+            row.ends(at(seconds), end);
+            row.is_behind(at(seconds), stored)
+        };
+        assert_eq!([behind(0, 10, 10), behind(2, 20, 10), behind(3, 30, 9)], [false; 3], "it has a moment");
+        assert!(behind(4, 40, 9) && !behind(4, 40, 10), "10 are told since four seconds");
+        // Writers that go on are never that far behind, however much there is; those that do not are.
+        assert!((5..100).all(|second| !behind(second, second * 10, (second - 3) * 10)));
+        assert!((100..200).all(|second| behind(second, 1_000, 970) == (second > 101)));
+        assert!(!behind(200, 1_000, 1_000));
     }
 
     #[test]

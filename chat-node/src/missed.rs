@@ -17,7 +17,7 @@ use common::{
     partition::partition_of,
     term::Verdict,
     wire::{
-        marks::Told,
+        marks::LogPlace,
         owner::{Answer, Ask, OwnerRequest},
         record::{Change, Record, What},
     },
@@ -27,7 +27,7 @@ use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
-use crate::deliver::{Deliver, Event};
+use crate::deliver::{Deliver, Event, Withheld};
 
 /// Records of a partition that are read for sessions that were at one place: 4 s of one that takes 5,000 a second. Who was further back
 /// reads what the tails do not have anew.
@@ -55,7 +55,18 @@ pub(crate) struct Left {
     /// The newest change it has, if it says so.
     pub(crate) seq: Option<Seq>,
     /// A place in the log before which it has everything.
-    pub(crate) place: Option<Told>,
+    pub(crate) place: Option<LogPlace>,
+}
+
+/// What a session is to be told of a chat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Missing {
+    /// From here on.
+    pub(crate) left: Left,
+    /// Up to and including this change.
+    pub(crate) upto: Seq,
+    /// Messages up to here are past their time.
+    pub(crate) expired: Number,
 }
 
 /// An event with its frames, shared by all who missed it.
@@ -65,13 +76,13 @@ pub(crate) type SharedEvent = Arc<Mutex<Event>>;
 pub(crate) struct Missed {
     log: SharedLog,
     /// None: it is too much, or could not be read.
-    windows: future::Cache<(Partition, Told), Option<Arc<Window>>>,
+    windows: future::Cache<(Partition, LogPlace), Option<Arc<Window>>>,
     reads: Semaphore,
     events: sync::Cache<EventKey, SharedEvent>,
 }
 
 /// By the record, not the seq alone: a void record may carry the seq of a valid one. And whether its text is withheld.
-type EventKey = (ChatKey, Seq, Offset, u64, bool);
+type EventKey = (ChatKey, Seq, Offset, u64, Option<Withheld>);
 
 /// The turns of one session to have a window read: [`WINDOWS`] at once. The others wait, as long as the session may.
 #[derive(Debug)]
@@ -98,7 +109,7 @@ struct Window {
 
 impl Missed {
     pub(crate) fn new(log: SharedLog) -> Self {
-        let weight = |_: &(Partition, Told), window: &Option<Arc<Window>>| {
+        let weight = |_: &(Partition, LogPlace), window: &Option<Arc<Window>>| {
             let bytes = window.as_ref().map_or(0, |window| window.bytes);
             u32::try_from(bytes.saturating_add(1_024)).unwrap_or(u32::MAX)
         };
@@ -119,7 +130,12 @@ impl Missed {
     }
 
     /// What the log has from a place on; none when that is too much, or cannot be read.
-    async fn window(&self, partition: Partition, from: Told, allowance: &Allowance) -> Option<Arc<Window>> {
+    async fn window(
+        &self,
+        partition: Partition,
+        from: LogPlace,
+        allowance: &Allowance,
+    ) -> Option<Arc<Window>> {
         if let Some(known) = self.windows.get(&(partition, from)).await {
             return known;
         }
@@ -133,8 +149,8 @@ impl Missed {
     }
 
     /// The events of a run of one chat; none when one of them cannot be read. A message that is deleted by the end of the run is shown as
-    /// history shows it: its place, without what it said.
-    fn events(&self, chat: ChatKey, run: &[TailEntry]) -> Option<Vec<SharedEvent>> {
+    /// history shows it: its place, without what it said; so is one up to `expired`.
+    fn events(&self, chat: ChatKey, run: &[TailEntry], expired: Number) -> Option<Vec<SharedEvent>> {
         let changes: Vec<Change> = run.iter().map(|entry| change(chat, entry)).collect::<Option<_>>()?;
         let erased = changes.iter().filter_map(|change| match change.what {
             What::Erased { number } => Some(number),
@@ -142,17 +158,25 @@ impl Missed {
         });
         let erased: HashSet<Number> = erased.collect();
         let events = changes.into_iter().zip(run).map(|(change, entry)| {
-            let withheld = Event::number(&change).is_some_and(|number| erased.contains(&number));
+            let withheld = Event::number(&change).and_then(|number| match number {
+                number if erased.contains(&number) => Some(Withheld::Deleted),
+                number if number <= expired => Some(Withheld::Expired),
+                _ => None,
+            });
             self.event(change, entry.bytes.len(), withheld)
         });
         Some(events.collect())
     }
 
-    fn event(&self, change: Change, bytes: usize, withheld: bool) -> SharedEvent {
+    fn event(&self, change: Change, bytes: usize, withheld: Option<Withheld>) -> SharedEvent {
         let key = (change.key(), change.seq, change.term, change.n, withheld);
         self.events.get(&key).unwrap_or_else(|| {
             let event = Event::new(change, bytes);
-            let event = Arc::new(Mutex::new(if withheld { event.without_text() } else { event }));
+            let event = match withheld {
+                Some(why) => event.without_text(why),
+                None => event,
+            };
+            let event = Arc::new(Mutex::new(event));
             self.events.insert(key, Arc::clone(&event));
             event
         })
@@ -174,7 +198,7 @@ fn change(chat: ChatKey, entry: &TailEntry) -> Option<Change> {
     }
 }
 
-async fn read(log: &SharedLog, partition: Partition, from: Told) -> Option<Arc<Window>> {
+async fn read(log: &SharedLog, partition: Partition, from: LogPlace) -> Option<Arc<Window>> {
     let mut window = Window::default();
     let (mut next, mut state, mut bytes) = (from.offset, from.state, 0);
     // What comes while this is read is asked for elsewhere.
@@ -252,12 +276,11 @@ const SOURCES: [Source; 4] = [Source::Tail, Source::Log, Source::Tail, Source::O
 
 impl Deliver {
     /// Every change of a chat after where a session left it, up to and including `upto`, with the change before the first; none when
-    /// they cannot all be had, or are more than `most`.
+    /// they cannot all be had, or are more than `most`. What messages up to `expired` said is not told.
     pub(crate) async fn missed(
         &self,
         chat: ChatKey,
-        left: Left,
-        upto: Seq,
+        Missing { left, upto, expired }: Missing,
         most: usize,
         allowance: &Allowance,
     ) -> Option<(Seq, Vec<SharedEvent>)> {
@@ -278,10 +301,10 @@ impl Deliver {
             });
         }
         let before = run.before.filter(|before| run.is_whole() && !too_many(*before))?;
-        Some((before, self.0.missed.events(chat, &run.entries)?))
+        Some((before, self.0.missed.events(chat, &run.entries, expired)?))
     }
 
-    async fn in_tail(&self, chat: ChatKey, place: Option<Told>, reached: Option<Seq>) -> Vec<TailEntry> {
+    async fn in_tail(&self, chat: ChatKey, place: Option<LogPlace>, reached: Option<Seq>) -> Vec<TailEntry> {
         let ask = async {
             match (reached, place) {
                 (Some(seq), _) => self.0.cache.tail_after(chat, seq).await,
@@ -298,7 +321,7 @@ impl Deliver {
         Vec::new()
     }
 
-    async fn in_log(&self, chat: ChatKey, place: Option<Told>, allowance: &Allowance) -> Vec<TailEntry> {
+    async fn in_log(&self, chat: ChatKey, place: Option<LogPlace>, allowance: &Allowance) -> Vec<TailEntry> {
         let Some(place) = place else { return Vec::new() };
         let partition = partition_of(chat, self.0.marks.partitions.count);
         let window = self.0.missed.window(partition, place, allowance).await;
@@ -348,9 +371,9 @@ mod tests {
         for _ in 0..RECORDS_BYTES / dead.len() {
             append(&log, 0, dead.clone()).await;
         }
-        assert!(read(&log, 0, Told::default()).await.is_some());
+        assert!(read(&log, 0, LogPlace::default()).await.is_some());
         append(&log, 0, dead).await;
-        assert!(read(&log, 0, Told::default()).await.is_none());
+        assert!(read(&log, 0, LogPlace::default()).await.is_none());
     }
 
     #[tokio::test]
@@ -358,8 +381,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let missed = Missed::new(log(&folder, 16).await);
         let (one, other) = (Allowance::default(), Allowance::default());
-        let has =
-            async |partition, allowance| missed.window(partition, Told::default(), allowance).await.is_some();
+        let has = async |partition, allowance| {
+            missed.window(partition, LogPlace::default(), allowance).await.is_some()
+        };
         let busy = missed.reads.acquire_many(u32::try_from(READS).unwrap()).await.unwrap();
         let all =
             async { futures_util::future::join_all((0..12).map(|partition| has(partition, &one))).await };

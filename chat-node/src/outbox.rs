@@ -458,6 +458,7 @@ mod tests {
                 by: common::ids::UserId::random(),
                 name: Some(String::from_utf8(vec![b'a' + payload(at)[0] % 26; 20_000]).unwrap()),
                 description: None,
+                retention: None,
                 roles: Vec::new(),
             };
             frame::framed(&frame, Format::Json)

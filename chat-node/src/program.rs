@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use anyhow::{Context as _, bail, ensure};
 use common::{
+    admin_key::AdminKey,
     engines::{EngineUrls, Seam, waiting},
     ids::{Incarnation, NodeId, Partition},
     link::{Endpoint, Role},
@@ -12,8 +13,15 @@ use common::{
     telemetry::LogFormat,
 };
 use serde::{Deserialize, Serialize};
+use tokio::net::TcpListener;
 
-use crate::{Listeners, NodeConfig, owner::OwnerLimits, settings::Auth, socket::SocketConfig};
+use crate::{
+    Listeners, NodeConfig,
+    attachments::AttachmentSettings,
+    owner::OwnerLimits,
+    settings::{Auth, Limits, Notify, Presence, StorageApi},
+    socket::SocketConfig,
+};
 
 /// Its settings.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -31,7 +39,14 @@ pub struct Settings {
     allowed_origins: Vec<String>,
     log: String,
     log_format: LogFormat,
+    admin_key: AdminKey,
+    storage_api: StorageApi,
     auth: Auth,
+    owner: OwnerLimits,
+    presence: Presence,
+    notify: Notify,
+    limits: Limits,
+    attachments: AttachmentSettings,
     engines: EngineUrls,
     tls: Tls,
 }
@@ -51,7 +66,14 @@ impl Default for Settings {
             allowed_origins: Vec::new(),
             log: "info".into(),
             log_format: LogFormat::Text,
+            admin_key: AdminKey::default(),
+            storage_api: StorageApi::default(),
             auth: Auth::default(),
+            owner: OwnerLimits::default(),
+            presence: Presence::default(),
+            notify: Notify::default(),
+            limits: Limits::default(),
+            attachments: AttachmentSettings::default(),
             engines: EngineUrls::default(),
             tls: Tls::default(),
         }
@@ -80,18 +102,59 @@ impl Program for Settings {
         ("allowed_origins", "Browsers' origins whose pages may open sockets; a list."),
         ("log", "What is logged, to the standard error: `info`, or `warn,chat_node=debug`."),
         ("log_format", "`text`, or `json`: an object a line."),
+        (
+            "admin_key",
+            "The operator's key for /api/v1/applications, the same on every node; empty: nobody may.",
+        ),
+        (
+            "storage_api.listen",
+            "Where systems of the operator's own reach groups, messages and users (/group/, /message/, /user/); nowhere by default, and never \
+             for clients.",
+        ),
+        ("storage_api.key", "What opens it: Authorization: Bearer KEY, of 16 characters at least."),
         ("auth.token_life", "Seconds for which a token is good."),
         ("auth.argon2_memory_kib", "Argon2id: KiB of memory for one password."),
         ("auth.argon2_iterations", "Argon2id: passes over that memory."),
+        (
+            "owner.undrained_bytes",
+            "Bytes of a partition's changes that the writers may be behind; then it takes no more.",
+        ),
+        (
+            "owner.drained_bytes",
+            "Bytes of a partition's stored changes that are kept for nodes that missed some.",
+        ),
+        ("owner.chats", "Chats of a partition in memory; then only those are served."),
+        (
+            "presence.grace_ms",
+            "Milliseconds after the end of their last session for which users are shown as online.",
+        ),
+        ("presence.timeout_ms", "Milliseconds after a node's death for which its users are shown as online."),
+        ("presence.group", "Members of a group above which only the number of those online is told."),
+        (
+            "notify.allow",
+            "Internal networks that webhooks and push services may be in, the same as the writers': a list of 10.0.0.0/8, fd00::/8, or single addresses.",
+        ),
+        (
+            "limits.messages_per_second",
+            "Of one user in one chat in the long run, unless the application has chosen; 0: no limit.",
+        ),
+        ("limits.message_burst", "Of one user in one chat at once after a pause."),
+        (
+            "attachments.url",
+            "Where uploaded files are: file:FOLDER, which all nodes share, or s3://BUCKET[/PREFIX][?region=…&endpoint=…] (built with \
+             `aws`); empty: none are taken.",
+        ),
+        ("attachments.max_bytes", "The largest file that is taken; dispatchers have a limit as well."),
+        ("attachments.types", "Which types are taken, by content: a list of image/png, image/*, */*."),
+        ("attachments.refused_types", "Which of them are refused all the same."),
+        (
+            "attachments.unused_after",
+            "Seconds after which a file is collected that no message refers to; longer than writers may ever lag.",
+        ),
+        ("attachments.upload_time", "Seconds that one upload may take."),
         ("engines.log", "Kafka."),
         ("engines.store", "Postgres."),
         ("engines.cache", "Redis; need not be there."),
-        (
-            "engines.postgres.max_connections",
-            "Most connections of this process; those of all must be fewer than the server takes.",
-        ),
-        ("engines.postgres.acquire_timeout", "Milliseconds for which a call waits for a connection."),
-        ("engines.postgres.statement_timeout", "Milliseconds after which the server gives a statement up."),
         ("tls.authority", "PEM: the authorities whose certificates are trusted on links."),
         (
             "tls.certificate",
@@ -120,6 +183,11 @@ impl Program for Settings {
             ensure!(port.is_some(), "dispatchers: {dispatcher:?} is no host:port");
         }
         self.auth.check()?;
+        self.presence.check()?;
+        self.limits.check()?;
+        ensure!(!self.admin_key.is_short(), "admin_key: at least 16 characters");
+        self.storage_api.check()?;
+        self.attachments.check()?;
         let (sockets, http) = (self.socket_url(self.listen)?, self.http_url(self.listen)?);
         let (_, certificate) = self.tls.load(Role::Node, &self.name)?;
         Ok(vec![
@@ -142,7 +210,19 @@ impl Program for Settings {
 
         let config = self.config(process.address())?;
         let links = Endpoint::bind(self.listen_links, &identity, config.incarnation, Default::default())?;
-        let listeners = Listeners { http: process.listener()?, links, dispatchers: self.dispatchers };
+        let storage = match self.storage_api.listen {
+            Some(address) => {
+                let listener = TcpListener::bind(address).await;
+                let listener = listener.with_context(|| {
+                    format!("cannot listen on {address}; choose another place with `storage_api.listen`")
+                })?;
+                process.tell("storage", &format!("http://{}", listener.local_addr()?));
+                Some(listener)
+            }
+            None => None,
+        };
+        let listeners =
+            Listeners { http: process.listener()?, storage, links, dispatchers: self.dispatchers };
         let log = engines.log.clone();
         tracing::info!(node = %config.node, sockets = config.socket_url, "engines are there: joining the cluster");
         let ended = crate::run(config, engines, listeners, shutdown).await;
@@ -164,12 +244,17 @@ impl Settings {
             http_url: self.http_url(bound)?,
             gateways: self.gateways.clone(),
             identity: self.auth.identity(),
-            owner: OwnerLimits::default(),
+            admin_key: self.admin_key.clone(),
+            storage_key: self.storage_api.key.clone(),
+            owner: self.limits.owner(self.owner),
+            attachments: self.attachments.clone(),
             socket: SocketConfig {
                 origins: self.allowed_origins.clone(),
                 capacity: self.capacity,
                 ..SocketConfig::default()
             },
+            presence: self.presence.config(),
+            notify_allow: self.notify.allow.clone(),
             #[cfg(feature = "planted")]
             planted: Default::default(),
         })
@@ -224,12 +309,7 @@ mod tests {
 
     #[test]
     fn every_setting_has_a_meaning() {
-        let mut settings: Vec<_> =
-            common::config::listed(&Settings::default()).into_iter().map(|(key, _)| key).collect();
-        settings.sort();
-        let mut meant: Vec<_> = Settings::MEANINGS.iter().map(|(key, _)| (*key).to_owned()).collect();
-        meant.sort();
-        assert_eq!(meant, settings);
+        assert_eq!(program::unexplained::<Settings>(), Vec::<String>::new());
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use common::{
     ids::{ChatKey, Partition, Seq},
-    wire::marks::Told,
+    wire::marks::LogPlace,
 };
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
@@ -22,7 +22,7 @@ pub(crate) struct Recent(Vec<Mutex<Row>>);
 #[derive(Debug, Default)]
 struct Row {
     asking: bool,
-    waiting: Vec<(Told, oneshot::Sender<Option<Changed>>)>,
+    waiting: Vec<(LogPlace, oneshot::Sender<Option<Changed>>)>,
 }
 
 impl Recent {
@@ -34,7 +34,7 @@ impl Recent {
 impl Deliver {
     /// The chats of a partition that changed since `from`, a place that the writers have reached: everything that was confirmed before
     /// this was asked. None when the owner does not say.
-    pub(crate) async fn changed_since(&self, partition: Partition, from: Told) -> Option<Changed> {
+    pub(crate) async fn changed_since(&self, partition: Partition, from: LogPlace) -> Option<Changed> {
         let row = self.0.recent.0.get(usize::from(partition))?;
         let (tell, told) = oneshot::channel();
         let begin = {

@@ -15,10 +15,10 @@ use std::{
 
 use bytes::Bytes;
 use common::{
-    ids::{AppId, ChatId, ChatKey, Partition, Seq},
+    ids::{AppId, ChatId, ChatKey, Number, Partition, Seq},
     partition::partition_of,
     problem::Problem,
-    store::{DEPARTURES, Departure, Membership, UserChats},
+    store::{DEPARTURES, Departure, Membership, Range, UserChats},
     wire::client::{Resume, Resumed, ServerFrame},
 };
 use futures_util::future::join_all;
@@ -32,7 +32,8 @@ use crate::{
     cursor::{Cursor, Cursors},
     deliver::Deliver,
     hub::{Handle, Hold, Room, Shown},
-    missed::{Allowance, Left, SharedEvent},
+    joins::new_chat,
+    missed::{Allowance, Left, Missing, SharedEvent},
     socket::frame::framed,
     standing::Stand,
 };
@@ -55,6 +56,8 @@ pub(crate) const SESSIONS: usize = 64;
 pub(crate) const MENDING: usize = 64;
 /// How long all of it may take. A chat that was not fetched by then is to be read.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// How long the store may take to say which of a chat's messages have ended: one row, and a gap is to be mended without it.
+const STORE: Duration = Duration::from_millis(500);
 /// How long owners may take to say what changed just now. Where one is silent, the rooms ask on, and the session need not wait for it.
 const OWNERS: Duration = Duration::from_millis(1_500);
 
@@ -67,7 +70,7 @@ pub(crate) struct LeftOff {
 
 /// What a session is told that comes back, before anything live.
 #[derive(Debug, Default)]
-pub(crate) struct Told {
+pub(crate) struct Replay {
     /// Ready for the wire: what it missed, and which chats it is in no more.
     pub(crate) frames: Vec<Bytes>,
     /// How far each chat was told that changed.
@@ -77,7 +80,7 @@ pub(crate) struct Told {
     room: Option<OwnedSemaphorePermit>,
 }
 
-impl Told {
+impl Replay {
     /// Whether these frames may be told besides.
     fn takes(&mut self, frames: &[Bytes], gathered: &Arc<Semaphore>) -> bool {
         let bytes: usize = frames.iter().map(Bytes::len).sum();
@@ -137,8 +140,8 @@ impl LeftOff {
 pub(crate) struct Plan {
     /// Those that it knows and its user is in.
     stays: Vec<Stays>,
-    /// Those that are new to it, with the change that let its user in.
-    new: Vec<(ChatId, Seq)>,
+    /// Those that are new to it.
+    new: Vec<Membership>,
     /// Those that it may know, and that its user is in no more, or was not in all the time.
     gone: Vec<ChatId>,
 }
@@ -179,7 +182,7 @@ impl Plan {
                 plan.stays.push(Stays { membership: *membership, left, changed });
             } else {
                 // One that its user has left, and is in again, is gone first.
-                plan.new.push((chat, joined_seq));
+                plan.new.push(*membership);
             }
         }
         plan.gone = gone.into_iter().collect();
@@ -191,9 +194,9 @@ impl Plan {
         self.stays.iter().map(|stays| stays.membership)
     }
 
-    /// The chats that are new to the client, each with the change that let its user in.
+    /// The chats that are new to the client and that it is told of later, each with the change that let its user in.
     pub(crate) fn arrivals(&self) -> impl Iterator<Item = (ChatId, Seq)> {
-        self.new.iter().copied()
+        self.new.iter().map(|membership| (membership.chat, membership.joined_seq))
     }
 
     /// Whether so much is new or gone that the client had better begin anew.
@@ -212,31 +215,69 @@ struct Seated {
 
 impl Seated {
     /// What is to be fetched, if anything.
-    fn missed(&self) -> Option<(ChatKey, Left, Seq)> {
+    fn missed(&self) -> Option<(ChatKey, Missing)> {
         let Stays { membership, left, changed } = self.stays;
         let upto = self.upto?;
         let missed = match left.seq {
             Some(seq) => upto > seq,
             None => changed || upto > membership.head.seq,
         };
-        missed.then_some((self.room.key, left, upto))
+        missed.then_some((self.room.key, Missing { left, upto, expired: membership.expired }))
     }
 }
 
 impl Deliver {
-    /// Seats a session that comes back, and gathers what it missed. `holds` are of the chats of [`Plan::stays`].
+    /// Reads the chats that are new to the client, as the store has them: the client is told of each as it stands there, and from there on it
+    /// is one that it knows. What the store does not give in time, or what finds no room, stays new: it is told of when the session has
+    /// started.
+    pub(crate) async fn introduce(&self, handle: &Arc<Handle>, plan: &mut Plan) -> Replay {
+        let (mut told, who, format) = (Replay::default(), handle.user.user, handle.outbox.format());
+        if plan.new.is_empty() {
+            return told;
+        }
+        let end = Instant::now() + PATIENCE;
+        let Ok(Ok(_permit)) = tokio::time::timeout_at(end, self.0.resuming.acquire()).await else {
+            return told;
+        };
+        for together in std::mem::take(&mut plan.new).chunks(TOGETHER) {
+            let views = together.iter().map(|new| {
+                tokio::time::timeout_at(end, self.0.chats.chat_view(handle.chat_key(new.chat), who))
+            });
+            for (membership, view) in together.iter().zip(join_all(views).await) {
+                let view = view.ok().and_then(Result::ok).flatten();
+                let view = view.filter(|view| view.seq >= membership.joined_seq);
+                let introduced = view.map(|view| (view.seq, framed(&new_chat(view, who), format)));
+                match introduced
+                    .filter(|(_, frame)| told.takes(std::slice::from_ref(frame), &self.0.gathered))
+                {
+                    Some((seq, frame)) => {
+                        told.frames.push(frame);
+                        let left = Left { seq: Some(seq), place: None };
+                        plan.stays.push(Stays { membership: *membership, left, changed: false });
+                    }
+                    None => plan.new.push(*membership),
+                }
+            }
+        }
+        told
+    }
+
+    /// Seats a session that comes back, and gathers what it missed. `holds` are of the chats of [`Plan::stays`], and `introduced` is what
+    /// [`Self::introduce`] gave.
     pub(crate) async fn come_back(
         &self,
         handle: &Arc<Handle>,
         stand: &Stand,
         plan: Plan,
         holds: Vec<Hold>,
-    ) -> Told {
+        introduced: Replay,
+    ) -> Replay {
         let Plan { stays, gone, new: _ } = plan;
-        let mut told = Told::default();
-        for chat in gone {
-            told.frames.push(framed(&ServerFrame::ChatRemoved { chat }, handle.outbox.format()));
-        }
+        let mut told = introduced;
+        // First: a chat that its user has left, and is in again, is gone before it is new.
+        let removed =
+            gone.into_iter().map(|chat| framed(&ServerFrame::ChatRemoved { chat }, handle.outbox.format()));
+        told.frames.splice(..0, removed);
         let mut seated = Vec::with_capacity(stays.len());
         for (stays, hold) in stays.into_iter().zip(holds) {
             let room = Arc::clone(hold.room());
@@ -246,6 +287,14 @@ impl Deliver {
             seated.push(Seated { room, stays, upto });
         }
         tokio::join!(self.hear_of_recent_changes(stand, &seated), self.gather(handle, &seated, &mut told));
+        for Seated { room, stays, upto } in &seated {
+            // Whoever has more than there is has it of another life of the chat, and is asked to read.
+            if let (Some(seq), Some(upto)) = (stays.left.seq, *upto)
+                && !room.has_seen(handle, seq)
+            {
+                self.tell(handle, &mut told, room.key.chat, stays.left, upto, None);
+            }
+        }
         let complete = told.chats.values().filter(|chat| chat.complete).count();
         self.0.metrics.resumed(complete, told.chats.len() - complete, told.frames.len());
         told
@@ -277,7 +326,7 @@ impl Deliver {
     }
 
     /// Fetches what was missed, as far as it may be sent. What is not fetched in time, or finds no room, is to be read.
-    async fn gather(&self, handle: &Arc<Handle>, seated: &[Seated], told: &mut Told) {
+    async fn gather(&self, handle: &Arc<Handle>, seated: &[Seated], told: &mut Replay) {
         for seated in seated.iter().filter(|seated| seated.upto.is_none()) {
             // Nothing may be told before it is certain that its user is a member; then it is to be read.
             let left = seated.stays.left;
@@ -294,15 +343,15 @@ impl Deliver {
         for together in missed.chunks(TOGETHER) {
             let most = EVENTS_OF_ONE.min(EVENTS.saturating_sub(told.frames.len()));
             let room = fetching && most > 0 && told.bytes < BYTES;
-            let fetched = together.iter().map(async |(chat, left, upto)| {
+            let fetched = together.iter().map(async |(chat, missing)| {
                 if !room {
                     return None;
                 }
-                let missed = self.missed(*chat, *left, *upto, most, &allowance);
+                let missed = self.missed(*chat, *missing, most, &allowance);
                 tokio::time::timeout_at(end, missed).await.ok().flatten()
             });
-            for ((chat, left, upto), fetched) in together.iter().zip(join_all(fetched).await) {
-                self.tell(handle, told, chat.chat, *left, *upto, fetched);
+            for ((chat, missing), fetched) in together.iter().zip(join_all(fetched).await) {
+                self.tell(handle, told, chat.chat, missing.left, missing.upto, fetched);
             }
         }
     }
@@ -311,7 +360,7 @@ impl Deliver {
     fn tell(
         &self,
         handle: &Handle,
-        told: &mut Told,
+        told: &mut Replay,
         chat: ChatId,
         left: Left,
         upto: Seq,
@@ -349,7 +398,7 @@ impl Deliver {
         handle: &Arc<Handle>,
         chat: ChatId,
         after: Seq,
-    ) -> Result<Told, Problem> {
+    ) -> Result<Replay, Problem> {
         let key = handle.chat_key(chat);
         let Shown { joined, upto } = self.shown(handle, key)?;
         let left = Left { seq: Some(after), place: None };
@@ -358,16 +407,26 @@ impl Deliver {
             let Ok(Ok(_permit)) = permit else {
                 return Err(Problem::retry_later("too many changes are asked for at the moment"));
             };
-            self.missed(key, left, upto, EVENTS_OF_ONE, &Allowance::default()).await
+            let expired = self.expired(key).await;
+            self.missed(key, Missing { left, upto, expired }, EVENTS_OF_ONE, &Allowance::default()).await
         } else {
             // Whoever has more than there is, or was not there, is asked to read.
             None
         };
         // Its user may have been removed meanwhile, and let in again.
         let Shown { joined, .. } = self.shown(handle, key)?;
-        let mut told = Told::default();
+        let mut told = Replay::default();
         self.tell(handle, &mut told, chat, left, upto, fetched.filter(|_| joined <= after));
         Ok(told)
+    }
+
+    /// Up to which message a chat's are past their time, as the store has it; while it is silent, as if none were.
+    async fn expired(&self, chat: ChatKey) -> Number {
+        let read = self.0.chats.history(chat, Range::Before(1), 1);
+        match tokio::time::timeout(STORE, read).await {
+            Ok(Ok(Some(slice))) => slice.expired,
+            _ => 0,
+        }
     }
 
     fn shown(&self, handle: &Arc<Handle>, chat: ChatKey) -> Result<Shown, Problem> {

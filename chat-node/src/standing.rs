@@ -4,7 +4,7 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use common::{
-    ids::{Partition, UserKey},
+    ids::{Offset, Partition, UserKey},
     store::{Chats, Position, Standing, StoreError, UserChats},
 };
 use tokio::sync::{mpsc, oneshot};
@@ -24,6 +24,27 @@ pub(crate) struct Stand {
     pub(crate) positions: Arc<Vec<(Partition, Position)>>,
     /// The user's chats.
     pub(crate) chats: UserChats,
+    /// Whether the store was farther once: put back to a backup, it does not know of chats that were made since until the writers have come as
+    /// far again, and who begins meanwhile would have no seat in them.
+    pub(crate) put_back: bool,
+}
+
+/// How far the store was at the most, by partition.
+#[derive(Debug, Default)]
+struct Farthest(HashMap<Partition, Offset>);
+
+impl Farthest {
+    /// Takes note of an answer, each newer than the one before. Whether the store is behind what it was.
+    fn is_behind(&mut self, positions: &[(Partition, Position)]) -> bool {
+        let is = |partition: Partition| {
+            positions.iter().find(|(one, _)| *one == partition).map_or(0, |(_, position)| position.offset)
+        };
+        let behind = self.0.iter().any(|(partition, was)| is(*partition) < *was);
+        if !behind {
+            self.0.extend(positions.iter().map(|(partition, position)| (*partition, position.offset)));
+        }
+        behind
+    }
 }
 
 type Answer = Result<Stand, StoreError>;
@@ -58,6 +79,7 @@ pub(crate) fn late() -> StoreError {
 
 async fn answer(chats: Arc<dyn Chats>, mut asked: mpsc::Receiver<Question>) {
     let mut questions = Vec::with_capacity(TOGETHER);
+    let mut farthest = Farthest::default();
     while asked.recv_many(&mut questions, TOGETHER).await > 0 {
         let mut askers: HashMap<UserKey, Vec<oneshot::Sender<Answer>>> = HashMap::new();
         // Who has given up asks again when they come back.
@@ -71,11 +93,13 @@ async fn answer(chats: Arc<dyn Chats>, mut asked: mpsc::Receiver<Question>) {
         let read = tokio::time::timeout(ANSWER, chats.standing(&users));
         match read.await.unwrap_or_else(|_| Err(late())) {
             Ok(Standing { positions, mut users }) => {
+                let put_back = farthest.is_behind(&positions);
                 let positions = Arc::new(positions);
                 for (user, replies) in askers {
                     let chats = users.remove(&user).unwrap_or_default();
                     for reply in replies {
-                        let stand = Stand { positions: Arc::clone(&positions), chats: chats.clone() };
+                        let stand =
+                            Stand { positions: Arc::clone(&positions), chats: chats.clone(), put_back };
                         // Whoever asked may be gone.
                         let _ = reply.send(Ok(stand));
                     }
@@ -87,5 +111,24 @@ async fn answer(chats: Arc<dyn Chats>, mut asked: mpsc::Receiver<Question>) {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use common::term::TermState;
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn a_store_that_was_put_back_is_behind_until_it_is_where_it_was() {
+        let mut farthest = Farthest::default();
+        let position = |offset| Position { log: Uuid::nil(), offset, state: TermState::default() };
+        let mut at = |one, other| farthest.is_behind(&[(0, position(one)), (1, position(other))]);
+        assert_eq!([at(5, 7), at(5, 8)], [false; 2]);
+        assert_eq!([at(4, 8), at(6, 2), at(0, 0), at(5, 7)], [true; 4]);
+        assert_eq!([at(5, 8), at(9, 9), at(8, 9)], [false, false, true]);
+        assert!(farthest.is_behind(&[]));
     }
 }

@@ -10,6 +10,10 @@
 
 #[path = "owner/engines.rs"]
 mod engines;
+#[path = "owner/policies.rs"]
+mod policies;
+#[path = "owner/relations.rs"]
+mod relations;
 #[path = "owner/stage.rs"]
 mod stage;
 
@@ -32,8 +36,11 @@ use common::{
 };
 use stage::{Stage, draft, refusal, retried, sent, until_answered};
 
+/// Long enough for whatever does not wait.
+const A_WHILE: Duration = Duration::from_millis(200);
+
 #[tokio::test]
-async fn messages_are_numbered_from_one_and_confirmed_before_they_are_acknowledged() {
+async fn me_1_messages_are_numbered_from_one_and_confirmed_before_they_are_acknowledged() {
     let stage = Stage::new().await;
     let node = stage.node("node-1").await;
     let (ana, ben) = (UserId::random(), UserId::random());
@@ -58,7 +65,7 @@ async fn a_batch_keeps_its_order() {
 }
 
 #[tokio::test]
-async fn a_repeat_is_the_same_message_from_memory_from_the_log_and_from_the_store() {
+async fn me_2_a_repeat_is_the_same_message_from_memory_from_the_log_and_from_the_store() {
     let stage = Stage::new().await;
     let node = stage.node("node-1").await;
     let (ana, ben) = (UserId::random(), UserId::random());
@@ -185,7 +192,7 @@ fn asked_nobody() -> Answer {
 }
 
 #[tokio::test]
-async fn another_body_under_the_same_client_id_is_a_conflict_and_the_original_stands() {
+async fn me_2_another_body_under_the_same_client_id_is_a_conflict_and_the_original_stands() {
     let stage = Stage::new().await;
     let node = stage.node("node-1").await;
     let (ana, ben) = (UserId::random(), UserId::random());
@@ -273,7 +280,7 @@ async fn who_is_in_a_chat_is_answered_when_it_is_stored() {
 }
 
 #[tokio::test]
-async fn fifty_requests_for_one_direct_chat_make_one() {
+async fn ch_2_fifty_requests_for_one_direct_chat_make_one() {
     let stage = Stage::new().await;
     let node = stage.node("node-1").await;
     let (ana, ben) = (UserId::random(), UserId::random());
@@ -290,7 +297,7 @@ async fn fifty_requests_for_one_direct_chat_make_one() {
 }
 
 #[tokio::test]
-async fn a_stranger_is_told_that_there_is_no_such_chat() {
+async fn ch_7_a_stranger_is_told_that_there_is_no_such_chat() {
     let stage = Stage::new().await;
     let node = stage.node("node-1").await;
     let (ana, ben, eve) = (UserId::random(), UserId::random(), UserId::random());
@@ -302,7 +309,7 @@ async fn a_stranger_is_told_that_there_is_no_such_chat() {
         Ask::Erase { number: 1 },
         Ask::AddMember { user: eve },
         Ask::RemoveMember { user: ana },
-        Ask::Update { name: Some("mine".into()), description: None },
+        Ask::Update { name: Some("mine".into()), description: None, retention: None },
         Ask::DeleteChat,
         Ask::Recent,
         Ask::OpenDirect { peer: ana, request: None },
@@ -337,7 +344,7 @@ async fn a_removed_member_writes_and_reads_no_more() {
 }
 
 #[tokio::test]
-async fn a_message_is_edited_by_its_sender_and_deleted_once() {
+async fn me_5_a_message_is_edited_by_its_sender_and_deleted_once() {
     let stage = Stage::new().await;
     let node = stage.node("node-1").await;
     let (ana, ben) = (UserId::random(), UserId::random());
@@ -506,6 +513,7 @@ async fn a_group_whose_making_broke_off_is_completed_whatever_happened_in_it_mea
             attachments: vec![],
             mentions: Vec::new(),
             mention_all: false,
+            sent_as: None,
         };
         let changes = [
             (ana, What::Created { kind, name, description: None, members: first, request }),
@@ -561,6 +569,73 @@ async fn what_was_handed_over_answers_no_read_though_the_lease_holds() {
     // Flushed before it was said, or never begun.
     let logged = stage.valid_messages(chat).await.len();
     assert_eq!(logged, usize::from(answer != Answer::NotOwner), "{answer:?}");
+}
+
+#[tokio::test]
+async fn who_is_named_no_more_answers_no_read_though_requests_still_wait_and_the_lease_holds() {
+    let stage = Stage::new().await;
+    let (ana, ben) = (UserId::random(), UserId::random());
+    let chat = {
+        let maker = stage.node("node-1").await;
+        stage.direct(&maker, ana, ben).await
+    };
+    let node = stage.node("node-2").await;
+    stage.held.hold();
+    let sending = node.ask(ana, chat, Ask::Send(vec![draft("m1", "hello")]));
+    let reading = node.ask(ana, chat, Ask::Recent);
+    let meanwhile = async {
+        // Both wait for the chat; then the message waits for the log, and the read for the message.
+        stage.held.until_read(1).await;
+        stage.narrow.shut(true);
+        stage.held.release();
+        tokio::time::sleep(A_WHILE).await;
+        let handing_over = node.hand_over();
+        let log_goes_on = async {
+            tokio::time::sleep(A_WHILE).await;
+            stage.narrow.shut(false);
+        };
+        tokio::join!(handing_over, log_goes_on).0
+    };
+    let (_, read, handed_over) = tokio::join!(biased; sending, reading, meanwhile);
+    assert!(handed_over);
+    assert_eq!(read, Answer::NotOwner);
+}
+
+#[tokio::test]
+async fn a_partition_is_handed_over_when_its_claim_is_in_the_log() {
+    let stage = Stage::new().await;
+    let node = stage.node("node-1").await;
+    assert!(node.hand_over().await);
+    stage.narrow.silence(true);
+    node.take_over();
+    // Under way in every partition.
+    tokio::time::sleep(A_WHILE).await;
+    let handing_over = node.hand_over();
+    tokio::pin!(handing_over);
+    assert!(tokio::time::timeout(A_WHILE, &mut handing_over).await.is_err(), "a claim is under way");
+    stage.narrow.silence(false);
+    assert!(handing_over.await);
+}
+
+#[tokio::test]
+async fn who_is_leaving_is_told_that_there_is_no_such_chat_when_the_log_has_it() {
+    let stage = Stage::new().await;
+    let node = stage.node("node-1").await;
+    let (ana, ben) = (UserId::random(), UserId::random());
+    let chat = stage.group(&node, ana, vec![ben]).await;
+    stage.keep_draining();
+    stage.narrow.silence(true);
+    let leaving = node.ask(ben, chat, Ask::RemoveMember { user: ben });
+    let reading = async {
+        let reading = node.ask(ben, chat, Ask::Recent);
+        tokio::pin!(reading);
+        assert!(tokio::time::timeout(A_WHILE, &mut reading).await.is_err(), "it may come to nothing");
+        stage.narrow.silence(false);
+        reading.await
+    };
+    let (left, read) = tokio::join!(biased; leaving, reading);
+    assert!(matches!(left, Answer::Done { .. }), "{left:?}");
+    assert_eq!(refusal(&read).code, ErrorCode::NotFound);
 }
 
 #[tokio::test]

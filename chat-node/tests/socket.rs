@@ -2,8 +2,12 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
+#[path = "socket/counted.rs"]
+mod counted;
 #[path = "socket/formats.rs"]
 mod formats;
+#[path = "socket/presence.rs"]
+mod presence;
 #[path = "socket/resume.rs"]
 mod resume;
 #[path = "socket/stage.rs"]
@@ -248,7 +252,7 @@ async fn a_frame_that_is_too_large_ends_the_session() {
 }
 
 #[tokio::test]
-async fn a_send_is_acknowledged_with_its_place_and_errors_come_in_its_stead() {
+async fn me_1_a_send_is_acknowledged_with_its_place_and_errors_come_in_its_stead() {
     let stage = Stage::new().await;
     let ana = stage.person("ana").await;
     let chat = stage.group(&[ana]).await.to_string();
@@ -357,7 +361,7 @@ async fn sends_of_a_session_that_comes_back_are_flagged_as_retries() {
 }
 
 #[tokio::test]
-async fn events_reach_every_device_of_every_member_and_nobody_else() {
+async fn id_5_me_3_events_reach_every_device_of_every_member_and_nobody_else() {
     let stage = Stage::new().await;
     let (ana, ben, eve) = (stage.person("ana").await, stage.person("ben").await, stage.person("eve").await);
     let chat = stage.group(&[ana, ben]).await;
@@ -379,7 +383,7 @@ async fn events_reach_every_device_of_every_member_and_nobody_else() {
 }
 
 #[tokio::test]
-async fn who_is_let_in_hears_of_the_chat_at_once() {
+async fn ch_6_who_is_let_in_hears_of_the_chat_at_once() {
     let stage = Stage::new().await;
     let (ana, ben) = (stage.person("ana").await, stage.person("ben").await);
     let mut client = stage.ready(ben).await;
@@ -401,7 +405,7 @@ async fn who_is_let_in_hears_of_the_chat_at_once() {
 }
 
 #[tokio::test]
-async fn a_client_that_does_not_read_is_closed_holds_nobody_back_and_loses_nothing() {
+async fn ws_4_a_client_that_does_not_read_is_closed_holds_nobody_back_and_loses_nothing() {
     let stage = Stage::new().await;
     let (ana, ben) = (stage.person("ana").await, stage.person("ben").await);
     let chat = stage.group(&[ana, ben]).await;
@@ -479,7 +483,7 @@ async fn a_session_ends_with_its_token() {
 }
 
 #[tokio::test]
-async fn ending_a_sign_in_closes_its_sockets_within_two_seconds_and_no_others() {
+async fn id_2_ending_a_sign_in_closes_its_sockets_within_two_seconds_and_no_others() {
     let stage = Stage::new().await;
     let (ana, ben) = (stage.person("ana").await, stage.person("ben").await);
     let (mut one, mut two, mut other) =

@@ -3,28 +3,32 @@
 //!
 //! Here: [`AppSettings`], the choices, and [`Applications`], what is known of them. Which tokens count is [`crate::token`]'s.
 
+mod content;
 mod settings;
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
-use tokio::sync::Notify;
+use tokio::sync::{Mutex, Notify};
 use tokio_util::sync::CancellationToken;
 
+pub use self::content::{Content, Screened};
 pub use self::settings::{
-    Algorithm, AppSettings, Links, MAX_BYTES, MAX_KEYS, MAX_WORDS, MessageRate, PolicyAction, Retention,
-    VerificationKey, Words,
+    Algorithm, AppSettings, Links, MAX_BYTES, MAX_KEYS, MAX_WORDS, MessageRate, NotificationSettings,
+    PolicyAction, Retention, VerificationKey, Words,
 };
 use crate::{
     ids::AppId,
-    store::{self, Application, SharedStore, StoreError},
+    store::{self, Application, SharedStore, StoreError, in_time},
+    token::Tokens,
 };
 
 /// How often the store is asked whether something changed: one number, by its key.
 const POLL: Duration = Duration::from_secs(1);
-
-/// How long the store has to answer before it is asked again.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Applications of one cluster: 1,000 of the largest settings are 64 MiB on every node, of usual ones 1 MiB.
 pub const MAX_APPLICATIONS: usize = 1_000;
@@ -37,20 +41,35 @@ pub struct Applications(Arc<Inner>);
 struct Inner {
     known: ArcSwap<Known>,
     hint: Notify,
+    /// Held over a reading, so that an older one does not come after a newer.
+    looking: Mutex<()>,
+    /// Whose keys follow what is read.
+    tokens: OnceLock<Tokens>,
 }
 
 /// One reading of the store.
 #[derive(Debug, Default)]
 struct Known {
-    /// The change that it includes.
-    change: u64,
+    /// The change that it includes; none when nothing was read.
+    change: Option<u64>,
     applications: HashMap<AppId, Arc<Application>>,
+    /// What their settings say about what messages say.
+    content: HashMap<AppId, Arc<Content>>,
 }
 
 impl Known {
     fn new(change: u64, applications: Vec<Application>) -> Self {
+        let content =
+            applications.iter().map(|one| (one.id, Arc::new(Content::new(&one.settings)))).collect();
         let applications = applications.into_iter().map(|one| (one.id, Arc::new(one))).collect();
-        Self { change, applications }
+        Self { change: Some(change), applications, content }
+    }
+}
+
+impl Default for Applications {
+    /// None is known; the first [`Applications::look`] reads them.
+    fn default() -> Self {
+        Self::of(ArcSwap::default())
     }
 }
 
@@ -58,32 +77,32 @@ impl Applications {
     /// These, for ever.
     pub fn fixed(applications: Vec<Application>) -> Self {
         let known = ArcSwap::from_pointee(Known::new(0, applications));
-        Self(Arc::new(Inner { known, hint: Notify::new() }))
+        Self::of(known)
+    }
+
+    fn of(known: ArcSwap<Known>) -> Self {
+        let (hint, looking, tokens) = (Notify::new(), Mutex::default(), OnceLock::new());
+        Self(Arc::new(Inner { known, hint, looking, tokens }))
     }
 
     /// As the store has them. Asks again until it answers; none when `shutdown` came first.
     pub async fn load(store: &SharedStore, shutdown: &CancellationToken) -> Option<Self> {
         let known = store::until_answered("applications", shutdown, async || read(store).await).await?;
-        Some(Self(Arc::new(Inner { known: ArcSwap::from_pointee(known), hint: Notify::new() })))
+        let known = ArcSwap::from_pointee(known);
+        Some(Self::of(known))
+    }
+
+    /// From now on the keys of `tokens` are those of the applications as they are known here.
+    pub fn keep_keys(&self, tokens: &Tokens) {
+        let tokens = self.0.tokens.get_or_init(|| tokens.clone());
+        tokens.replace(self.0.known.load().applications.values().map(Arc::as_ref));
     }
 
     /// Looks each second, and when hinted, whether something changed, until `shutdown`. While the store is silent, what is known goes on
     /// counting.
     pub async fn run(self, store: SharedStore, shutdown: CancellationToken) {
-        loop {
-            tokio::select! {
-                () = shutdown.cancelled() => return,
-                () = tokio::time::sleep(POLL) => {}
-                () = self.0.hint.notified() => {}
-            }
-            let looked = tokio::select! {
-                () = shutdown.cancelled() => return,
-                looked = self.look(&store) => looked,
-            };
-            if let Err(error) = looked {
-                tracing::warn!(%error, "applications not read: what is known goes on counting");
-            }
-        }
+        let look = async || self.look(&store).await.map(drop);
+        store::follow("applications", POLL, &self.0.hint, &shutdown, look).await;
     }
 
     /// Look now.
@@ -96,13 +115,15 @@ impl Applications {
     /// # Errors
     /// As the store's.
     pub async fn look(&self, store: &SharedStore) -> Result<bool, StoreError> {
-        let late = || StoreError::Unavailable("no answer".into());
-        let change =
-            tokio::time::timeout(PATIENCE, store.application_changes()).await.map_err(|_| late())??;
-        if change == self.0.known.load().change {
+        let _one_at_a_time = self.0.looking.lock().await;
+        let change = in_time(store.application_changes()).await?;
+        if Some(change) == self.0.known.load().change {
             return Ok(false);
         }
-        let known = tokio::time::timeout(PATIENCE, read(store)).await.map_err(|_| late())??;
+        let known = in_time(read(store)).await?;
+        if let Some(tokens) = self.0.tokens.get() {
+            tokens.replace(known.applications.values().map(Arc::as_ref));
+        }
         self.0.known.store(Arc::new(known));
         Ok(true)
     }
@@ -115,6 +136,11 @@ impl Applications {
     /// All of them, in no order.
     pub fn all(&self) -> Vec<Arc<Application>> {
         self.0.known.load().applications.values().cloned().collect()
+    }
+
+    /// An application's policies about what messages say.
+    pub fn content(&self, app: AppId) -> Arc<Content> {
+        self.0.known.load().content.get(&app).cloned().unwrap_or_default()
     }
 
     /// What an application has chosen; of one that is not known, what nobody has chosen otherwise.

@@ -17,9 +17,17 @@ pub enum ConfigError {
         /// What is wrong.
         why: String,
     },
-    /// A setting has a name or a value that is not known.
+    /// A setting has a value that is none.
     #[error("{0}; `--help` lists every setting")]
     Setting(String),
+    /// Nobody knows a setting of this name.
+    #[error("{place}: there is no setting `{key}`; `--help` lists every setting")]
+    Unknown {
+        /// The file, or the variable of the environment.
+        place: String,
+        /// The setting, as a file would name it.
+        key: String,
+    },
 }
 
 /// The settings `T`: its defaults, overlaid with the TOML `file`, if one is named, and with the variables `CHAT_SECTION__KEY`
@@ -33,12 +41,16 @@ where
     T: Serialize + DeserializeOwned + Default,
 {
     let setting = |error: config::ConfigError| ConfigError::Setting(error.to_string());
+    let defaults = flat(&T::default()).map_err(ConfigError::Setting)?;
     let mut builder = Config::builder().add_source(Config::try_from(&T::default()).map_err(setting)?);
+    let mut places = Vec::new();
     if let Some(path) = file {
         let named = |why: String| ConfigError::File { file: path.display().to_string(), why };
         let text = std::fs::read_to_string(path).map_err(|error| named(error.to_string()))?;
         let source = Config::builder().add_source(File::from_str(&text, FileFormat::Toml)).build();
-        builder = builder.add_source(source.map_err(|error| named(error.to_string()))?);
+        let source = source.map_err(|error| named(error.to_string()))?;
+        places.push((Some(path), source.clone()));
+        builder = builder.add_source(source);
     }
     let mut environment = Environment::with_prefix("CHAT")
         .prefix_separator("_")
@@ -46,9 +58,9 @@ where
         .try_parsing(true)
         .list_separator(",");
     let mut lists = 0;
-    for (key, value) in flat(&T::default()).map_err(ConfigError::Setting)? {
+    for (key, value) in &defaults {
         if value.is_array() {
-            environment = environment.with_list_parse_key(&key);
+            environment = environment.with_list_parse_key(key);
             lists += 1;
         }
     }
@@ -56,8 +68,39 @@ where
         // Without a list to look for, every value would be taken for one.
         environment = environment.with_list_parse_key("");
     }
+    let environment = Config::builder().add_source(environment).build().map_err(setting)?;
+    places.push((None, environment.clone()));
     let config = builder.add_source(environment).build().map_err(setting)?;
-    config.try_deserialize().map_err(setting)
+    config.try_deserialize().map_err(|error| match unknown(&defaults, places) {
+        Some((place, key)) => ConfigError::Unknown { place, key },
+        None => setting(error),
+    })
+}
+
+/// The first setting that is not among the `defaults`, and where it stands: the file, or else the environment. Asked only once the whole
+/// is refused: the environment may hold what is meant for another program.
+fn unknown(defaults: &[(String, Value)], places: Vec<(Option<&Path>, Config)>) -> Option<(String, String)> {
+    let is_known = |key: &str| {
+        defaults.iter().any(|(known, _)| {
+            let below =
+                |whole: &str, part: &str| whole.strip_prefix(part).is_some_and(|rest| rest.starts_with('.'));
+            known == key || below(key, known) || below(known, key)
+        })
+    };
+    places.into_iter().find_map(|(file, source)| {
+        let settings = flat(&source.try_deserialize::<Value>().ok()?).ok()?;
+        let (key, _) = settings.into_iter().find(|(key, _)| !is_known(key))?;
+        let place = match file {
+            Some(file) => format!("the configuration file {}", file.display()),
+            None => format!("the variable {}", variable(&key)),
+        };
+        Some((place, key))
+    })
+}
+
+/// The variable of the environment for a setting.
+fn variable(key: &str) -> String {
+    format!("CHAT_{}", key.replace('.', "__").to_uppercase())
 }
 
 /// Every setting of `settings`, one a line: its key in a file, its value as a file has it.
@@ -74,7 +117,7 @@ pub fn table<T: Serialize + Default>(meanings: &[(&str, &str)]) -> String {
     let rows: Vec<_> = settings
         .into_iter()
         .map(|(key, value)| {
-            let variable = format!("CHAT_{}", key.replace('.', "__").to_uppercase());
+            let variable = variable(&key);
             let value = match value {
                 Value::Null => "(none)".to_owned(),
                 Value::String(text) if text.is_empty() => "(none)".to_owned(),
@@ -161,8 +204,17 @@ mod tests {
 
     #[test]
     fn a_setting_that_nobody_knows_is_refused_by_name() {
-        let error = load::<Settings>(Some(file("nods = 5\n").path())).unwrap_err();
-        assert!(error.to_string().contains("nods"), "{error}");
+        let file = file("nods = 5\n");
+        let error = load::<Settings>(Some(file.path())).unwrap_err().to_string();
+        let expected =
+            format!("the configuration file {}: there is no setting `nods`", file.path().display());
+        assert!(error.starts_with(&expected), "{error}");
+        let defaults = flat(&Settings::default()).unwrap();
+        let source = Config::builder().set_override("socket.frame_bits", 8).unwrap();
+        let source = source.set_override("socket.frame_bytes", 8).unwrap().build().unwrap();
+        let found = unknown(&defaults, vec![(None, source)]).unwrap();
+        let expected = ("the variable CHAT_SOCKET__FRAME_BITS".to_owned(), "socket.frame_bits".to_owned());
+        assert_eq!(found, expected);
     }
 
     #[test]

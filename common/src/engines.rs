@@ -15,6 +15,7 @@ pub mod waiting;
 use std::{fmt, path::Path, sync::Arc};
 
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use crate::{
     cache::{SharedCache, memory::MemoryCache},
@@ -26,7 +27,23 @@ use crate::{
 #[cfg(feature = "servers")]
 pub use self::servers::{Made, init};
 #[cfg(feature = "servers")]
-use crate::store::postgres::PostgresSettings;
+use crate::{cache::redis, store::postgres::PostgresSettings};
+
+/// What the settings of the servers mean, in the help of every program that has them.
+#[cfg(feature = "servers")]
+pub const MEANINGS: &[(&str, &str)] = &[
+    (
+        "engines.postgres.max_connections",
+        "Most connections of this process; those of all must be fewer than the server takes.",
+    ),
+    ("engines.postgres.acquire_timeout", "Milliseconds for which a call waits for a connection."),
+    ("engines.postgres.statement_timeout", "Milliseconds after which the server gives a statement up."),
+    ("engines.redis.prefix", "What all keys begin with: who shares it shares a cache."),
+    ("engines.redis.timeout_ms", "Milliseconds that a call may take; whoever waits does without it then."),
+    ("engines.redis.in_flight", "Calls at once; more do without."),
+    ("engines.redis.tail_ms", "Milliseconds for which a chat's newest messages stay after the last."),
+    ("engines.redis.life_ms", "Milliseconds for which a node's users are shown when it is silent."),
+];
 
 /// Where the engines are.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,6 +58,9 @@ pub struct EngineUrls {
     /// How Postgres is used.
     #[cfg(feature = "servers")]
     pub postgres: PostgresSettings,
+    /// How Redis is used.
+    #[cfg(feature = "servers")]
+    pub redis: redis::Settings,
     /// What is planted in them.
     #[cfg(feature = "planted")]
     #[serde(skip)]
@@ -56,6 +76,8 @@ impl Default for EngineUrls {
             cache: "redis://127.0.0.1:6379".into(),
             #[cfg(feature = "servers")]
             postgres: PostgresSettings::default(),
+            #[cfg(feature = "servers")]
+            redis: redis::Settings::default(),
             #[cfg(feature = "planted")]
             planted: Default::default(),
         }
@@ -71,6 +93,8 @@ impl EngineUrls {
             cache: "memory:".into(),
             #[cfg(feature = "servers")]
             postgres: PostgresSettings::default(),
+            #[cfg(feature = "servers")]
+            redis: redis::Settings::default(),
             #[cfg(feature = "planted")]
             planted: Default::default(),
         }
@@ -85,7 +109,7 @@ impl EngineUrls {
             let url = seam.url(self);
             match Scheme::of(*seam, url)? {
                 #[cfg(feature = "servers")]
-                Scheme::Server => servers::check(*seam, url)?,
+                Scheme::Server => servers::check(*seam, self)?,
                 #[cfg(not(feature = "servers"))]
                 Scheme::Server => {}
                 Scheme::Embedded(_) => {
@@ -246,6 +270,17 @@ pub enum EngineError {
         /// As given, without secrets.
         url: String,
     },
+    /// The store is drained from another log.
+    #[error(
+        "the store {store} is drained from another log than {log}, and only from that one: name the log that it was made beside, or a store \
+         with nothing in it"
+    )]
+    Apart {
+        /// Where the log is.
+        log: String,
+        /// Where the store is.
+        store: String,
+    },
     /// The log did not open.
     #[error("{}{}", .0, advice(.0))]
     Log(#[from] OpenError),
@@ -286,7 +321,26 @@ impl Engines {
         // The log first: it says when another process has the folder.
         let log = open_log(urls, partitions).await?;
         let store = open_store(urls).await?;
+        tie(urls, log.id(), &store).await?;
         Ok(Self { log, store, cache: open_cache(urls).await? })
+    }
+}
+
+fn store_error(urls: &EngineUrls, error: StoreError) -> EngineError {
+    EngineError::Store { url: masked(&urls.store), error }
+}
+
+/// The name under which a store keeps the id of the log that it is drained from.
+const LOG: &str = "log";
+
+/// Ties the store to the log that is opened beside it first, and sees that it is this one.
+async fn tie(urls: &EngineUrls, log: Uuid, store: &SharedStore) -> Result<(), EngineError> {
+    let kept = store.cluster_secret(LOG, log.as_bytes()).await;
+    let kept = kept.map_err(|error| store_error(urls, error))?;
+    if kept == log.as_bytes() {
+        Ok(())
+    } else {
+        Err(EngineError::Apart { log: masked(&urls.log), store: masked(&urls.store) })
     }
 }
 
@@ -380,6 +434,20 @@ mod tests {
         ] {
             assert_eq!(masked(url), shown);
         }
+    }
+
+    #[tokio::test]
+    async fn a_store_is_opened_beside_its_own_log_only() {
+        let folder = tempfile::tempdir().unwrap();
+        let urls = EngineUrls::embedded(folder.path());
+        for _ in 0..2 {
+            Engines::open(&urls, 4).await.unwrap().log.close().await.unwrap();
+        }
+        let other =
+            EngineUrls { log: format!("file:{}", folder.path().join("other.db").display()), ..urls.clone() };
+        let error = Engines::open(&other, 4).await.unwrap_err();
+        assert!(matches!(error, EngineError::Apart { .. }) && !error.is_temporary(), "{error}");
+        Engines::open(&urls, 4).await.unwrap();
     }
 
     #[tokio::test]

@@ -1,11 +1,12 @@
 //! Names of things: who, where, which.
 //!
 //! Ids of users, chats, messages, sessions and applications are 128 random bits: opaque, never derived from
-//! anything a person typed (a direct chat's id is the one exception, see [`ChatId::direct`]). As text they are 32
+//! anything a person typed (but for those that must be the same whoever asks first, such as [`ChatId::direct`]). As text they are 32
 //! lower-case hexadecimal digits; in binary frames they are 16 bytes.
 
-use std::{fmt, str::FromStr, sync::Arc};
+use std::{borrow::Cow, fmt, str::FromStr, sync::Arc};
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
@@ -104,6 +105,20 @@ macro_rules! id {
                 }
             }
         }
+
+        impl JsonSchema for $name {
+            fn schema_name() -> Cow<'static, str> {
+                stringify!($name).into()
+            }
+
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                json_schema!({
+                    "type": "string",
+                    "pattern": "^[0-9a-f]{32}$",
+                    "description": concat!("An id (`", stringify!($name), "`): 32 hexadecimal digits, opaque."),
+                })
+            }
+        }
     };
 }
 
@@ -128,6 +143,18 @@ id! {
     SessionId
 }
 id! {
+    /// An uploaded file, as messages refer to it.
+    AttachmentId
+}
+id! {
+    /// What an uploaded file is kept under. Never shown.
+    ObjectId
+}
+id! {
+    /// Somewhere notifications are sent to: an application's webhook, or a user's browser.
+    EndpointId
+}
+id! {
     /// One open socket. A sign-in may have several (tabs of one browser).
     SocketId
 }
@@ -137,28 +164,69 @@ impl AppId {
     pub const DEFAULT: Self = Self(Uuid::from_u128(1));
 }
 
+impl AppId {
+    /// The id of the application that is made under an idempotency key: the same at every retry.
+    pub fn keyed(key: &str) -> Self {
+        Self(derived(b"application", Self::DEFAULT, &[key.as_bytes()]))
+    }
+}
+
+impl UserId {
+    /// What an application itself does is done by nobody: no user has this id, and no token may speak for it.
+    pub const APPLICATION: Self = Self(Uuid::nil());
+
+    /// The id of the user whom an application's own tokens call `subject`.
+    pub fn external(app: AppId, subject: &str) -> Self {
+        Self(derived(b"subject", app, &[subject.as_bytes()]))
+    }
+
+    /// The user whom an application calls so: an id of ours is that user; anything else is a name of its own for one.
+    pub fn called(app: AppId, name: &str) -> Self {
+        name.parse().unwrap_or_else(|_| Self::external(app, name))
+    }
+}
+
+impl SessionId {
+    /// The sign-in that one of an application's own tokens stands for, when it names none: the same for the same token.
+    pub fn external(app: AppId, kid: &str, subject: &str, token: &str) -> Self {
+        Self(derived(b"sign-in", app, &[kid.as_bytes(), subject.as_bytes(), token.as_bytes()]))
+    }
+
+    /// Stands for every sign-in of a user where they end together, those too that only their application knows of. No sign-in has it.
+    pub fn every(app: AppId, user: UserId) -> Self {
+        Self(derived(b"every sign-in", app, &[user.as_bytes()]))
+    }
+}
+
 impl ChatId {
     /// The id of the direct chat of two users: the same whoever asks first, so that it exists once.
     pub fn direct(app: AppId, one: UserId, other: UserId) -> Self {
         let (low, high) = if one <= other { (one, other) } else { (other, one) };
-        Self::derived(b"direct", app, &[low.as_bytes(), high.as_bytes()])
+        Self(derived(b"direct", app, &[low.as_bytes(), high.as_bytes()]))
     }
 
     /// The id of the group that `creator` makes under an idempotency key: the same at every retry.
     pub fn keyed(app: AppId, creator: UserId, key: &str) -> Self {
-        Self::derived(b"keyed", app, &[creator.as_bytes(), key.as_bytes()])
+        Self(derived(b"keyed", app, &[creator.as_bytes(), key.as_bytes()]))
     }
+}
 
-    fn derived(purpose: &[u8], app: AppId, parts: &[&[u8]]) -> Self {
-        let mut hash = Sha256::new();
-        for part in [purpose, app.as_bytes().as_slice()].iter().chain(parts) {
-            // Lengths keep two lists of parts with the same bytes apart.
-            hash.update((part.len() as u64).to_be_bytes());
-            hash.update(part);
-        }
-        let mut id = [0; 16];
-        id.copy_from_slice(hash.finalize().as_slice().get(..16).unwrap_or(&[0; 16]));
-        Self(Uuid::from_bytes(id))
+fn derived(purpose: &[u8], app: AppId, parts: &[&[u8]]) -> Uuid {
+    let mut hash = Sha256::new();
+    for part in [purpose, app.as_bytes().as_slice()].iter().chain(parts) {
+        // Lengths keep two lists of parts with the same bytes apart.
+        hash.update((part.len() as u64).to_be_bytes());
+        hash.update(part);
+    }
+    let mut id = [0; 16];
+    id.copy_from_slice(hash.finalize().as_slice().get(..16).unwrap_or(&[0; 16]));
+    Uuid::from_bytes(id)
+}
+
+impl AttachmentId {
+    /// The id of the file that `uploader` uploads under an idempotency key: the same at every retry.
+    pub fn keyed(app: AppId, uploader: UserId, key: &str) -> Self {
+        Self(derived(b"attachment", app, &[uploader.as_bytes(), key.as_bytes()]))
     }
 }
 
@@ -212,7 +280,7 @@ impl UserKey {
 
 /// A text from outside that names something, of bounded length and without control characters.
 macro_rules! name {
-    ($(#[$doc:meta])* $name:ident, $max:expr, $what:expr) => {
+    ($(#[$doc:meta])* $name:ident, $max:expr, $what:expr, $example:literal) => {
         $(#[$doc])*
         #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub struct $name(Arc<str>);
@@ -231,6 +299,11 @@ macro_rules! name {
                     && text.chars().count() <= Self::MAX_CHARS
                     && !text.chars().any(char::is_control);
                 if good { Ok(Self(text.into())) } else { Err(BadName { what: $what, max: $max }) }
+            }
+
+            /// One, as documents show it.
+            pub fn example() -> Self {
+                Self($example.into())
             }
 
             /// The name as it was given.
@@ -278,6 +351,22 @@ macro_rules! name {
                 deserializer.deserialize_str(Visitor)
             }
         }
+
+        impl JsonSchema for $name {
+            fn schema_name() -> Cow<'static, str> {
+                stringify!($name).into()
+            }
+
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                json_schema!({
+                    "type": "string",
+                    "minLength": 1,
+                    "maxLength": $max,
+                    "pattern": r"^[^\u0000-\u001f\u007f-\u009f]*$",
+                    "description": concat!("A name (`", stringify!($name), "`) without control characters."),
+                })
+            }
+        }
     };
 }
 
@@ -291,11 +380,11 @@ pub struct BadName {
 
 name! {
     /// A node's name, chosen by its operator.
-    NodeId, 64, "a node's name"
+    NodeId, 64, "a node's name", "node-1"
 }
 name! {
     /// The name a client gives a message before it is sent, so that a retry is recognised.
-    ClientId, 64, "a client_id"
+    ClientId, 64, "a client_id", "6f1d2c"
 }
 
 /// One life of a process: a node that restarts is another incarnation of the same name.

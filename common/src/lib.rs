@@ -4,15 +4,20 @@
 //! Nothing here starts a service, and nothing here knows one: `dispatcher`, `chat-node` and `storage-writer`
 //! import this crate and never each other.
 
+pub mod address;
+pub mod admin_key;
+pub mod admission;
 pub mod applications;
 pub mod cache;
 pub mod config;
+pub mod document;
 pub mod engines;
 pub mod ids;
 pub mod link;
 pub mod listen;
 pub mod log;
 pub mod model;
+pub mod notifications;
 pub mod partition;
 #[cfg(feature = "planted")]
 pub mod planted;
@@ -22,6 +27,7 @@ pub mod program;
 pub mod revocations;
 pub mod ring;
 pub mod seal;
+pub mod search;
 #[cfg(feature = "conformance")]
 #[doc(hidden)]
 pub mod servers;
@@ -31,4 +37,5 @@ pub mod telemetry;
 pub mod term;
 pub mod time;
 pub mod token;
+pub mod vapid;
 pub mod wire;

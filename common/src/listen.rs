@@ -3,13 +3,18 @@
 //! `axum::serve` has no such bounds: of 200 half-open connections it held 200 after 75 s. WebSockets leave here with their upgrade: from then on
 //! they are their handler's, count no more, and are not waited for; [`bare`] gives their connection without the bounds.
 
+mod refusal;
+
 use std::{
     convert::Infallible,
     future::poll_fn,
     io,
     net::SocketAddr,
     pin::{Pin, pin},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -44,10 +49,6 @@ const BACK_OFF_MAX: Duration = Duration::from_secs(1);
 const SWALLOWED: usize = 1024 * 1024;
 const SWALLOWING: Duration = Duration::from_secs(1);
 
-/// What a client is told when there are too many.
-const FULL: &[u8] =
-    b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
-
 /// How much a listener bears.
 #[derive(Clone, Debug)]
 pub struct ListenLimits {
@@ -57,8 +58,10 @@ pub struct ListenLimits {
     /// From the moment a connection waits for a request (new or kept alive) until its header is complete. Covers the first byte,
     /// slow headers and idle keep-alive alike. A client that reuses connections should let go of idle ones sooner.
     pub header: Duration,
-    /// From a request's header until its body is complete.
+    /// From a request's header until its body is complete; of an upload, between two pieces of it.
     pub body: Duration,
+    /// Whether a request's body is an upload, which may take as long as it goes on. Whoever reads it bounds it as a whole.
+    pub is_upload: fn(&http::request::Parts) -> bool,
     /// How long a client may take in nothing at all of an answer that waits for it.
     pub write: Duration,
     /// A request's header, in bytes; more is answered 431. At least 8 KiB are taken.
@@ -73,11 +76,17 @@ impl Default for ListenLimits {
             connections: 50_000,
             header: Duration::from_secs(10),
             body: Duration::from_secs(30),
+            is_upload,
             write: Duration::from_secs(30),
             header_bytes: 16 * 1024,
             grace: Duration::from_secs(10),
         }
     }
+}
+
+/// Whether a request brings a file (ME-7).
+pub fn is_upload(request: &http::request::Parts) -> bool {
+    request.method == http::Method::POST && request.uri.path() == "/api/v1/attachments"
 }
 
 /// Serves `router` until `shutdown`; then takes in no more connections, lets requests in flight finish, and closes what is left when the
@@ -144,7 +153,7 @@ fn is_of_connection(error: &io::Error) -> bool {
 
 /// At once or not at all: a flood is no reason to wait.
 fn turn_away(stream: &TcpStream) {
-    let _ = stream.try_write(FULL);
+    let _ = stream.try_write(&refusal::full());
 }
 
 impl Server {
@@ -156,16 +165,22 @@ impl Server {
     ) {
         // Frames and answers are small and wanted now.
         let _ = stream.set_nodelay(true);
+        let written = Written::new(stream, self.limits.write);
+        let answered = Arc::clone(&written.answered);
         let service = service_fn(|request: Request<Incoming>| {
             let rest = Rest::default();
-            let body = |body| Body::new(Timed::new(body, self.limits.body, Rest::clone(&rest)));
-            let mut request = request.map(body);
+            let (parts, body) = request.into_parts();
+            let goes_on = (self.limits.is_upload)(&parts);
+            let body = Timed::new(body, self.limits.body, goes_on, Rest::clone(&rest));
+            let mut request = Request::from_parts(parts, Body::new(body));
             request.extensions_mut().insert(ConnectInfo(client));
             let answer = self.router.clone().oneshot(request);
+            answered.store(false, Ordering::Release);
+            let answered = Arc::clone(&answered);
             async move {
                 let answer = answer.await;
                 swallow(&rest).await;
-                answer
+                answer.map(|answer| answer.map(|body| AnswerBody { body, answered }))
             }
         });
         let mut connection = pin!(
@@ -173,7 +188,7 @@ impl Server {
                 .timer(TokioTimer::new())
                 .header_read_timeout(self.limits.header)
                 .max_buf_size(self.limits.header_bytes.max(MIN_BUFFER))
-                .serve_connection(TokioIo::new(Written::new(stream, self.limits.write)), service)
+                .serve_connection(TokioIo::new(written), service)
                 .with_upgrades()
         );
         let serving = async {
@@ -202,11 +217,37 @@ struct Written {
     limit: Duration,
     /// Set at the first write that has to wait, until one goes on: most answers are taken in at once.
     over: Option<Pin<Box<Sleep>>>,
+    /// Whether what is written next begins an answer, so that no body can be taken for one.
+    begins: bool,
+    /// Whether no answer is on its way any more but for what is being written.
+    answered: Arc<AtomicBool>,
+    /// What is left of what is said in place of an answer.
+    instead: Bytes,
 }
 
 impl Written {
     fn new(stream: TcpStream, limit: Duration) -> Self {
-        Self { stream, limit, over: None }
+        Self { stream, limit, over: None, begins: true, answered: Arc::default(), instead: Bytes::new() }
+    }
+
+    /// Writes what is said in place of `bytes`, if anything is; then they count as written.
+    fn poll_instead(&mut self, context: &mut Context<'_>, bytes: &[u8]) -> Poll<Option<io::Result<usize>>> {
+        if std::mem::take(&mut self.begins)
+            && let Some(said) = refusal::instead(bytes)
+        {
+            self.instead = said.into();
+        }
+        if self.instead.is_empty() {
+            return Poll::Ready(None);
+        }
+        while !self.instead.is_empty() {
+            let written = Pin::new(&mut self.stream).poll_write(context, &self.instead);
+            match ready!(self.progress(context, written)) {
+                Ok(count) => drop(self.instead.split_to(count)),
+                Err(error) => return Poll::Ready(Some(Err(error))),
+            }
+        }
+        Poll::Ready(Some(Ok(bytes.len())))
     }
 
     fn progress(
@@ -241,6 +282,9 @@ impl AsyncWrite for Written {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        if let Some(written) = ready!(self.poll_instead(context, bytes)) {
+            return Poll::Ready(written);
+        }
         let written = Pin::new(&mut self.stream).poll_write(context, bytes);
         self.progress(context, written)
     }
@@ -250,6 +294,10 @@ impl AsyncWrite for Written {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        // A bare answer comes in one piece.
+        if let Some(written) = ready!(self.poll_instead(context, slices.first().map_or(&[], |first| first))) {
+            return Poll::Ready(written);
+        }
         let written = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
         self.progress(context, written)
     }
@@ -259,6 +307,8 @@ impl AsyncWrite for Written {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // Nobody flushes before what there was is written.
+        self.begins |= self.answered.swap(false, Ordering::AcqRel);
         Pin::new(&mut self.stream).poll_flush(context)
     }
 
@@ -267,11 +317,45 @@ impl AsyncWrite for Written {
     }
 }
 
+/// An answer's body, which says when nobody reads it any more: it is complete then, or the connection ends.
+struct AnswerBody {
+    body: Body,
+    answered: Arc<AtomicBool>,
+}
+
+impl Drop for AnswerBody {
+    fn drop(&mut self) {
+        self.answered.store(true, Ordering::Release);
+    }
+}
+
+impl HttpBody for AnswerBody {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
 /// A request's body that has to be complete in time.
 struct Timed {
     /// None once it took too long.
     body: Option<Incoming>,
     limit: Duration,
+    /// Whether each piece begins the time anew.
+    goes_on: bool,
     /// Set at the first read that has to wait: most bodies are there with their header.
     over: Option<Pin<Box<Sleep>>>,
     /// Where it goes when nobody reads it any more.
@@ -300,8 +384,8 @@ async fn swallow(rest: &Rest) {
 }
 
 impl Timed {
-    fn new(body: Incoming, limit: Duration, rest: Rest) -> Self {
-        Self { body: Some(body), limit, over: None, rest }
+    fn new(body: Incoming, limit: Duration, goes_on: bool, rest: Rest) -> Self {
+        Self { body: Some(body), limit, goes_on, over: None, rest }
     }
 }
 
@@ -321,6 +405,9 @@ impl HttpBody for Timed {
     ) -> Poll<Option<Result<Frame<Bytes>, axum::BoxError>>> {
         let Some(body) = &mut self.body else { return Poll::Ready(None) };
         if let Poll::Ready(read) = Pin::new(body).poll_frame(context) {
+            if self.goes_on {
+                self.over = None;
+            }
             return Poll::Ready(read.map(|frame| frame.map_err(Into::into)));
         }
         let limit = self.limit;

@@ -1,8 +1,10 @@
 //! The words of the domain, as clients see them: messages, chats, members, users, pages.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    applications::Retention,
     ids::{ChatId, ClientId, MessageId, NodeId, Number, SessionId, UserId},
     time::Millis,
 };
@@ -13,12 +15,18 @@ pub mod limits {
     pub const BODY_BYTES: usize = 16 * 1024;
     /// Members of a chat.
     pub const MEMBERS: usize = 50_000;
+    /// Contacts of a user.
+    pub const CONTACTS: u64 = 10_000;
+    /// Users whom a user has blocked at once.
+    pub const BLOCKS: u64 = 10_000;
     /// Members in one record: a longer list is several records.
     pub const MEMBERS_PER_RECORD: usize = 1_000;
     /// Characters of a chat's or a person's name.
     pub const NAME_CHARS: usize = 200;
     /// Characters of what finds people by name.
     pub const QUERY_CHARS: usize = 200;
+    /// Characters of what finds messages by their words.
+    pub const SEARCH_CHARS: usize = 100;
     /// Characters of a picture's id or address.
     pub const AVATAR_CHARS: usize = 512;
     /// Characters of a chat's description.
@@ -47,7 +55,7 @@ pub fn storable(text: &str) -> bool {
 }
 
 /// What a message is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum MessageKind {
     /// Plain text.
@@ -88,7 +96,7 @@ impl MessageKind {
 }
 
 /// What members answered a message with: one emoji.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Reaction {
     /// Which.
     pub emoji: String,
@@ -99,7 +107,7 @@ pub struct Reaction {
 }
 
 /// A message as it stands: what history answers and what events carry.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Message {
     /// Its name anywhere.
     pub id: MessageId,
@@ -123,6 +131,9 @@ pub struct Message {
     /// Whether it was deleted: it keeps its number and its place.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub deleted: bool,
+    /// Whether its time was over (ME-9): it is `deleted` as well, and says nothing any more here; whoever has it may keep it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub expired: bool,
     /// The number of the message it answers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reply_to: Option<Number>,
@@ -144,7 +155,7 @@ pub struct Message {
 }
 
 /// Two people, or a group.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ChatKind {
     /// Two users; there is one such chat for each pair.
@@ -154,7 +165,7 @@ pub enum ChatKind {
 }
 
 /// What a member may do in a group.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
     /// Reads and writes.
@@ -167,7 +178,7 @@ pub enum Role {
 }
 
 /// A member as chats list them.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct MemberView {
     /// The user.
     pub id: UserId,
@@ -180,7 +191,7 @@ pub struct MemberView {
 }
 
 /// A chat as one of its members sees it (CH-1).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ChatView {
     /// Its id.
     pub id: ChatId,
@@ -192,6 +203,9 @@ pub struct ChatView {
     pub name: String,
     /// What the group is for.
     pub description: Option<String>,
+    /// How long its messages are kept (ME-9), when it has chosen that; else it is as its application has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retention: Option<Retention>,
     /// The first members (at most [`limits::MEMBERS_SHOWN`]), in order of joining.
     pub members: Vec<MemberView>,
     /// How many members there are.
@@ -211,10 +225,13 @@ pub struct ChatView {
     pub mentions_count: u64,
     /// The `seq` of the newest change this view includes.
     pub seq: u64,
+    /// The caller's read mark: nothing up to here counts as unread. For who makes the view; not shown.
+    #[serde(skip)]
+    pub mark: Number,
 }
 
 /// How far a chat is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub struct Head {
     /// The number of its newest message.
     pub number: Number,
@@ -223,7 +240,7 @@ pub struct Head {
 }
 
 /// A user as others see them (ID-7).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct UserView {
     /// The public id.
     pub id: UserId,
@@ -233,37 +250,70 @@ pub struct UserView {
     pub avatar: Option<String>,
 }
 
-/// Whether somebody is there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// Whether somebody is connected (PR-1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum PresenceStatus {
-    /// With a session at least.
+    /// A session of theirs lives, or ended so recently that they may come back at once.
     Online,
-    /// Without one, as far as the asker may know.
+    /// None does.
     Offline,
+    /// It cannot be told at the moment.
+    Unknown,
 }
 
-/// Whether somebody is there, and when they were.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// Whether somebody is connected, and when they were.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PresenceView {
-    /// Whether they are there.
+    /// Whether they are.
     pub status: PresenceStatus,
-    /// When they were last there, if they are not and that is known.
+    /// When their last session ended; none while one lives, and of who was never connected.
     pub last_seen: Option<Millis>,
 }
 
+/// The presence of one of several users.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct UserPresence {
+    /// Who.
+    pub user: UserId,
+    /// Whether they are connected.
+    pub status: PresenceStatus,
+    /// When their last session ended; none while one lives, and of who was never connected.
+    pub last_seen: Option<Millis>,
+}
+
+impl UserPresence {
+    /// A user's.
+    pub fn new(user: UserId, presence: PresenceView) -> Self {
+        let PresenceView { status, last_seen } = presence;
+        Self { user, status, last_seen }
+    }
+}
+
 /// A user's public profile (ID-7).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ProfileView {
     /// Who.
     #[serde(flatten)]
     pub user: UserView,
-    /// Whether they are there; none when that is not known at the moment.
-    pub presence: Option<PresenceView>,
+    /// Whether they are connected.
+    pub presence: PresenceView,
+}
+
+/// Somebody among the caller's contacts (ID-8).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ContactView {
+    /// Who.
+    #[serde(flatten)]
+    pub user: UserView,
+    /// Whether they are connected.
+    pub presence: PresenceView,
+    /// When the newest message of the direct chat with them was sent; none when there is none.
+    pub last_message_at: Option<Millis>,
 }
 
 /// A user as they see themselves.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct OwnUserView {
     /// The public id.
     pub id: UserId,
@@ -282,7 +332,7 @@ pub struct OwnUserView {
 }
 
 /// One sign-in of the caller (ID-5).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SessionView {
     /// Its id.
     pub id: SessionId,
@@ -301,7 +351,7 @@ pub struct SessionView {
 }
 
 /// A page of results: `current` from 1, `total` pages in all. Past the end `results` is empty.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Page<T> {
     /// Which page this is.
     pub current: u32,
@@ -312,7 +362,7 @@ pub struct Page<T> {
 }
 
 /// A page of a user's chats (CH-1, PR-5).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ChatsPage {
     /// Which page this is.
     pub current: u32,
@@ -338,6 +388,17 @@ impl PageRequest {
     /// How many results come before this page.
     pub fn skip(self) -> u64 {
         u64::from(self.page.saturating_sub(1)) * u64::from(self.per_page)
+    }
+
+    /// Those of all results that are on the page.
+    pub fn part_of<I: IntoIterator>(self, all: I) -> impl Iterator<Item = I::Item> {
+        let skip = usize::try_from(self.skip()).unwrap_or(usize::MAX);
+        all.into_iter().skip(skip).take(self.per_page as usize)
+    }
+
+    /// The page, when all results are at hand.
+    pub fn page_of<T>(self, all: Vec<T>) -> Page<T> {
+        self.answer(all.len() as u64, self.part_of(all).collect())
     }
 
     /// The page, of `count` results in all, that holds `results`.

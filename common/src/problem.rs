@@ -3,6 +3,7 @@
 
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -29,7 +30,8 @@ pub struct Problem {
 }
 
 /// A [`Problem`] as it stands in an HTTP answer's body.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "Problem")]
 pub struct ProblemBody {
     /// The HTTP status once more.
     pub status: u16,
@@ -106,20 +108,26 @@ impl From<StoreError> for Problem {
     }
 }
 
+impl From<Problem> for ProblemBody {
+    fn from(problem: Problem) -> Self {
+        Self {
+            status: problem.code.status(),
+            code: problem.code.rest_word().to_owned(),
+            title: problem.code.title().to_owned(),
+            detail: problem.detail,
+            errors: problem.errors,
+        }
+    }
+}
+
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let body = ProblemBody {
-            status: status.as_u16(),
-            code: self.code.rest_word().to_owned(),
-            title: self.code.title().to_owned(),
-            detail: self.detail,
-            errors: self.errors,
-        };
-        let mut response = (status, axum::Json(body)).into_response();
+        let (code, retry_after_ms) = (self.code, self.retry_after_ms);
+        let mut response = (status, axum::Json(ProblemBody::from(self))).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        let wait = match self.retry_after_ms {
+        let wait = match retry_after_ms {
             Some(ms) => Some(ms.div_ceil(1_000).max(1)),
             None if status == StatusCode::SERVICE_UNAVAILABLE => Some(1),
             None => None,
@@ -127,7 +135,7 @@ impl IntoResponse for Problem {
         if let Some(seconds) = wait {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
-        if matches!(self.code, ErrorCode::TooLarge | ErrorCode::TooSlow) {
+        if matches!(code, ErrorCode::TooLarge | ErrorCode::TooSlow) {
             // The rest of the body may still be on its way: the connection is of no further use, and its next user must know.
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }

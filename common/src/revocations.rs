@@ -8,21 +8,14 @@ use tokio::sync::{Mutex, Notify, broadcast};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    ids::{AppId, SessionId},
-    store::{Revocation, SharedStore, StoreError},
+    ids::{AppId, SessionId, UserKey},
+    store::{self, Revocation, SharedStore, StoreError, in_time},
     time::Millis,
     token::LEEWAY,
 };
 
 /// How often the store is asked. An ended sign-in is refused everywhere within a second (ID-2), the query included.
 const POLL: Duration = Duration::from_millis(500);
-
-/// The least time between two questions, however many hints come: a hint waits this long at most, and a burst of them costs 20 small
-/// queries a second.
-const HINT_GAP: Duration = Duration::from_millis(50);
-
-/// How long the store has to answer before it is asked again.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long after a token's expiry its revocation matters, here and when it is asked for: the token's leeway, and what this machine's clock may
 /// be ahead of the cluster's, by which tokens are checked. Machines whose clocks are kept differ by far less than these 5 minutes. It costs
@@ -75,52 +68,27 @@ impl Revocations {
             hint: Notify::new(),
             news,
         }));
-        loop {
-            let outcome = tokio::select! {
-                () = shutdown.cancelled() => return None,
-                outcome = revocations.look(Millis::now()) => outcome,
-            };
-            match outcome {
-                Ok(()) => return Some(revocations),
-                Err(error) => tracing::warn!(%error, "revocations not loaded: asking again"),
-            }
-            tokio::select! {
-                () = shutdown.cancelled() => return None,
-                () = tokio::time::sleep(POLL) => {}
-            }
-        }
+        let look = async || revocations.look(Millis::now()).await;
+        store::until_answered("revocations", shutdown, look).await?;
+        Some(revocations)
     }
 
     /// Polls twice each second, and when hinted, until `shutdown`. What is past its token's expiry is forgotten. While the store is
     /// silent, what is known goes on counting.
     pub async fn run(self, shutdown: CancellationToken) {
-        loop {
-            let gap = tokio::time::sleep(HINT_GAP);
-            let next = async {
-                tokio::select! {
-                    () = tokio::time::sleep(POLL) => {}
-                    () = async { tokio::join!(self.0.hint.notified(), gap); } => {}
-                }
-            };
-            tokio::select! {
-                () = shutdown.cancelled() => return,
-                () = next => {}
-            }
+        let look = async || {
             let now = Millis::now();
-            let outcome = tokio::select! {
-                () = shutdown.cancelled() => return,
-                outcome = self.look(now) => outcome,
-            };
-            if let Err(error) = outcome {
-                tracing::warn!(%error, "revocations not read: what is known goes on counting");
-            }
+            let looked = self.look(now).await;
             self.forget(now);
-        }
+            looked
+        };
+        store::follow("revocations", POLL, &self.0.hint, &shutdown, look).await;
     }
 
-    /// Whether this sign-in was ended.
-    pub fn contains(&self, app: AppId, session: SessionId) -> bool {
-        self.0.ended.read().contains_key(&(app, session))
+    /// Whether this sign-in of the user was ended, be it with all of theirs.
+    pub fn contains(&self, UserKey { app, user }: UserKey, session: SessionId) -> bool {
+        let ended = self.0.ended.read();
+        [session, SessionId::every(app, user)].iter().any(|session| ended.contains_key(&(app, *session)))
     }
 
     /// Look now.
@@ -136,13 +104,11 @@ impl Revocations {
     /// Reads what is new, to the end.
     async fn look(&self, now: Millis) -> Result<(), StoreError> {
         let mut last = self.0.last.lock().await;
-        let since = Millis(now.0.saturating_sub(i64::try_from(KEEP.as_millis()).unwrap_or(i64::MAX)));
+        let since = now.minus(KEEP);
         loop {
             // The newest row seen should come once more.
             let after = last.map_or(0, |seen| seen.no.saturating_sub(1));
-            let rows = tokio::time::timeout(PATIENCE, self.0.store.revocations(after, since))
-                .await
-                .map_err(|_| StoreError::Unavailable("no answer".into()))??;
+            let rows = in_time(self.0.store.revocations(after, since)).await?;
             if last.is_some() && *last != rows.first().map(Seen::of) {
                 // It matters no more; or the store was put back to an earlier state, and what it counts next was counted before. So
                 // all that there is counts.
@@ -159,8 +125,9 @@ impl Revocations {
     }
 
     fn absorb(&self, mut rows: Vec<Revocation>) {
-        let known = |row: &Revocation| self.contains(row.app, row.session);
-        rows.retain(|row| !known(row));
+        let known = self.0.ended.read();
+        rows.retain(|row| !known.contains_key(&(row.app, row.session)));
+        drop(known);
         if rows.is_empty() {
             return;
         }
@@ -195,6 +162,10 @@ mod tests {
     /// How far the machine's clock is ahead.
     const AHEAD: Duration = Duration::from_secs(60);
 
+    fn key(user: UserId) -> UserKey {
+        UserKey { app: AppId::DEFAULT, user }
+    }
+
     /// Somebody who signed in and out.
     async fn ended(store: &SharedStore, user: UserId, expires_at: Millis) -> SessionId {
         let session = SessionId::random();
@@ -206,16 +177,7 @@ mod tests {
 
     async fn with_user(folder: &std::path::Path, user: UserId, created_at: Millis) -> SharedStore {
         let store: SharedStore = Arc::new(Sqlite::open(&folder.join("store.db")).await.unwrap());
-        let row = User {
-            id: user,
-            username: "ana".into(),
-            name: "Ana".into(),
-            avatar: None,
-            mobile_number: None,
-            timezone: None,
-            created_at,
-            password_hash: String::new(),
-        };
+        let row = User::without_password(user, "ana".into(), "Ana".into(), created_at);
         assert!(store.add_user(AppId::DEFAULT, &row).await.unwrap());
         store
     }
@@ -250,7 +212,7 @@ mod tests {
             assert_eq!(news.recv().await.unwrap().session, seen[seen.len() - 1]);
         }
         assert!(news.is_empty(), "each is told of once");
-        assert!(seen.iter().all(|session| revocations.contains(AppId::DEFAULT, *session)));
+        assert!(seen.iter().all(|session| revocations.contains(key(user), *session)));
 
         revocations.0.last.lock().await.take();
         revocations.look(now).await.unwrap();
@@ -263,15 +225,15 @@ mod tests {
         // By the cluster's clock the token is still good, and will be for its leeway.
         let now = Millis::now();
         let cluster = Millis(now.0 - i64::try_from(AHEAD.as_millis()).unwrap());
-        let (app, user) = (AppId::DEFAULT, UserId::random());
+        let user = UserId::random();
         let store = with_user(folder.path(), user, cluster).await;
         let session = ended(&store, user, cluster).await;
 
         let revocations = Revocations::load(store, &CancellationToken::new()).await.unwrap();
-        assert!(revocations.contains(app, session));
+        assert!(revocations.contains(key(user), session));
         revocations.forget(now.plus(LEEWAY));
-        assert!(revocations.contains(app, session));
+        assert!(revocations.contains(key(user), session));
         revocations.forget(cluster.plus(KEEP).plus(Duration::from_millis(1)));
-        assert!(!revocations.contains(app, session), "nothing is kept for ever");
+        assert!(!revocations.contains(key(user), session), "nothing is kept for ever");
     }
 }

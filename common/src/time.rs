@@ -1,11 +1,16 @@
 //! Time as it stands in frames, records and rows: milliseconds since 1970, UTC.
 
 use std::{
+    borrow::Cow,
     fmt,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use jiff::Timestamp;
+use jiff::{
+    Timestamp,
+    tz::{TimeZone, TimeZoneDatabase},
+};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 /// A moment: milliseconds since 1970-01-01T00:00:00Z. In JSON an RFC 3339 text in UTC with milliseconds
@@ -24,6 +29,12 @@ impl Millis {
     #[must_use]
     pub fn plus(self, span: Duration) -> Self {
         Self(self.0.saturating_add(i64::try_from(span.as_millis()).unwrap_or(i64::MAX)))
+    }
+
+    /// The moment `span` earlier, or the first one there is.
+    #[must_use]
+    pub fn minus(self, span: Duration) -> Self {
+        Self(self.0.saturating_sub(i64::try_from(span.as_millis()).unwrap_or(i64::MAX)))
     }
 
     /// How long after `earlier` this is; zero when it is not.
@@ -73,6 +84,27 @@ impl<'de> Deserialize<'de> for Millis {
     }
 }
 
+impl JsonSchema for Millis {
+    fn schema_name() -> Cow<'static, str> {
+        "Time".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": "string",
+            "format": "date-time",
+            "description": "A moment in UTC with milliseconds (RFC 3339): `2026-11-21T09:15:54.120Z`.",
+        })
+    }
+}
+
+/// The time zone with this name in IANA's database, in any case. That database is the one in this program, so that all services agree,
+/// whatever their machines have.
+pub fn zone(name: &str) -> Option<TimeZone> {
+    // "Etc/Unknown" says of itself that it is none.
+    TimeZoneDatabase::bundled().get(name).ok().filter(|zone| !zone.is_unknown())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -84,6 +116,39 @@ mod tests {
         let json = serde_json::to_string(&at).unwrap();
         assert_eq!(serde_json::from_str::<Millis>(&json).unwrap(), at);
         assert_eq!(rmp_serde::from_slice::<Millis>(&rmp_serde::to_vec(&at).unwrap()).unwrap(), at);
+    }
+
+    #[test]
+    fn time_zones_are_those_of_iana() {
+        for good in [
+            "UTC",
+            "Europe/Madrid",
+            "europe/madrid",
+            "America/Argentina/Buenos_Aires",
+            "Etc/GMT+5",
+            "America/Port-au-Prince",
+            "US/Pacific",
+            "Asia/Calcutta",
+        ] {
+            assert!(zone(good).is_some(), "{good}");
+        }
+        let long = "x".repeat(100_000);
+        for bad in [
+            "",
+            "/",
+            "Europe/",
+            "Europe/Madird",
+            "../etc",
+            "/etc/localtime",
+            "+02:00",
+            "CET-1CEST",
+            "Etc/Unknown",
+            "Europe/Madrid\0",
+            " UTC",
+            &long,
+        ] {
+            assert!(zone(bad).is_none(), "{bad}");
+        }
     }
 
     #[test]

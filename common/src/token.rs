@@ -1,10 +1,11 @@
-//! Tokens that users hold and tickets that open one socket, both signed (the one place that names jsonwebtoken).
+//! Tokens that users hold and tickets that open one socket, both signed (but for [`crate::vapid`] the one place that names jsonwebtoken).
 //!
 //! A key is chosen from our own table by issuer and `kid`, and brings its algorithm with it: nothing in a token chooses how it is
 //! checked (facts 16). Times are checked here, against the moment that is passed in, and not by the library, which asks the machine.
 
 use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
 
+use arc_swap::ArcSwap;
 use jsonwebtoken::{
     Algorithm, DecodingKey, EncodingKey, Header, Validation, dangerous::insecure_decode_claims, decode,
     decode_header, encode,
@@ -13,7 +14,8 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    ids::{AppId, Incarnation, NodeId, SessionId, UserId},
+    applications::{self, VerificationKey},
+    ids::{AppId, Incarnation, NodeId, SessionId, UserId, UserKey},
     store::{self, Application, SharedStore, StoreError},
     time::Millis,
 };
@@ -27,8 +29,11 @@ pub const MAX_BYTES: usize = 4 * 1024;
 /// The shortest secret that signs (RFC 7518, 3.2: as long as the hash).
 pub const MIN_SECRET_BYTES: usize = 32;
 
-/// The one algorithm of every key so far. A key of another one would be pinned beside it, in [`SigningKey`].
+/// The algorithm of the keys that we sign with.
 const ALGORITHM: Algorithm = Algorithm::HS256;
+
+/// The longest `sub` of another issuer's token, in bytes (OpenID Connect Core 1.0, section 2: 255 ASCII characters).
+pub const SUBJECT_BYTES: usize = 255;
 
 const TOKEN_AUDIENCE: &str = "chat";
 const TICKET_AUDIENCE: &str = "chat-ticket";
@@ -47,6 +52,13 @@ pub struct Caller {
     pub expires_at: Millis,
 }
 
+impl Caller {
+    /// Whose it is.
+    pub fn key(&self) -> UserKey {
+        UserKey { app: self.app, user: self.user }
+    }
+}
+
 /// Why a token is not good. What is said to its bearer is one word for all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadToken {
@@ -61,32 +73,55 @@ pub enum BadToken {
 /// A secret and everything that is fixed about checking with it.
 struct SigningKey {
     encoding: EncodingKey,
-    decoding: DecodingKey,
     header: Header,
+    checking: CheckingKey,
+}
+
+/// A key that checks, and everything that is fixed about checking with it, its algorithm included.
+struct CheckingKey {
+    decoding: DecodingKey,
     validation: Validation,
 }
 
 impl SigningKey {
     fn new(secret: &[u8], kid: Option<String>, issuer: &str, audience: &str) -> Self {
-        let mut validation = Validation::new(ALGORITHM);
+        let mut header = Header::new(ALGORITHM);
+        header.kid = kid;
+        Self {
+            encoding: EncodingKey::from_secret(secret),
+            header,
+            checking: CheckingKey::new(ALGORITHM, DecodingKey::from_secret(secret), issuer, audience),
+        }
+    }
+
+    fn issue<C: Serialize>(&self, claims: &C) -> Result<String, BadToken> {
+        encode(&self.header, claims, &self.encoding).map_err(|_| BadToken::Forged)
+    }
+}
+
+impl CheckingKey {
+    fn new(algorithm: Algorithm, decoding: DecodingKey, issuer: &str, audience: &str) -> Self {
+        let mut validation = Validation::new(algorithm);
         validation.set_issuer(&[issuer]);
         validation.set_audience(&[audience]);
         // Present and of the right type: a text in `exp` is no `exp`.
         validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
         // By `Self::check`, against the caller's clock.
         (validation.validate_exp, validation.validate_nbf) = (false, false);
-        let mut header = Header::new(ALGORITHM);
-        header.kid = kid;
-        Self {
-            encoding: EncodingKey::from_secret(secret),
-            decoding: DecodingKey::from_secret(secret),
-            header,
-            validation,
-        }
+        Self { decoding, validation }
     }
 
-    fn issue<C: Serialize>(&self, claims: &C) -> Result<String, BadToken> {
-        encode(&self.header, claims, &self.encoding).map_err(|_| BadToken::Forged)
+    /// A key that an application has chosen; none when it is no key of its algorithm.
+    fn chosen(key: &VerificationKey, issuer: &str) -> Option<Self> {
+        let pem = key.key.as_bytes();
+        let (algorithm, decoding) = match key.algorithm {
+            applications::Algorithm::HS256 if pem.len() < MIN_SECRET_BYTES => return None,
+            applications::Algorithm::HS256 => (Algorithm::HS256, DecodingKey::from_secret(pem)),
+            applications::Algorithm::RS256 => (Algorithm::RS256, DecodingKey::from_rsa_pem(pem).ok()?),
+            applications::Algorithm::ES256 => (Algorithm::ES256, DecodingKey::from_ec_pem(pem).ok()?),
+            applications::Algorithm::EdDSA => (Algorithm::EdDSA, DecodingKey::from_ed_pem(pem).ok()?),
+        };
+        Some(Self::new(algorithm, decoding, issuer, TOKEN_AUDIENCE))
     }
 
     fn check<C: DeserializeOwned + Timed>(&self, token: &str, now: Millis) -> Result<C, BadToken> {
@@ -139,33 +174,74 @@ enum Audience {
     Many(Vec<String>),
 }
 
+/// The claims of a token that an application signed itself.
+#[derive(Deserialize)]
+struct ForeignClaims {
+    sub: String,
+    #[serde(default)]
+    sid: Option<SessionId>,
+    #[serde(default)]
+    jti: Option<String>,
+    #[serde(default)]
+    name: Option<String>,
+    #[serde(default)]
+    nbf: Option<i64>,
+    exp: i64,
+}
+
+impl Timed for ForeignClaims {
+    fn times(&self) -> (i64, Option<i64>) {
+        (self.exp, self.nbf)
+    }
+}
+
+/// What a good token says besides whom it speaks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Presented {
+    /// Whom it speaks for.
+    pub caller: Caller,
+    /// Of a token that its application signed itself: what it calls its bearer.
+    pub foreign: Option<Subject>,
+}
+
+/// A user as an application's own token has them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Subject {
+    /// `sub`, as it stands: at most 255 bytes.
+    pub subject: String,
+    /// `name`, if there is one.
+    pub name: Option<String>,
+}
+
+/// The keys of one application.
+struct AppKeys {
+    /// Signs for those who sign in here; and its name.
+    own: Option<(String, SigningKey)>,
+    /// Those that the application has chosen, by their names.
+    chosen: HashMap<String, CheckingKey>,
+}
+
 /// The keys of all applications. Cheap to clone; shared by whoever checks.
 #[derive(Clone)]
-pub struct Tokens(Arc<HashMap<AppId, HashMap<String, SigningKey>>>);
+pub struct Tokens(Arc<ArcSwap<HashMap<AppId, AppKeys>>>);
 
 impl fmt::Debug for Tokens {
     /// Without a secret.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Tokens").field(&self.0.keys().collect::<Vec<_>>()).finish()
+        f.debug_tuple("Tokens").field(&self.0.load().keys().collect::<Vec<_>>()).finish()
     }
 }
 
 impl Tokens {
     /// The keys of these applications. One whose secret is shorter than [`MIN_SECRET_BYTES`] is left out, loudly: its users cannot sign in,
     /// and nobody can guess their tokens.
-    pub fn new(applications: &[Application]) -> Self {
-        let mut keys: HashMap<AppId, HashMap<String, SigningKey>> = HashMap::new();
-        for application in applications {
-            if application.token_secret.len() < MIN_SECRET_BYTES {
-                tracing::error!(application = %application.id, "token secret shorter than 32 bytes: not used");
-                continue;
-            }
-            let kid = application.token_kid.clone();
-            let issuer = application.id.to_string();
-            let key = SigningKey::new(&application.token_secret, Some(kid.clone()), &issuer, TOKEN_AUDIENCE);
-            keys.entry(application.id).or_default().insert(kid, key);
-        }
-        Self(Arc::new(keys))
+    pub fn new<'a>(applications: impl IntoIterator<Item = &'a Application>) -> Self {
+        Self(Arc::new(ArcSwap::from_pointee(keys_of(applications))))
+    }
+
+    /// From now on the keys of these applications are the ones that count, for everybody who shares them.
+    pub fn replace<'a>(&self, applications: impl IntoIterator<Item = &'a Application>) {
+        self.0.store(Arc::new(keys_of(applications)));
     }
 
     /// A token for `caller`, signed with its application's key.
@@ -173,7 +249,8 @@ impl Tokens {
     /// # Errors
     /// [`BadToken::Forged`] when the application is not known.
     pub fn issue(&self, caller: &Caller, now: Millis) -> Result<String, BadToken> {
-        let key = self.0.get(&caller.app).and_then(|keys| keys.values().next()).ok_or(BadToken::Forged)?;
+        let all = self.0.load();
+        let (_, key) = all.get(&caller.app).and_then(|keys| keys.own.as_ref()).ok_or(BadToken::Forged)?;
         key.issue(&TokenClaims {
             iss: caller.app,
             aud: Audience::One(TOKEN_AUDIENCE.into()),
@@ -190,6 +267,14 @@ impl Tokens {
     /// # Errors
     /// [`BadToken`].
     pub fn check(&self, token: &str, now: Millis) -> Result<Caller, BadToken> {
+        self.present(token, now).map(|presented| presented.caller)
+    }
+
+    /// Likewise, with what it says besides.
+    ///
+    /// # Errors
+    /// [`BadToken`].
+    pub fn present(&self, token: &str, now: Millis) -> Result<Presented, BadToken> {
         #[derive(Deserialize)]
         struct Issuer {
             iss: AppId,
@@ -201,15 +286,64 @@ impl Tokens {
         // Unproven words, used for nothing but finding the key that must prove them.
         let kid = decode_header(token).ok().and_then(|header| header.kid).ok_or(BadToken::Forged)?;
         let issuer: Issuer = insecure_decode_claims(token).map_err(|_| BadToken::Forged)?;
-        let key = self.0.get(&issuer.iss).and_then(|keys| keys.get(&kid)).ok_or(BadToken::Forged)?;
-        let claims: TokenClaims = key.check(token, now)?;
-        Ok(Caller {
-            app: claims.iss,
-            user: claims.sub,
-            session: claims.sid,
-            expires_at: Millis::from_secs(claims.exp),
-        })
+        let (app, all) = (issuer.iss, self.0.load());
+        let keys = all.get(&app).ok_or(BadToken::Forged)?;
+        let presented = match (&keys.own, keys.chosen.get(&kid)) {
+            (Some((own, key)), _) if *own == kid => {
+                let claims: TokenClaims = key.checking.check(token, now)?;
+                let expires_at = Millis::from_secs(claims.exp);
+                let caller = Caller { app, user: claims.sub, session: claims.sid, expires_at };
+                Presented { caller, foreign: None }
+            }
+            (_, Some(key)) => foreign(app, &kid, token, key.check(token, now)?)?,
+            (_, None) => return Err(BadToken::Forged),
+        };
+        // No user has this id: see there.
+        if presented.caller.user == UserId::APPLICATION {
+            return Err(BadToken::Forged);
+        }
+        Ok(presented)
     }
+}
+
+fn keys_of<'a>(applications: impl IntoIterator<Item = &'a Application>) -> HashMap<AppId, AppKeys> {
+    let keys = |application: &Application| {
+        let issuer = application.id.to_string();
+        let kid = application.token_kid.clone();
+        let own = if application.token_secret.len() < MIN_SECRET_BYTES {
+            tracing::error!(application = %application.id, "token secret shorter than 32 bytes: not used");
+            None
+        } else {
+            let key = SigningKey::new(&application.token_secret, Some(kid.clone()), &issuer, TOKEN_AUDIENCE);
+            Some((kid, key))
+        };
+        let chosen = application.settings.keys.iter().filter_map(|key| {
+            let checking = CheckingKey::chosen(key, &issuer);
+            if checking.is_none() {
+                tracing::error!(application = %application.id, kid = key.kid, "no key of its algorithm: not used");
+            }
+            Some((key.kid.clone(), checking?))
+        });
+        (application.id, AppKeys { own, chosen: chosen.collect() })
+    };
+    applications.into_iter().map(keys).collect()
+}
+
+/// Whether a key is one of its algorithm.
+pub fn is_key(key: &VerificationKey) -> bool {
+    CheckingKey::chosen(key, "").is_some()
+}
+
+/// Whom a token speaks for that the application `app` signed itself.
+fn foreign(app: AppId, kid: &str, token: &str, claims: ForeignClaims) -> Result<Presented, BadToken> {
+    let ForeignClaims { sub, sid, jti, name, nbf: _, exp } = claims;
+    if sub.is_empty() || sub.len() > SUBJECT_BYTES || sub.chars().any(char::is_control) {
+        return Err(BadToken::Forged);
+    }
+    let user = UserId::called(app, &sub);
+    let session = sid.unwrap_or_else(|| SessionId::external(app, kid, &sub, jti.as_deref().unwrap_or(token)));
+    let caller = Caller { app, user, session, expires_at: Millis::from_secs(exp) };
+    Ok(Presented { caller, foreign: Some(Subject { subject: sub, name }) })
 }
 
 /// What a ticket says: this user may open one socket on this life of this node, soon.
@@ -306,7 +440,7 @@ impl Tickets {
         if ticket.len() > MAX_BYTES {
             return Err(BadToken::Forged);
         }
-        let claims: TicketClaims = self.0.check(ticket, now)?;
+        let claims: TicketClaims = self.0.checking.check(ticket, now)?;
         let expires_at = Millis::from_secs(claims.exp);
         let own = claims.node == *node && u64::from_str_radix(&claims.inc, 16) == Ok(incarnation.0);
         // One that is good for longer would outlive the memory of its use.

@@ -314,6 +314,27 @@ async fn open_sockets_are_noted_again_when_the_server_forgot_them_and_closed_one
 }
 
 #[tokio::test]
+async fn no_1_who_is_away_is_not_sure_for_a_while_after_it_forgot_who_is_there() {
+    let mut redis = Redis::new().await;
+    redis.settings.life_ms = 600;
+    let (cache, asking, node) = (redis.cache().await, redis.cache().await, life("a"));
+    let keep = async |millis| cache.keep_life(&node, Duration::from_millis(millis)).await.unwrap();
+    let sure = async || asking.is_whole().await.unwrap();
+    let long = async || tokio::time::sleep(Duration::from_millis(700)).await;
+    for _ in 0..2 {
+        assert!(!sure().await, "nobody has a life");
+        keep(10_000).await;
+        assert!(!sure().await, "others may not have been noted yet");
+        long().await;
+        assert!(sure().await);
+        cache.flush().await.unwrap();
+    }
+    keep(1_000).await;
+    long().await;
+    assert!(!sure().await && asking.take_lapsed().await == Ok(Vec::new()), "before the life is over");
+}
+
+#[tokio::test]
 async fn a_socket_that_could_not_be_closed_is_closed_later() {
     let servers = own().await;
     let settings = Settings { life_ms: 900, timeout_ms: 500, ..settings() };
@@ -366,14 +387,14 @@ async fn a_flush_leaves_other_prefixes_alone_and_everything_expires() {
     };
     let mut names = keys(&mut server, &one.settings.prefix).await;
     names.sort();
-    assert_eq!(names.len(), 4, "a tail, a user, a life, a bucket: {names:?}");
+    assert_eq!(names.len(), 5, "a tail, a user, a life and its sockets, a bucket: {names:?}");
     for name in names {
         let left: i64 = redis::cmd("PTTL").arg(&name).query_async(&mut server).await.unwrap();
         assert!(left > 0, "{name} stays for ever");
     }
     flushed.flush().await.unwrap();
     assert_eq!(keys(&mut server, &one.settings.prefix).await, Vec::<String>::new());
-    assert_eq!(keys(&mut server, &other.settings.prefix).await.len(), 4);
+    assert_eq!(keys(&mut server, &other.settings.prefix).await.len(), 5);
     assert_eq!(kept.tail_after(chat, 0).await, Ok(Tail::Run(vec![entry(1)])));
 }
 

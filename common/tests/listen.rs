@@ -165,7 +165,32 @@ async fn a_header_that_is_too_long_is_refused() {
     let mut stream = server.connect().await;
     let _ =
         stream.write_all(format!("GET /who HTTP/1.1\r\nx: {}\r\n\r\n", "y".repeat(20_000)).as_bytes()).await;
-    assert!(rest(&mut stream).await.starts_with("HTTP/1.1 431"));
+    let said = rest(&mut stream).await;
+    assert!(said.starts_with("HTTP/1.1 431") && said.contains("application/problem+json"), "{said}");
+    let mut stream = server.connect().await;
+    stream.write_all(b"no HTTP at all\r\n\r\n").await.unwrap();
+    let said = rest(&mut stream).await;
+    assert!(said.starts_with("HTTP/1.1 400") && said.ends_with("}]}"), "{said}");
+}
+
+#[tokio::test]
+async fn a_header_that_is_too_long_is_refused_in_the_same_words_on_a_connection_that_was_kept() {
+    let server = server(ListenLimits::default()).await;
+    let mut stream = server.connect().await;
+    // A body that is an answer is not one.
+    let bare =
+        "HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+    let echo = format!("POST /echo HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n{bare}", bare.len());
+    for _ in 0..3 {
+        stream.write_all(GET).await.unwrap();
+        answer(&mut stream).await;
+        stream.write_all(echo.as_bytes()).await.unwrap();
+        assert!(answer(&mut stream).await.ends_with(bare));
+    }
+    let _ =
+        stream.write_all(format!("GET /who HTTP/1.1\r\nx: {}\r\n\r\n", "y".repeat(20_000)).as_bytes()).await;
+    let said = rest(&mut stream).await;
+    assert!(said.starts_with("HTTP/1.1 431") && said.contains("application/problem+json"), "{said}");
 }
 
 #[tokio::test]
@@ -174,7 +199,8 @@ async fn one_connection_too_many_is_told_so_and_its_place_is_free_again_after_an
     let mut first = server.connect().await;
     first.write_all(GET).await.unwrap();
     answer(&mut first).await;
-    assert!(rest(&mut server.connect().await).await.starts_with("HTTP/1.1 503"));
+    let said = rest(&mut server.connect().await).await;
+    assert!(said.starts_with("HTTP/1.1 503") && said.contains("retry_later"), "{said}");
     drop(first);
     let again = async {
         loop {

@@ -7,11 +7,13 @@ use async_trait::async_trait;
 use common::{
     ids::{AppId, ChatId, UserId},
     model::PageRequest,
+    search::Query,
     store::{
-        SharedStore, StoreError,
+        SearchScope, SharedStore, StoreError,
         conformance::{Fixture, Scribe},
         sqlite::Sqlite,
     },
+    time::Millis,
 };
 use tempfile::TempDir;
 
@@ -65,6 +67,36 @@ async fn who_registered_before_names_had_words_is_found_by_name_as_well() {
         async |store: SharedStore| store.find_people(AppId::DEFAULT, "diaz", page).await.unwrap().results;
     assert_eq!(found(scribe.store.clone()).await, []);
     assert_eq!(found(file.open().await).await.len(), 1);
+}
+
+#[tokio::test]
+async fn me_6_what_was_there_before_the_search_index_is_due_in_it() {
+    let file = OneFile::new();
+    let mut scribe = Scribe::new(file.open().await);
+    let ana = UserId::random();
+    let chat = scribe.group(None, &[ana]).await;
+    for _ in 0..5 {
+        let changes = (0..500).map(|n| scribe.message(chat, ana, &format!("number {n}"))).collect();
+        scribe.write(changes).await;
+    }
+    let before = sqlx::sqlite::SqliteConnectOptions::new().filename(file.0.path().join("store.db"));
+    let before = sqlx::SqlitePool::connect_with(before).await.unwrap();
+    sqlx::raw_sql(
+        "DROP TABLE search_due; DROP TABLE search_segments; DROP TABLE search_buckets; DROP TABLE search_changes",
+    )
+    .execute(&before)
+    .await
+    .unwrap();
+    sqlx::raw_sql(include_str!("../src/store/sqlite/schema/0011_search.sql")).execute(&before).await.unwrap();
+    before.close().await;
+    let store = file.open().await;
+    let mut made = 0;
+    while store.index_next(Millis(1)).await.unwrap() {
+        made += 1;
+    }
+    assert_eq!(made, 2, "one of 2,048, and one of 256");
+    let found = store.search(SearchScope::Chat(scribe.key(chat)), &Query::read("499")).await.unwrap();
+    assert_eq!((found.hits.len(), found.whole), (5, true));
 }
 
 #[tokio::test]

@@ -7,11 +7,14 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use common::{
-    ids::{AppId, ChatId, UserId},
+    ids::{AppId, ChatId, EndpointId, UserId, UserKey},
     model::{ChatKind, PageRequest, Role},
+    notifications::{ChatPreferences, Endpoint, Preferences, Target},
+    search::Query,
     store::{
-        Accounts, Drain, PartitionBatch, Position, ReadMark, Refused, SharedStore, StoreError, User,
-        conformance::{Fixture, Scribe},
+        Accounts, Drain, Listed, Looked, PartitionBatch, Position, ReadMark, Receivers, Refused, SearchScope,
+        SharedStore, StoreError, User,
+        conformance::{Fixture, Scribe, round, waiting},
         postgres::{Postgres, PostgresSettings, check_url, without_password},
     },
     term::TermState,
@@ -70,6 +73,51 @@ async fn a_database_is_made_once_and_by_a_command_only() {
     assert_eq!(database.postgres().await.applications().await.unwrap(), applications, "nothing has changed");
 }
 
+/// A database whose schema stopped before the step of retention: one that follows finds its name taken.
+async fn stopped_before_retention() -> OneDatabase {
+    let database = OneDatabase::empty().await;
+    database.run("CREATE SEQUENCE chats_with_retention").await;
+    let why = unavailable(Postgres::init(&database.url()).await);
+    assert!(why.contains("chats_with_retention"), "{why}");
+    assert_eq!(database.number("SELECT version FROM store_version").await, 10);
+    database.run("DROP SEQUENCE chats_with_retention").await;
+    database
+}
+
+#[tokio::test]
+async fn a_schema_that_was_interrupted_goes_on_where_it_stopped() {
+    let database = stopped_before_retention().await;
+    let why = corrupt(Postgres::open(&database.url(), FEW).await);
+    assert!(why.contains("storage-writer init"), "{why}");
+    Postgres::init(&database.url()).await.unwrap();
+    assert_eq!(database.postgres().await.applications().await.unwrap().len(), 1);
+}
+
+const MESSAGE: &str = "INSERT INTO messages (app, chat, id, sender, number, seq, created_at, fingerprint, deleted, kind, body)
+    VALUES (gen_random_uuid(), gen_random_uuid(), gen_random_uuid(), gen_random_uuid(), 1, 1, 0, 0, false, 'text', '')";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_index_of_all_messages_is_made_while_others_write_and_anew_after_it_was_interrupted() {
+    let database = stopped_before_retention().await;
+    database.run("DROP INDEX messages_by_id; UPDATE store_version SET version = 9").await;
+    // It waits for who has written and not committed, and nobody waits for it.
+    let mut other = database.connection().await;
+    let mut hold = other.begin().await.unwrap();
+    sqlx::query(MESSAGE).execute(&mut *hold).await.unwrap();
+    let url = database.url();
+    let interrupted = tokio::spawn(async move { Postgres::init(&url).await });
+    let pid = database.waiting().await;
+    tokio::time::timeout(Duration::from_secs(20), database.run(MESSAGE)).await.unwrap();
+    database.run(&format!("SELECT pg_terminate_backend({pid})")).await;
+    unavailable(interrupted.await.unwrap());
+    let valid = "SELECT count(*) FROM pg_index WHERE indexrelid = 'messages_by_id'::regclass AND indisvalid";
+    assert_eq!(database.number(valid).await, 0);
+    hold.commit().await.unwrap();
+    Postgres::init(&database.url()).await.unwrap();
+    assert_eq!(database.number(valid).await, 1);
+    assert_eq!(database.number("SELECT count(*) FROM messages").await, 2);
+}
+
 #[tokio::test]
 async fn who_registered_before_names_had_words_is_found_by_name_as_well() {
     let database = OneDatabase::new().await;
@@ -81,6 +129,28 @@ async fn who_registered_before_names_had_words_is_found_by_name_as_well() {
     assert_eq!(found().await, []);
     Postgres::init(&database.url()).await.unwrap();
     assert_eq!(found().await.len(), 1);
+}
+
+#[tokio::test]
+async fn me_6_what_was_there_before_the_search_index_is_due_in_it() {
+    let database = OneDatabase::new().await;
+    let store: SharedStore = Arc::new(database.postgres().await);
+    let mut scribe = Scribe::new(store.clone());
+    let ana = UserId::random();
+    let chat = scribe.group(None, &[ana]).await;
+    for _ in 0..5 {
+        let changes = (0..500).map(|n| scribe.message(chat, ana, &format!("number {n}"))).collect();
+        scribe.write(changes).await;
+    }
+    database.run("DROP TABLE search_due, search_segments, search_buckets, search_changes").await;
+    database.run(include_str!("../src/store/postgres/schema/0009_search.sql")).await;
+    let mut made = 0;
+    while store.index_next(Millis(1)).await.unwrap() {
+        made += 1;
+    }
+    assert_eq!(made, 2, "one of 2,048, and one of 256");
+    let found = store.search(SearchScope::Chat(scribe.key(chat)), &Query::read("499")).await.unwrap();
+    assert_eq!((found.hits.len(), found.whole), (5, true));
 }
 
 #[tokio::test]
@@ -254,6 +324,27 @@ async fn writers_of_many_partitions_and_readers_of_the_same_users_never_wait_in_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_who_is_being_erased_nothing_is_noted_and_whose_profile_changes_is_not_waited_for() {
+    let database = OneDatabase::new().await;
+    let scribe = Scribe::new(database.open().await);
+    let ana = UserKey { app: AppId::DEFAULT, user: scribe.user("Ana").await };
+    let (mut other, seen) = (database.connection().await, [(ana, Millis(5))]);
+    let mut renamed = other.begin().await.unwrap();
+    sqlx::query("UPDATE users SET name = 'Anna'").execute(&mut *renamed).await.unwrap();
+    scribe.store.note_seen(&seen).await.unwrap();
+    renamed.commit().await.unwrap();
+    let mut erased = other.begin().await.unwrap();
+    sqlx::query("UPDATE users SET folded = 'ERASED', erased_at = 1").execute(&mut *erased).await.unwrap();
+    sqlx::query("DELETE FROM last_seen").execute(&mut *erased).await.unwrap();
+    let store = scribe.store.clone();
+    let noted = tokio::spawn(async move { store.note_seen(&seen).await });
+    database.waiting().await;
+    erased.commit().await.unwrap();
+    noted.await.unwrap().unwrap();
+    assert_eq!(scribe.store.last_seen(&[ana]).await.unwrap(), []);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_deadlock_that_others_cause_is_tried_again() {
     let database = OneDatabase::new().await;
     let mut scribe = Scribe::new(database.open().await);
@@ -277,6 +368,122 @@ async fn a_deadlock_that_others_cause_is_tried_again() {
     hold.commit().await.unwrap();
     let marked = marked.await.unwrap().unwrap();
     assert!(marked.iter().all(Option::is_some), "{marked:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_3_who_gives_a_queue_back_waits_for_what_is_just_put_into_it() {
+    let database = OneDatabase::new().await;
+    let store = database.open().await;
+    let at = Millis(1);
+    webhook(&store).await;
+    database.run("UPDATE notify_endpoints SET queued = true").await;
+    let lease = Duration::from_secs(60);
+    let leased = store.lease_endpoints(Receivers::Webhooks, &[], at, lease, 1).await.unwrap().remove(0);
+
+    let mut other = database.connection().await;
+    let mut put = other.begin().await.unwrap();
+    sqlx::raw_sql(
+        "UPDATE notify_endpoints SET queued = true, last_place = 1;
+         INSERT INTO notify_deliveries (app, endpoint, place, id, body, state, created_at, since)
+         SELECT app, id, 1, gen_random_uuid(), '{}', 'pending', 1, 1 FROM notify_endpoints",
+    )
+    .execute(&mut *put)
+    .await
+    .unwrap();
+    let again = store.clone();
+    let released = tokio::spawn(async move { again.release_endpoint(&leased, at).await });
+    database.waiting().await;
+    put.commit().await.unwrap();
+    released.await.unwrap().unwrap();
+    assert_eq!(
+        store.lease_endpoints(Receivers::Webhooks, &[], at, lease, 1).await.unwrap().len(),
+        1,
+        "it is not taken for empty"
+    );
+}
+
+/// A webhook of the first application, in the store.
+async fn webhook(store: &SharedStore) {
+    let target = Target::Webhook { url: "https://hooks.example".to_owned(), secret: vec![1; 32] };
+    let (id, created_at) = (EndpointId::random(), Millis(1));
+    let hook = Endpoint { id, app: AppId::DEFAULT, target, created_at, enabled: true };
+    store.add_endpoint(&hook).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_1_pages_of_a_round_and_batches_wait_for_each_other_at_its_end_only() {
+    let database = OneDatabase::new().await;
+    let mut scribe = Scribe::new(database.open().await);
+    let (store, ana) = (scribe.store.clone(), UserId::random());
+    webhook(&store).await;
+    let chat = scribe.group(None, &[ana]).await;
+    scribe.say(chat, ana, "hello").await;
+    let begun = waiting(&store, AppId::DEFAULT).await.remove(0);
+
+    // A batch is being written.
+    let mut other = database.connection().await;
+    let mut batch = other.begin().await.unwrap();
+    sqlx::query("SELECT 1 FROM positions FOR UPDATE").execute(&mut *batch).await.unwrap();
+    let page = Looked { after: Some(ana), ..round(&begun, 1) };
+    assert!(store.looked(&page).await.unwrap(), "it does not wait for the batch");
+    let going = waiting(&store, AppId::DEFAULT).await.remove(0);
+    let (last, ending) = (round(&going, 1), store.clone());
+    let ended = tokio::spawn(async move { ending.looked(&last).await });
+    database.waiting().await;
+    // What the batch says of the chat does not wait for the round.
+    let noted = sqlx::query(
+        "INSERT INTO notify_waiting (app, chat, partition, from_number, from_at)
+         SELECT app, chat, partition, 2, 2 FROM notify_waiting ON CONFLICT DO NOTHING",
+    );
+    assert_eq!(noted.execute(&mut *batch).await.unwrap().rows_affected(), 0);
+    batch.commit().await.unwrap();
+    assert!(ended.await.unwrap().unwrap());
+    assert_eq!(waiting(&store, AppId::DEFAULT).await, []);
+}
+
+#[tokio::test]
+async fn no_2_a_choice_that_cannot_be_read_holds_nobody_up() {
+    let database = OneDatabase::new().await;
+    let mut scribe = Scribe::new(database.open().await);
+    let (store, ana) = (scribe.store.clone(), scribe.user("Ana").await);
+    let chat = scribe.group(None, &[ana]).await;
+    let (app, key) = (AppId::DEFAULT, scribe.key(chat));
+    let user = UserKey { app, user: ana };
+    assert!(store.set_preferences(user, &Preferences::default()).await.unwrap());
+    assert!(store.set_chat_preferences(key, ana, &ChatPreferences::default()).await.unwrap());
+    webhook(&store).await;
+    database
+        .run(
+            r#"UPDATE notification_preferences SET preferences = '{"kinds": [], "sound": "bell"}';
+               UPDATE chat_notification_preferences SET preferences = 'loud';
+               UPDATE applications SET settings = '{"notifications": 7}'"#,
+        )
+        .await;
+    let candidate = store.candidates_among(key, &[ana]).await.unwrap().remove(0);
+    assert!(candidate.preferences.kinds.is_empty());
+    assert_eq!(candidate.chat, ChatPreferences::default());
+    assert_eq!(store.preferences(user).await.unwrap(), candidate.preferences);
+    assert_eq!(store.notifying().await.unwrap(), [(app, Duration::from_secs(300))]);
+}
+
+#[tokio::test]
+async fn no_2_what_was_chosen_for_a_chat_ends_with_it() {
+    let database = OneDatabase::new().await;
+    let mut scribe = Scribe::new(database.open().await);
+    let (ana, ben) = (scribe.user("Ana").await, scribe.user("Ben").await);
+    let chats = [scribe.group(None, &[ana, ben]).await, scribe.group(None, &[ana, ben]).await];
+    for chat in chats {
+        for user in [ana, ben] {
+            let chosen = ChatPreferences::default();
+            assert!(scribe.store.set_chat_preferences(scribe.key(chat), user, &chosen).await.unwrap());
+        }
+    }
+    let count = "SELECT count(*) FROM chat_notification_preferences";
+    assert_eq!(database.number(count).await, 4);
+    scribe.does(chats[0], ana, What::Left { user: ben, heir: None }).await;
+    assert_eq!(database.number(count).await, 3);
+    scribe.does(chats[0], ana, What::Deleted).await;
+    assert_eq!(database.number(count).await, 2);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -396,18 +603,44 @@ async fn a_character_that_no_text_can_have_is_refused() {
     let bad = scribe.message(chat, ana, "a\0b");
     let outcome = scribe.attempt(0, vec![bad]).await;
     assert!(matches!(outcome, Err(Refused::Broken { .. })), "{outcome:?}");
-    let user = User {
-        id: ana,
-        username: "a\0".into(),
-        name: "a".into(),
-        avatar: None,
-        mobile_number: None,
-        timezone: None,
-        created_at: Millis(1),
-        password_hash: String::new(),
-    };
+    let user = User::without_password(ana, "a\0".into(), "a".into(), Millis(1));
     corrupt(scribe.store.add_user(AppId::DEFAULT, &user).await);
     corrupt(scribe.store.user_by_username(AppId::DEFAULT, "a\0").await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn op_6_a_page_of_all_messages_reads_no_others() {
+    let database = OneDatabase::new().await;
+    let mut scribe = Scribe::new(database.open().await);
+    let ana = scribe.user("Ana").await;
+    for _ in 0..3 {
+        let chat = scribe.group(None, &[ana]).await;
+        let changes = (0..300).map(|n| scribe.message(chat, ana, &format!("{n}"))).collect();
+        scribe.write(changes).await;
+    }
+    let app = scribe.app;
+    drop(scribe);
+    // A backend tells what it has read when it ends at the latest; the one that asks has the name of no store.
+    let backends = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'chat'";
+    let read = "SELECT coalesce(sum(idx_tup_read), 0)::bigint + (
+          SELECT seq_tup_read FROM pg_stat_user_tables WHERE relname = 'messages')
+        FROM pg_stat_user_indexes WHERE relname = 'messages'";
+    let settled = async || {
+        while database.number(backends).await > 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        database.number(read).await
+    };
+    let before = settled().await;
+    let store = database.postgres().await;
+    let page = store.all_messages(app, PageRequest { page: 60, per_page: 10 }).await.unwrap();
+    assert_eq!((page.total, page.results.len()), (90, 10));
+    assert_eq!((page.results[0].body.as_str(), page.results[9].body.as_str()), ("290", "299"));
+    let page = store.all_messages(app, PageRequest { page: 13, per_page: 50 }).await.unwrap();
+    assert_eq!((page.results[0].body.as_str(), page.results[49].body.as_str()), ("0", "49"));
+    store.close().await;
+    let some = settled().await - before;
+    assert!((60..200).contains(&some), "{some}");
 }
 
 /// Batches of one call may follow each other, and be about one chat.

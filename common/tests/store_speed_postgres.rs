@@ -82,7 +82,7 @@ async fn drain(chats: usize, messages: usize) {
     let database = OneDatabase::new().await;
     database.run("CREATE TABLE bare (LIKE messages INCLUDING ALL)").await;
     database
-        .run("CREATE TABLE barest (LIKE messages); ALTER TABLE barest ADD PRIMARY KEY (app, chat, number)")
+        .run("CREATE TABLE barest (LIKE messages INCLUDING DEFAULTS); ALTER TABLE barest ADD PRIMARY KEY (app, chat, number)")
         .await;
     let store = Arc::new(database.postgres().await);
     let mut scribe = Scribe::new(store.clone());

@@ -30,7 +30,7 @@ const CRATES: [(&str, bool); 7] = [
 const SERVICES: [&str; 3] = ["dispatcher", "chat-node", "storage-writer"];
 
 /// Each outside engine, and the one file or folder that names it.
-const ENGINES: [(&str, &[&str]); 11] = [
+const ENGINES: [(&str, &[&str]); 13] = [
     (
         "sqlx",
         &[
@@ -48,12 +48,14 @@ const ENGINES: [(&str, &[&str]); 11] = [
     ("rdkafka", &["common/src/log/kafka"]),
     ("quinn", &["common/src/link"]),
     ("rustls", &["common/src/link"]),
-    ("rcgen", &["common/src/link"]),
+    ("rcgen", &["common/src/link", "common/src/vapid"]),
     ("x509_parser", &["common/src/link"]),
-    ("jsonwebtoken", &["common/src/token"]),
-    ("hmac", &["common/src/seal"]),
+    ("jsonwebtoken", &["common/src/token", "common/src/vapid"]),
+    ("hmac", &["common/src/seal", "storage-writer/src/notify/webhook"]),
     ("hashring", &["common/src/ring"]),
     ("argon2", &["chat-node/src/passwords"]),
+    ("object_store", &["chat-node/src/attachments/objects"]),
+    ("infer", &["chat-node/src/attachments/content"]),
 ];
 
 fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
@@ -125,6 +127,32 @@ fn each_outside_engine_is_named_in_one_place() {
             }
         }
         assert!(named_at_home, "{engine} is named nowhere: is the list out of date?");
+    }
+}
+
+/// Where the public paths are served: what is registered there is in the document of the paths (OP-7).
+const PATHS: [&str; 3] = ["chat-node/src/api", "dispatcher/src/http.rs", "dispatcher/src/docs"];
+
+#[test]
+fn op_7_paths_are_served_and_written_down_in_one_breath() {
+    for place in PATHS {
+        let (place, mut files) = (root().join(place), Vec::new());
+        if place.is_dir() {
+            sources(&place, &mut files)
+        } else {
+            files.push(place)
+        }
+        for file in files {
+            let text = fs::read_to_string(&file).unwrap();
+            for by_hand in [".route(", ".nest(", ".route_service(", "Router::new("] {
+                assert!(
+                    !text.contains(by_hand),
+                    "{} has {by_hand}…): a path registered by hand is not in the document. Register it in the `routes` of its area, \
+                     by `Routes::get`, `post`, … of common::document, whose head shows how",
+                    file.display()
+                );
+            }
+        }
     }
 }
 

@@ -16,6 +16,7 @@ use std::fmt::Write;
 
 use bytes::Bytes;
 use common::{
+    applications::Retention,
     ids::{ChatId, ChatKey, Incarnation, SocketId, UserId, UserKey},
     model::{ChatKind, Head, MessageKind, Reaction, Role},
     term::TermState,
@@ -23,9 +24,9 @@ use common::{
     wire::{
         codec::{pack, unpack},
         codes::ErrorCode,
-        marks::{Mark, Place, Since, Told},
+        marks::{LogPlace, Mark, Place, Since},
         owner::{Answer, Ask, Draft, OwnerRequest, Refusal, Sent},
-        peer::{DispatcherToNode, Live, NodeToDispatcher, Placement, Topic},
+        peer::{Came, DispatcherToNode, Live, NodeToDispatcher, Placement, Topic},
         record::{BadRecord, Change, Claim, Record, What},
     },
 };
@@ -144,6 +145,10 @@ fn to_node() -> Vec<(&'static str, DispatcherToNode)> {
     all
 }
 
+fn came(user: UserId, last_seen: Option<Millis>, chats: Vec<ChatId>) -> Came {
+    Came { user, last_seen, chats, hidden_from: Vec::new(), only: None }
+}
+
 fn live() -> Vec<(&'static str, Live)> {
     let (app, chat, seq) = (APP, CHAT, 812);
     let all = vec![
@@ -152,6 +157,24 @@ fn live() -> Vec<(&'static str, Live)> {
         ("removed", Live::Removed { app, chat, seq, users: vec![BEN] }),
         ("read", Live::Read { app, chat, user: ANA, number: 790, socket: None, at: AT }),
         ("read_here", Live::Read { app, chat, user: ANA, number: 790, socket: Some(SOCKET), at: AT }),
+        (
+            "presence",
+            Live::Presence {
+                app,
+                at: AT,
+                users: vec![came(ANA, None, vec![chat]), came(BEN, Some(AT), Vec::new())],
+            },
+        ),
+        (
+            "presence_hidden",
+            Live::Presence {
+                app,
+                at: AT,
+                users: vec![Came { hidden_from: vec![BEN], only: Some(BEN), ..came(ANA, None, vec![chat]) }],
+            },
+        ),
+        ("headcount", Live::Headcount { app, chat, node: node(), users: 2_000, ask: true }),
+        ("typing", Live::Typing { app, chat, user: ANA, on: true, at: AT }),
         ("revoked", Live::Revoked { app, user: ANA, session: SESSION }),
     ];
     for (_, event) in &all {
@@ -160,6 +183,9 @@ fn live() -> Vec<(&'static str, Live)> {
             | Live::Added { .. }
             | Live::Removed { .. }
             | Live::Read { .. }
+            | Live::Presence { .. }
+            | Live::Headcount { .. }
+            | Live::Typing { .. }
             | Live::Revoked { .. } => {}
         }
     }
@@ -168,7 +194,7 @@ fn live() -> Vec<(&'static str, Live)> {
 
 fn place() -> Place {
     let state = TermState { term: Some(30), n: 4 };
-    Place { term: 40, to: 43, told: Told { offset: 35, state } }
+    Place { term: 40, to: 43, told: LogPlace { offset: 35, state } }
 }
 
 fn marks() -> Vec<Mark> {
@@ -195,7 +221,11 @@ fn asks() -> Vec<(&'static str, Ask)> {
         ("add_member", Ask::AddMember { user: BEN }),
         ("set_role", Ask::SetRole { user: BEN, role: Role::Admin }),
         ("remove_member", Ask::RemoveMember { user: BEN }),
-        ("update", Ask::Update { name: None, description: Some("D".into()) }),
+        ("update", Ask::Update { name: None, description: Some("D".into()), retention: None }),
+        (
+            "update_retention",
+            Ask::Update { name: None, description: None, retention: Some(Retention::Days { days: 7 }) },
+        ),
         ("delete_chat", Ask::DeleteChat),
         ("recent", Ask::Recent),
         ("changes", Ask::Changes { after: 811 }),
@@ -297,7 +327,11 @@ fn changes() -> Vec<(&'static str, What)> {
         ("joined", What::Joined { user: BEN, role: Role::Member }),
         ("left", What::Left { user: ANA, heir: Some(BEN) }),
         ("roles", What::Roles { roles: vec![(BEN, Role::Owner), (ANA, Role::Admin)] }),
-        ("updated", What::Updated { name: Some("M".into()), description: None }),
+        ("updated", What::Updated { name: Some("M".into()), description: None, retention: None }),
+        (
+            "updated_retention",
+            What::Updated { name: None, description: None, retention: Some(Retention::UntilRead) },
+        ),
         ("deleted", What::Deleted),
         (
             "sent_plain",
@@ -311,6 +345,7 @@ fn changes() -> Vec<(&'static str, What)> {
                 attachments: Vec::new(),
                 mentions: Vec::new(),
                 mention_all: false,
+                sent_as: None,
             },
         ),
         (
@@ -325,6 +360,7 @@ fn changes() -> Vec<(&'static str, What)> {
                 attachments: vec!["att-1".into()],
                 mentions: Vec::new(),
                 mention_all: false,
+                sent_as: None,
             },
         ),
         (
@@ -339,6 +375,22 @@ fn changes() -> Vec<(&'static str, What)> {
                 attachments: Vec::new(),
                 mentions: vec![BEN],
                 mention_all: true,
+                sent_as: None,
+            },
+        ),
+        (
+            "sent_masked",
+            What::Sent {
+                id: MESSAGE,
+                number: 790,
+                client_id: Some(client_id()),
+                body: "oh ****".into(),
+                kind: MessageKind::Text,
+                reply_to: None,
+                attachments: Vec::new(),
+                mentions: Vec::new(),
+                mention_all: false,
+                sent_as: Some(0x0123_4567_89ab_cdef),
             },
         ),
         ("edited_plain", What::Edited { message: Box::new(plain_message()) }),
@@ -461,8 +513,8 @@ fn bytes_that_are_cut_or_too_many_are_no_frame() {
 fn a_record_of_a_later_version_is_told_from_bytes_that_are_none() {
     let (_, record) = records().remove(1);
     let mut bytes = record.encode().to_vec();
-    bytes[0] = 3;
-    assert!(matches!(Record::decode(&bytes), Err(BadRecord::Version(3))));
+    bytes[0] = 5;
+    assert!(matches!(Record::decode(&bytes), Err(BadRecord::Version(5))));
     for first in [0, 0x20, 0xff] {
         bytes[0] = first;
         assert!(matches!(Record::decode(&bytes), Err(BadRecord::Bytes(_))), "{first}");
@@ -556,6 +608,7 @@ fn any_record() -> impl Strategy<Value = Record> {
                 attachments,
                 mentions: vec![BEN; (number % 3) as usize],
                 mention_all: number % 2 == 0,
+                sent_as: (number % 5 == 0).then_some(number),
             }
         ),
         (any::<u64>(), any::<String>(), any::<bool>()).prop_map(|(number, emoji, on)| {

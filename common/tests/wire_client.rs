@@ -11,21 +11,23 @@
 mod packed;
 mod wire;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use common::{
+    document::socket::asyncapi,
     ids::{ChatId, Seq},
-    model::{Head, MessageKind, Role},
+    model::{Head, MessageKind, PresenceStatus, Role, UserPresence},
     wire::{
         client::{
             Ack, Changes, ClientFrame, Delete, Edit, ErrorFrame, FieldError, Hello, History, HistoryPage,
-            Ping, React, Read, Ready, Resume, Resumed, RoleOf, Send, ServerFrame, SocketLimits,
+            Ping, React, Read, Ready, Resume, Resumed, RoleOf, Send, ServerFrame, SocketLimits, Typing,
         },
         codec::{FromClient, NotJson, decode_client, encode_server, fields},
         codes::ErrorCode,
     },
 };
 use proptest::prelude::*;
+use serde_json::{Value, json};
 use wire::{ANA, AT, BEN, CHAT, MESSAGE, SESSION, chat_view, client_id, full_message, node, plain_message};
 
 const CHAT_TEXT: &str = "0000000000000000000000000000c4a7";
@@ -119,6 +121,10 @@ fn client_frames() -> Vec<(ClientFrame, &'static str)> {
             r#"{"type":"read","ref":7,"chat":"$chat","number":790}"#,
         ),
         (
+            ClientFrame::Typing(Typing { chat: CHAT, on: true }),
+            r#"{"type":"typing","chat":"$chat","on":true}"#,
+        ),
+        (
             ClientFrame::Changes(Changes { ref_: 6, chat: CHAT, after: 811 }),
             r#"{"type":"changes","ref":6,"chat":"$chat","after":811}"#,
         ),
@@ -148,6 +154,7 @@ fn server_frames() -> Vec<(ServerFrame, String)> {
         number: None,
         created_at: None,
         repeat: false,
+        masked: None,
     };
     let error = ErrorFrame {
         ref_: None,
@@ -190,10 +197,11 @@ fn server_frames() -> Vec<(ServerFrame, String)> {
                 number: Some(790),
                 created_at: Some(at),
                 repeat: true,
+                masked: Some("****".into()),
                 ..ack
             }),
             r#"{"type":"ack","ref":2,"chat":"$chat","seq":812,"client_id":"c-1","id":"$message","number":790,
-                "created_at":"$at","repeat":true}"#,
+                "created_at":"$at","repeat":true,"masked":"****"}"#,
         ),
         (
             ServerFrame::Page(page),
@@ -260,7 +268,16 @@ fn server_frames() -> Vec<(ServerFrame, String)> {
             r#"{"type":"member_left","chat":"$chat","seq":812,"at":"$at","by":"$ana","user":"$ana","owner":"$ben"}"#,
         ),
         (
-            ServerFrame::ChatUpdated { chat, seq, at, by, name: None, description: None, roles: vec![] },
+            ServerFrame::ChatUpdated {
+                chat,
+                seq,
+                at,
+                by,
+                name: None,
+                description: None,
+                retention: None,
+                roles: vec![],
+            },
             r#"{"type":"chat_updated","chat":"$chat","seq":812,"at":"$at","by":"$ana"}"#,
         ),
         (
@@ -271,6 +288,7 @@ fn server_frames() -> Vec<(ServerFrame, String)> {
                 by,
                 name: None,
                 description: None,
+                retention: None,
                 roles: vec![RoleOf { user: BEN, role: Role::Admin }],
             },
             r#"{"type":"chat_updated","chat":"$chat","seq":812,"at":"$at","by":"$ana","roles":[{"user":"$ben","role":"admin"}]}"#,
@@ -283,6 +301,7 @@ fn server_frames() -> Vec<(ServerFrame, String)> {
                 by,
                 name: Some("N".into()),
                 description: Some("D".into()),
+                retention: None,
                 roles: vec![],
             },
             r#"{"type":"chat_updated","chat":"$chat","seq":812,"at":"$at","by":"$ana","name":"N","description":"D"}"#,
@@ -297,6 +316,30 @@ fn server_frames() -> Vec<(ServerFrame, String)> {
         ),
         (ServerFrame::ChatRemoved { chat }, r#"{"type":"chat_removed","chat":"$chat"}"#),
         (ServerFrame::ChatReload { chat }, r#"{"type":"chat_reload","chat":"$chat"}"#),
+        (
+            ServerFrame::Typing { chat: CHAT, user: BEN, on: true },
+            r#"{"type":"typing","chat":"$chat","user":"$ben","on":true}"#,
+        ),
+        (
+            ServerFrame::Presence(UserPresence {
+                user: BEN,
+                status: PresenceStatus::Online,
+                last_seen: None,
+            }),
+            r#"{"type":"presence","user":"$ben","status":"online","last_seen":null}"#,
+        ),
+        (
+            ServerFrame::Presence(UserPresence {
+                user: BEN,
+                status: PresenceStatus::Offline,
+                last_seen: Some(AT),
+            }),
+            r#"{"type":"presence","user":"$ben","status":"offline","last_seen":"$at"}"#,
+        ),
+        (
+            ServerFrame::PresenceCount { chat: CHAT, online: 2_000 },
+            r#"{"type":"presence_count","chat":"$chat","online":2000}"#,
+        ),
         (
             ServerFrame::MessageRead { chat: CHAT, user: BEN, number: 790 },
             r#"{"type":"message_read","chat":"$chat","user":"$ben","number":790}"#,
@@ -352,9 +395,69 @@ fn every_server_frame_has_its_golden_text_and_reads_back_from_it() {
             | ServerFrame::Resumed { .. }
             | ServerFrame::Cursor { .. }
             | ServerFrame::MessageRead { .. }
+            | ServerFrame::Typing { .. }
+            | ServerFrame::Presence(_)
+            | ServerFrame::PresenceCount { .. }
             | ServerFrame::SessionRevoked { .. } => {}
         }
     }
+}
+
+#[test]
+fn op_7_every_frame_is_in_the_document_of_the_socket_and_is_as_it_says() {
+    let document = asyncapi();
+    let messages = document["components"]["messages"].as_object().unwrap();
+    let client = client_frames().into_iter().map(|(_, text)| ("client", golden(text)));
+    let server = server_frames().into_iter().map(|(_, text)| ("server", text));
+    let mut shown = BTreeSet::new();
+    for (side, text) in client.chain(server) {
+        let frame: Value = serde_json::from_str(&text).unwrap();
+        let name = format!("{side}.{}", frame["type"].as_str().unwrap());
+        let message = messages.get(&name).unwrap_or_else(|| panic!("{name} is not in the document"));
+        let schema = json!({
+            "$schema": "http://json-schema.org/draft-07/schema#",
+            "allOf": [message["payload"]],
+            "components": document["components"],
+        });
+        let schema = jsonschema::validator_for(&schema).unwrap();
+        let wrong: Vec<_> = schema.iter_errors(&frame).map(|error| error.to_string()).collect();
+        assert!(wrong.is_empty(), "{name}: {wrong:?}: {text}");
+        let fields = fields_of(&document, &message["payload"]);
+        for field in frame.as_object().unwrap().keys() {
+            assert!(fields.contains(field), "{name} has {field}, which is not in the document");
+            let mut less = frame.clone();
+            less.as_object_mut().unwrap().remove(field);
+            let needed = serde_json::from_value::<ClientFrame>(less.clone()).is_err();
+            assert!(side == "server" || schema.is_valid(&less) != needed, "{name} without {field}");
+        }
+        shown.insert(name);
+    }
+    // Nor does it have one that there is not; and each of them is among those of the channel.
+    let known: BTreeSet<String> = messages.keys().cloned().collect();
+    assert_eq!(shown, known);
+    let of_channel = document["channels"]["socket"]["messages"].as_object().unwrap();
+    assert_eq!(shown, of_channel.keys().cloned().collect());
+    for kind in ClientFrame::TYPES {
+        let reply = &document["operations"][kind]["reply"]["messages"];
+        assert_eq!(reply.is_null(), *kind == "typing", "{kind} is answered by: {reply}");
+        for answer in reply.as_array().into_iter().flatten() {
+            let name = answer["$ref"].as_str().unwrap().rsplit('/').next().unwrap();
+            assert!(known.contains(name), "{kind} is answered by {name}");
+        }
+    }
+}
+
+/// The names of a schema's own fields, and of those that it takes from another.
+fn fields_of(document: &Value, schema: &Value) -> BTreeSet<String> {
+    let mut fields: BTreeSet<String> =
+        schema["properties"].as_object().into_iter().flat_map(|fields| fields.keys().cloned()).collect();
+    for other in schema["allOf"].as_array().into_iter().flatten() {
+        fields.extend(fields_of(document, other));
+    }
+    if let Some(reference) = schema["$ref"].as_str() {
+        fields.extend(fields_of(document, document.pointer(&reference[1..]).unwrap()));
+    }
+    fields
 }
 
 #[test]
@@ -592,6 +695,7 @@ fn any_client_frame() -> impl Strategy<Value = ClientFrame> {
             .prop_map(|(ref_, chat, number, body)| ClientFrame::Edit(Edit { ref_, chat, number, body })),
         (any::<u64>(), chat.clone(), any::<u64>())
             .prop_map(|(ref_, chat, number)| ClientFrame::Delete(Delete { ref_, chat, number })),
+        (chat.clone(), any::<bool>()).prop_map(|(chat, on)| ClientFrame::Typing(Typing { chat, on })),
         (any::<u64>(), chat.clone(), any::<u64>())
             .prop_map(|(ref_, chat, after)| ClientFrame::Changes(Changes { ref_, chat, after })),
         (any::<u64>(), chat, any::<Option<u64>>(), any::<Option<u64>>(), any::<Option<u32>>()).prop_map(

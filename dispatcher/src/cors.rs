@@ -51,11 +51,14 @@ pub async fn check(State(allowed): State<Allowed>, request: Request, next: Next)
         if preflight {
             let methods = HeaderValue::from_static("GET, POST, PUT, PATCH, DELETE");
             headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, methods);
-            let names = HeaderValue::from_static("authorization, content-type, idempotency-key");
+            let names = HeaderValue::from_static(
+                "authorization, content-type, idempotency-key, range, if-range, if-none-match",
+            );
             headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, names);
             headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static(REMEMBER));
         } else {
-            headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("retry-after"));
+            let names = HeaderValue::from_static("retry-after, content-disposition, content-range, etag");
+            headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, names);
         }
     }
     response

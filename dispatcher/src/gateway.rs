@@ -7,6 +7,7 @@ mod body;
 
 use std::{
     net::IpAddr,
+    pin::pin,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -15,7 +16,7 @@ use axum::{
     body::Body,
     response::{IntoResponse, Response},
 };
-use common::{problem::Problem, wire::codes::ErrorCode};
+use common::{listen, problem::Problem, wire::codes::ErrorCode};
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version, header, request::Parts, uri::Authority,
 };
@@ -73,8 +74,12 @@ pub struct GatewaySettings {
     pub connect: Duration,
     /// How long from the first byte of a request to the head of its answer; and between two pieces of the answer's body.
     pub answer: Duration,
-    /// The longest body that is passed on, in bytes. The node has limits of its own, path by path.
+    /// The longest body that is passed on, in bytes, but for uploads. The node has limits of its own, path by path.
     pub max_body: u64,
+    /// The longest upload, in bytes.
+    pub max_upload: u64,
+    /// How long an upload may take in all, while it goes on: nothing may stand still for longer than `answer`.
+    pub upload: Duration,
 }
 
 impl Default for GatewaySettings {
@@ -83,7 +88,11 @@ impl Default for GatewaySettings {
             connect: Duration::from_secs(1),
             // Longer than the 5 s after which a node says that an outcome is unknown.
             answer: Duration::from_secs(15),
-            max_body: 100 * 1024 * 1024,
+            // A group of 50,000 members takes 2 MB.
+            max_body: 4 * 1024 * 1024,
+            max_upload: 100 * 1024 * 1024,
+            // Longer than a node gives it.
+            upload: Duration::from_secs(24 * 3_600),
         }
     }
 }
@@ -162,23 +171,33 @@ impl Gateway {
     ) -> Result<Response, Problem> {
         let (mut parts, body) = request.into_parts();
         let stored_by = !matches!(parts.method, Method::GET | Method::HEAD | Method::OPTIONS);
-        if declared_length(&parts.headers).is_some_and(|length| length > self.settings.max_body) {
-            return Err(self.too_large());
+        let is_upload = listen::is_upload(&parts);
+        let most = if is_upload { self.settings.max_upload } else { self.settings.max_body };
+        let too_large = || Problem::new(ErrorCode::TooLarge, format!("a body may have {most} bytes"));
+        if declared_length(&parts.headers).is_some_and(|length| length > most) {
+            return Err(too_large());
         }
         clean(&mut parts.headers);
         tell_origin(&mut parts.headers, peer);
-        let upload = Arc::new(Upload::new(body, self.settings.max_body));
-        let deadline = tokio::time::Instant::now() + self.settings.answer;
+        let upload = Arc::new(Upload::new(body, most));
+        let begun = tokio::time::Instant::now();
+        // Whose body is on its way, its answer is waited for from the last piece of it on.
+        let last = if is_upload { begun + self.settings.upload } else { begun + self.settings.answer };
         for node in view.from(hash).take(ATTEMPTS) {
             let Some(request) = addressed(&parts, node, Outgoing::new(&upload)) else { continue };
-            let answer = match tokio::time::timeout_at(deadline, self.client.request(request)).await {
-                Ok(answer) => answer,
-                Err(_) if upload.is_too_large() => return Err(self.too_large()),
-                Err(_) => return Err(no_answer(stored_by, "the node did not answer in time")),
+            let patience = || last.min(upload.moved_at().unwrap_or(begun) + self.settings.answer);
+            let answer = match answered(self.client.request(request), patience).await {
+                Some(answer) => answer,
+                None if upload.is_too_large() => return Err(too_large()),
+                None => return Err(no_answer(stored_by, "the node did not answer in time")),
             };
             match answer {
                 Ok(response) => return Ok(self.answer(response)),
-                Err(_) if upload.is_too_large() => return Err(self.too_large()),
+                Err(_) if upload.is_too_large() => return Err(too_large()),
+                // No node has taken in a body that is not whole.
+                Err(_) if upload.is_broken() => {
+                    return Err(Problem::new(ErrorCode::Invalid, "the body broke off"));
+                }
                 Err(error) if error.is_connect() && upload.is_untouched() => {
                     tracing::debug!(node = %node.id, %error, "no connection to a node");
                 }
@@ -197,9 +216,21 @@ impl Gateway {
         parts.version = Version::HTTP_11;
         Response::from_parts(parts, Body::new(Incoming::new(body, self.settings.answer)))
     }
+}
 
-    fn too_large(&self) -> Problem {
-        Problem::new(ErrorCode::TooLarge, format!("a body may have {} bytes", self.settings.max_body))
+/// The answer, unless `deadline` comes first, which moves as long as something else goes on.
+async fn answered<T>(
+    asking: impl Future<Output = T>,
+    deadline: impl Fn() -> tokio::time::Instant,
+) -> Option<T> {
+    let mut asking = pin!(asking);
+    loop {
+        let until = deadline();
+        match tokio::time::timeout_at(until, asking.as_mut()).await {
+            Ok(answer) => return Some(answer),
+            Err(_) if deadline() > until => {}
+            Err(_) => return None,
+        }
     }
 }
 
@@ -283,9 +314,19 @@ mod tests {
             "/chat",
             "/metrics",
             "/cluster",
+            "/group",
             "/group/",
+            "/group/1",
+            "/group/messages",
+            "/group/user/1",
+            "/message",
             "/message/",
+            "/message/1",
+            "/user",
             "/user/",
+            "/user/1",
+            "/chat/../message/1",
+            "/chat/%2e%2e/message",
             "/api/v1/../../metrics",
             "/api/v1/%2e%2E/x",
             "/api/v1/.%2e/x",

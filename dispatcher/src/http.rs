@@ -7,29 +7,32 @@ use std::{
 };
 
 use axum::{
-    Json, Router,
+    Extension, Json, Router,
     body::Body,
     extract::{ConnectInfo, State},
     middleware,
     response::{IntoResponse, Response},
-    routing::get,
 };
 use common::{
+    admission::Admission,
+    document::{Document, Key, Routes, says},
     ids::{Incarnation, NodeId, Partition, UserKey},
     partition::stable_hash,
     problem::Problem,
     revocations::Revocations,
     time::Millis,
-    token::{Caller, Ticket, Tickets, Tokens},
+    token::{Presented, Ticket, Tickets, Tokens},
     wire::codes::ErrorCode,
 };
 use http::{HeaderMap, HeaderValue, Request, header};
+use schemars::JsonSchema;
 use serde::Serialize;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::{
     cluster::Cluster,
     cors,
+    docs::{self, Mine},
     gateway::{self, Gateway},
 };
 
@@ -42,6 +45,8 @@ pub struct Keys {
     pub tickets: Tickets,
     /// Sign-ins that were ended.
     pub revocations: Revocations,
+    /// Lets those in who come with their application's own tokens.
+    pub admission: Admission,
 }
 
 /// What the handlers share.
@@ -57,17 +62,16 @@ pub struct Door {
 
 /// Every path of the dispatcher.
 pub fn router(door: Arc<Door>, origins: cors::Allowed) -> Router {
-    Router::new()
-        .route("/chat/location", get(location))
-        .route("/cluster", get(cluster))
-        .route("/healthz", get(async || "ok\n"))
-        .route("/readyz", get(readyz))
-        .route("/metrics", get(metrics))
+    let mut document = Document::default();
+    let paths = document.take("", routes().merge(docs::routes()));
+    let mine = Mine(Arc::new(document.openapi()));
+    paths
         .method_not_allowed_fallback(async || {
             Problem::new(ErrorCode::MethodNotAllowed, "this path has other methods")
         })
         .fallback(forward)
         .with_state(door)
+        .layer(Extension(mine))
         .layer(middleware::from_fn_with_state(origins, cors::check))
         .layer(CatchPanicLayer::custom(|_| {
             tracing::error!("a request's handler panicked");
@@ -75,8 +79,33 @@ pub fn router(door: Arc<Door>, origins: cors::Allowed) -> Router {
         }))
 }
 
+/// The paths that are not documents. They are served and written down in one breath ([`common::document`]).
+fn routes() -> Routes<Arc<Door>> {
+    let text = "text/plain";
+    Routes::new("Location and operation")
+        .get(
+            "/chat/location",
+            location,
+            says("Where the caller's sockets belong: the address to open")
+                .by(Key::User)
+                .ok(&Location::example()),
+        )
+        .get(
+            "/cluster",
+            cluster,
+            says("The cluster: its nodes, and what each owns").ok(&ClusterView::example()),
+        )
+        .get("/healthz", async || "ok\n", says("Whether the dispatcher is alive").raw(200, "It is.", text))
+        .get("/readyz", readyz, says("Whether it can serve").raw(200, "It can.", text))
+        .get(
+            "/metrics",
+            metrics,
+            says("Its figures, for Prometheus").raw(200, "Prometheus' text format.", text),
+        )
+}
+
 /// Where a user's sockets belong (LO-1).
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct Location {
     /// To be opened as it is, before `expires_at`, once.
     url: String,
@@ -88,8 +117,19 @@ struct Location {
     expires_at: Millis,
 }
 
+impl Location {
+    fn example() -> Self {
+        Self {
+            url: "ws://node-1.example.org/socket?ticket=eyJhbGciOiJIUzI1NiJ9.e30.c2ln".into(),
+            node: NodeId::example(),
+            ring_epoch: 7,
+            expires_at: Millis(1_795_252_584_000),
+        }
+    }
+}
+
 async fn location(State(door): State<Arc<Door>>, headers: HeaderMap) -> Response {
-    let (outcome, mut response) = match door.locate(&headers, Millis::now()) {
+    let (outcome, mut response) = match door.locate(&headers, Millis::now()).await {
         Ok(location) => ("placed", Json(location).into_response()),
         Err(problem) => (problem.code.word(), problem.into_response()),
     };
@@ -100,14 +140,16 @@ async fn location(State(door): State<Arc<Door>>, headers: HeaderMap) -> Response
 }
 
 impl Door {
-    fn locate(&self, headers: &HeaderMap, now: Millis) -> Result<Location, Problem> {
+    async fn locate(&self, headers: &HeaderMap, now: Millis) -> Result<Location, Problem> {
         let keys = self.keys.get().ok_or_else(|| Problem::retry_later("the cluster is starting"))?;
-        let caller = keys.caller(headers, now)?;
+        let presented = keys.caller(headers, now)?;
+        keys.admission.admit(&presented, now).await?;
+        let caller = presented.caller;
         let view = self.cluster.view();
         if !view.settled {
             return Err(Problem::retry_later("the cluster is starting"));
         }
-        let user = UserKey { app: caller.app, user: caller.user };
+        let user = caller.key();
         let node = view
             .place(user.hash64())
             .ok_or_else(|| Problem::retry_later("no chat node takes you in at the moment"))?;
@@ -135,7 +177,7 @@ impl Door {
     /// Whose request it is, by a good token; not refused without one: that is for the node to do.
     fn known(&self, headers: &HeaderMap) -> Option<UserKey> {
         let caller = self.keys.get()?.tokens.check(bearer(headers)?, Millis::now()).ok()?;
-        Some(UserKey { app: caller.app, user: caller.user })
+        Some(caller.key())
     }
 
     /// Why it is not ready, if it is not: the store has answered once, and there is a placement with somebody in it.
@@ -152,10 +194,10 @@ impl Door {
 
 impl Keys {
     /// Who speaks. Whatever is wrong with a token, its bearer hears the same.
-    fn caller(&self, headers: &HeaderMap, now: Millis) -> Result<Caller, Problem> {
+    fn caller(&self, headers: &HeaderMap, now: Millis) -> Result<Presented, Problem> {
         bearer(headers)
-            .and_then(|token| self.tokens.check(token, now).ok())
-            .filter(|caller| !self.revocations.contains(caller.app, caller.session))
+            .and_then(|token| self.tokens.present(token, now).ok())
+            .filter(|Presented { caller, .. }| !self.revocations.contains(caller.key(), caller.session))
             .ok_or_else(|| {
                 Problem::new(ErrorCode::Unauthenticated, "send a valid token: Authorization: Bearer …")
             })
@@ -202,7 +244,8 @@ async fn metrics(State(door): State<Arc<Door>>) -> Response {
 }
 
 /// The cluster as operators see it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Cluster")]
 struct ClusterView {
     epoch: u64,
     settled: bool,
@@ -210,7 +253,8 @@ struct ClusterView {
     nodes: Vec<NodeView>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Node")]
 struct NodeView {
     node: NodeId,
     incarnation: String,
@@ -223,6 +267,22 @@ struct NodeView {
     leaving: bool,
     /// Those it owns.
     partitions: Vec<Partition>,
+}
+
+impl ClusterView {
+    fn example() -> Self {
+        let node = NodeView {
+            node: NodeId::example(),
+            incarnation: "5b1f90c377aa4d02".into(),
+            socket_url: "ws://node-1.example.org".into(),
+            linked: true,
+            sockets: 1_204,
+            capacity: 10_000,
+            leaving: false,
+            partitions: vec![0, 3],
+        };
+        Self { epoch: 7, settled: true, partitions: 16, nodes: vec![node] }
+    }
 }
 
 async fn cluster(State(door): State<Arc<Door>>) -> Json<ClusterView> {

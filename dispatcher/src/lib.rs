@@ -14,6 +14,7 @@ pub mod assign;
 pub mod cluster;
 pub mod control;
 pub mod cors;
+mod docs;
 pub mod forward;
 pub mod gateway;
 pub mod handover;
@@ -32,6 +33,8 @@ use std::{
 };
 
 use common::{
+    admission::Admission,
+    applications::Applications,
     engines::EngineError,
     ids::Partition,
     link::Endpoint,
@@ -186,11 +189,14 @@ async fn keep_keys(
     let loaded = async {
         let (tokens, tickets) = token::load(&store, &shutdown).await?;
         let revocations = Revocations::load(Arc::clone(&store), &shutdown).await?;
-        Some((tokens, tickets, revocations))
+        let applications = Applications::load(&store, &shutdown).await?;
+        applications.keep_keys(&tokens);
+        Some((tokens, tickets, revocations, applications))
     };
-    if let Some((tokens, tickets, revocations)) = loaded.await {
-        let _ = keys.set(Keys { tokens, tickets, revocations: revocations.clone() });
-        revocations.run(shutdown).await;
+    if let Some((tokens, tickets, revocations, applications)) = loaded.await {
+        let admission = Admission::new(Arc::clone(&store), applications.clone());
+        let _ = keys.set(Keys { tokens, tickets, revocations: revocations.clone(), admission });
+        tokio::join!(revocations.run(shutdown.clone()), applications.run(store, shutdown));
     }
     Ok(())
 }

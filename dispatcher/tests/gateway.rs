@@ -113,7 +113,7 @@ async fn problem(response: reqwest::Response, status: u16, code: &str) {
 }
 
 #[tokio::test]
-async fn a_request_goes_to_the_callers_node_and_a_stranger_to_any() {
+async fn lo_6_a_request_goes_to_the_callers_node_and_a_stranger_to_any() {
     let rig = Rig::start(2).await;
     let (one, two) = (Api::start("a").await, Api::start("b").await);
     let _nodes = (node(&rig, "a", one.url.clone()).await, node(&rig, "b", two.url.clone()).await);
@@ -270,7 +270,7 @@ async fn a_body_is_passed_on_as_it_comes_both_ways() {
 
 #[tokio::test]
 async fn a_body_that_is_too_long_is_refused_whether_it_says_so_or_not() {
-    let gateway = GatewaySettings { max_body: 100_000, ..GatewaySettings::default() };
+    let gateway = GatewaySettings { max_body: 10_000, max_upload: 100_000, ..GatewaySettings::default() };
     let rig = Rig::with(DispatcherConfig { gateway, ..config(1) }).await;
     let api = Api::start("a").await;
     let _node = node(&rig, "a", api.url.clone()).await;
@@ -279,6 +279,53 @@ async fn a_body_that_is_too_long_is_refused_whether_it_says_so_or_not() {
     assert_eq!(json(post().body(vec![1; 100_000]).send().await.unwrap()).await["length"], 100_000);
     problem(post().body(vec![1; 100_001]).send().await.unwrap(), 413, "too_large").await;
     problem(post().body(chunked(3, 50_000)).send().await.unwrap(), 413, "too_large").await;
+    let other = rig.client.post(rig.url("/api/v1/chats")).body(vec![1; 10_001]);
+    problem(other.send().await.unwrap(), 413, "too_large").await;
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_body_that_breaks_off_is_its_clients_fault() {
+    let rig = Rig::with(config(1)).await;
+    let api = Api::start("a").await;
+    let _node = node(&rig, "a", api.url.clone()).await;
+    rig.ready().await;
+    let http: std::net::SocketAddr = rig.url("").trim_start_matches("http://").parse().unwrap();
+    for body in
+        ["transfer-encoding: chunked\r\n\r\n{\"body\":\"x\"}", "content-length: 100\r\n\r\n{\"body\":"]
+    {
+        let mut stream = TcpStream::connect(http).await.unwrap();
+        let request = format!("POST /api/v1/chats HTTP/1.1\r\nhost: a\r\nconnection: close\r\n{body}");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        stream.shutdown().await.unwrap();
+        let mut answer = String::new();
+        timeout(PATIENCE, stream.read_to_string(&mut answer)).await.unwrap().unwrap();
+        assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("\"invalid\""), "{answer}");
+    }
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn me_7_an_upload_may_take_as_long_as_it_goes_on() {
+    let answer = Duration::from_millis(600);
+    let gateway = GatewaySettings { answer, ..GatewaySettings::default() };
+    let rig = Rig::with(DispatcherConfig { gateway, ..config(1) }).await;
+    let api = Api::start("a").await;
+    let _node = node(&rig, "a", api.url.clone()).await;
+    rig.ready().await;
+    // Three times what an answer may take, a piece each third of it.
+    let pieces = futures_util::stream::unfold(0, move |at| async move {
+        tokio::time::sleep(answer / 3).await;
+        (at < 9).then(|| (Ok::<_, Infallible>(Frame::data(Bytes::from(vec![1; 1_000]))), at + 1))
+    });
+    let body = reqwest::Body::wrap(StreamBody::new(Box::pin(pieces)));
+    let request = rig.client.post(rig.url("/api/v1/attachments")).body(body);
+    assert_eq!(json(request.send().await.unwrap()).await["length"], 9_000);
+    // One that stands still is not waited for.
+    let stuck = futures_util::stream::pending::<Result<Frame<Bytes>, Infallible>>();
+    let body = reqwest::Body::wrap(StreamBody::new(stuck));
+    let request = rig.client.post(rig.url("/api/v1/attachments")).body(body);
+    problem(request.send().await.unwrap(), 503, "outcome_unknown").await;
     rig.stop().await;
 }
 

@@ -38,7 +38,7 @@ async fn node_of(rig: &Rig, token: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_user_is_given_the_address_of_their_node_with_a_ticket_for_it() {
+async fn lo_1_a_user_is_given_the_address_of_their_node_with_a_ticket_for_it() {
     let rig = Rig::start(3).await;
     let mut nodes = Vec::new();
     for name in ["a", "b", "c"] {
@@ -75,7 +75,7 @@ async fn a_user_is_given_the_address_of_their_node_with_a_ticket_for_it() {
 }
 
 #[tokio::test]
-async fn without_a_good_token_there_is_no_location() {
+async fn id_3_without_a_good_token_there_is_no_location() {
     let rig = Rig::start(1).await;
     let node = FakeNode::joined(&rig, "a").await;
     rig.ready().await;
@@ -134,7 +134,7 @@ async fn a_session_that_was_ended_has_no_location_any_more() {
 }
 
 #[tokio::test]
-async fn without_a_node_the_answer_is_to_come_back() {
+async fn lo_4_without_a_node_the_answer_is_to_come_back() {
     let rig = Rig::start(1).await;
     let (_, token) = rig.token();
     problem(rig.get("/readyz", None).await, 503, "retry_later").await;
@@ -152,7 +152,7 @@ async fn without_a_node_the_answer_is_to_come_back() {
 }
 
 #[tokio::test]
-async fn a_full_node_is_passed_over_before_a_heartbeat_has_told_so() {
+async fn lo_3_a_full_node_is_passed_over_before_a_heartbeat_has_told_so() {
     let rig = Rig::with(DispatcherConfig { lease: Duration::from_secs(60), ..config(2) }).await;
     let mut nodes = Vec::new();
     for name in ["a", "b"] {
@@ -203,7 +203,7 @@ async fn who_asks_again_and_again_makes_no_node_full() {
 }
 
 #[tokio::test]
-async fn operators_see_the_cluster() {
+async fn op_4_operators_see_the_cluster() {
     let rig = Rig::start(2).await;
     let (mut a, b) = (FakeNode::joined(&rig, "a").await, FakeNode::joined(&rig, "b").await);
     rig.ready().await;

@@ -4,7 +4,7 @@
 //! refused batch, a store that did not answer) sends it back to waiting: what is in memory is forgotten, and read again from the position.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     time::Duration,
 };
 
@@ -13,7 +13,10 @@ use common::{
     log::{Delivery, Entry, LogError, ReadError, Subscription},
     store::{Position, Refused},
 };
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep, timeout, timeout_at},
+};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -82,6 +85,8 @@ pub(crate) struct Consumer {
     engines: Engines,
     metrics: Metrics,
     joined: Joined,
+    /// Whose partitions it drains, for who must know.
+    owned: watch::Sender<BTreeSet<Partition>>,
     seats: BTreeMap<Partition, Seat>,
     /// In all queues.
     records: usize,
@@ -93,13 +98,20 @@ pub(crate) struct Consumer {
 }
 
 impl Consumer {
-    pub(crate) fn new(config: WriterConfig, engines: Engines, metrics: Metrics, joined: Joined) -> Self {
+    pub(crate) fn new(
+        config: WriterConfig,
+        engines: Engines,
+        metrics: Metrics,
+        joined: Joined,
+        owned: watch::Sender<BTreeSet<Partition>>,
+    ) -> Self {
         let pace = Pace::new(config.batch_records);
         Self {
             config,
             engines,
             metrics,
             joined,
+            owned,
             seats: BTreeMap::new(),
             records: 0,
             bytes: 0,
@@ -120,6 +132,7 @@ impl Consumer {
                 self.metrics.forget(partition);
             }
             (self.records, self.bytes) = (0, 0);
+            self.tell_owned();
             match ended {
                 Ok(()) => break,
                 Err(LogError::Unavailable(why)) => {
@@ -161,6 +174,7 @@ impl Consumer {
                 self.pause(shutdown).await;
                 continue;
             }
+            self.tell_owned();
             self.measure().await;
             if self.records == 0 {
                 // Dropped by a stop: what was heard by then is read again by whoever comes next.
@@ -177,6 +191,16 @@ impl Consumer {
             }
         }
         Ok(())
+    }
+
+    fn tell_owned(&self) {
+        let running = self.seats.iter().filter(|(_, seat)| matches!(seat, Seat::Running(_)));
+        let running: BTreeSet<Partition> = running.map(|(partition, _)| *partition).collect();
+        self.owned.send_if_modified(|owned| {
+            let changed = *owned != running;
+            *owned = running;
+            changed
+        });
     }
 
     async fn pause(&mut self, shutdown: &CancellationToken) {

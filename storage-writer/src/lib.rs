@@ -1,22 +1,29 @@
 //! Drains the log into the store: reads each partition from the position that the store has, and writes rows and the new position in one
 //! transaction. [`consume`] hears the log and keeps the partitions, [`batch`] decides what counts (pure), [`mod@write`] applies and tells what
-//! came of it.
+//! came of it. Beside it, [`index`] makes the segments of the search index.
 //!
 //! It may be killed at any moment and run any number of times beside itself: what it has not committed is read again, and whoever is not
 //! where the position is, is refused.
 //!
-//! Absent: the log's committed offsets (for watchers only), retention, and telling those who were away.
+//! Beside it messages end that are past their time ([`retention`]), and those who were away are notified ([`notify`]).
+//!
+//! Absent: the log's committed offsets (for watchers only).
 
 mod batch;
 mod consume;
+mod index;
 mod metrics;
+mod notify;
 #[cfg(feature = "planted")]
 mod planted;
 #[cfg(feature = "servers")]
 pub mod program;
+mod retention;
 mod write;
 
 use std::{
+    collections::BTreeSet,
+    convert::Infallible,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -25,14 +32,18 @@ use std::{
 };
 
 use common::{
+    cache::SharedCache,
     log::{LogError, SharedLog},
-    store::Drain,
+    store::{Drain, Expire, Notify, Search, SharedStore},
+    time::Millis,
 };
 use prometheus::Registry;
 use serde::{Deserialize, Serialize};
-use tokio_util::sync::CancellationToken;
+use tokio::{sync::watch, task::JoinError};
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
-use self::{consume::Consumer, metrics::Metrics};
+pub use self::notify::NotifyConfig;
+use self::{consume::Consumer, metrics::Metrics, retention::Sweeper};
 
 /// How a writer works.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,6 +59,11 @@ pub struct WriterConfig {
     /// How long a record waits for others to share its transaction. Whoever changes a chat's members waits for it too.
     #[serde(with = "millis")]
     pub linger: Duration,
+    /// From one sweep for messages that are past their time to the next.
+    #[serde(with = "millis")]
+    pub sweep_every: Duration,
+    /// How those who were away are notified.
+    pub notify: NotifyConfig,
     /// What is planted in it.
     #[cfg(feature = "planted")]
     #[serde(skip)]
@@ -61,6 +77,8 @@ impl Default for WriterConfig {
             batch_records: 2_000,
             batch_bytes: 4 * 1024 * 1024,
             linger: Duration::from_millis(2),
+            sweep_every: Duration::from_secs(60),
+            notify: NotifyConfig::default(),
             #[cfg(feature = "planted")]
             planted: Default::default(),
         }
@@ -89,6 +107,40 @@ pub struct Engines {
     pub log: SharedLog,
     /// What it writes.
     pub store: Arc<dyn Drain>,
+    /// The same store, for the index by which messages are found.
+    pub search: Arc<dyn Search>,
+    /// Where messages end.
+    pub retention: Arc<dyn Expire>,
+    /// Who is to be notified, and what is on its way.
+    pub notify: Arc<dyn Notify>,
+    /// The same store, for what notifications say: chats, messages, people.
+    pub reads: SharedStore,
+    /// Who is connected. Nobody is notified while it does not say.
+    pub cache: SharedCache,
+    /// By which their time is over.
+    pub clock: Clock,
+}
+
+/// What tells the time. Cheap to clone.
+#[derive(Clone)]
+pub struct Clock(Arc<dyn Fn() -> Millis + Send + Sync>);
+
+impl Default for Clock {
+    /// This machine's.
+    fn default() -> Self {
+        Self::new(Millis::now)
+    }
+}
+
+impl Clock {
+    /// This one.
+    pub fn new(now: impl Fn() -> Millis + Send + Sync + 'static) -> Self {
+        Self(Arc::new(now))
+    }
+
+    pub(crate) fn now(&self) -> Millis {
+        (self.0)()
+    }
 }
 
 impl std::fmt::Debug for Engines {
@@ -151,5 +203,26 @@ pub async fn run_telling(
     shutdown: CancellationToken,
 ) -> Result<(), RunError> {
     let metrics = Metrics::new(&registry)?;
-    Consumer::new(config, engines, metrics, joined).run(&shutdown).await
+    let (search, told) = (Arc::clone(&engines.search), metrics.clone());
+    let (tell, owned) = watch::channel(BTreeSet::new());
+    let sweeper = Sweeper::new(&config, engines.clone(), metrics.clone(), owned.clone());
+    // In a task of its own: whatever it is about, the draining does not wait for it.
+    let notifying = notify::run(config.notify.clone(), engines.clone(), metrics.clone(), owned);
+    let notifying = AbortOnDropHandle::new(tokio::spawn(notifying));
+    tokio::select! {
+        ended = Consumer::new(config, engines, metrics, joined, tell).run(&shutdown) => ended,
+        never = index::run(search, &told) => match never {},
+        never = sweeper.run() => match never {},
+        never = undying(notifying) => match never {},
+    }
+}
+
+/// A task that never ends. If it dies, so does whoever waits for it.
+async fn undying(task: AbortOnDropHandle<Infallible>) -> Infallible {
+    match task.await.map_err(JoinError::try_into_panic) {
+        Ok(never) => never,
+        Err(Ok(panic)) => std::panic::resume_unwind(panic),
+        // The runtime ends.
+        Err(Err(_)) => std::future::pending().await,
+    }
 }

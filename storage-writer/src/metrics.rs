@@ -1,8 +1,11 @@
 //! What a writer tells about itself.
 
-use common::ids::Partition;
+use std::time::Duration;
+
+use common::{ids::Partition, store::Attempt};
 use prometheus::{
-    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry, exponential_buckets,
+    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    exponential_buckets,
 };
 
 use crate::batch::Counts;
@@ -16,6 +19,13 @@ pub(crate) struct Metrics {
     batch_seconds: Histogram,
     pub(crate) refused: IntCounter,
     pub(crate) store_errors: IntCounter,
+    pub(crate) segments: IntCounter,
+    pub(crate) expired: IntCounter,
+    looks: IntCounterVec,
+    notifications: IntCounterVec,
+    deliveries: IntCounterVec,
+    delivery_seconds: Histogram,
+    oldest_pending: IntGauge,
 }
 
 impl Metrics {
@@ -54,6 +64,44 @@ impl Metrics {
             "writer_store_errors_total",
             "Calls that the store did not answer, or not in time",
         )?;
+        let segments = IntCounter::new("writer_index_segments_total", "Segments of the search index made")?;
+        let expired =
+            IntCounter::new("writer_expired_total", "Messages that ended because their time was over")?;
+        let looks = IntCounterVec::new(
+            Opts::new(
+                "writer_notify_looks_total",
+                "Looks that came to their end: at chats for who is to be notified, at webhooks and browsers for what is to be sent",
+            ),
+            &["at"],
+        )?;
+        let notifications = IntCounterVec::new(
+            Opts::new(
+                "writer_notifications_total",
+                "Members who were to be notified of a chat: made, or held because it is quiet where they are",
+            ),
+            &["outcome"],
+        )?;
+        let deliveries = IntCounterVec::new(
+            Opts::new(
+                "writer_deliveries_total",
+                "Attempts to send a notification, to a webhook or a browser: delivered, failed (and tried again), given_up",
+            ),
+            &["to", "outcome"],
+        )?;
+        let delivery_seconds = Histogram::with_opts(
+            HistogramOpts::new("writer_delivery_seconds", "From a notification to its being taken")
+                .buckets(exponential_buckets(0.01, 4.0, 13)?),
+        )?;
+        let oldest_pending = IntGauge::new(
+            "writer_notify_oldest_pending_seconds",
+            "How long the oldest notification of the whole store waits to be sent, to an endpoint that is switched off as well",
+        )?;
+        registry.register(Box::new(oldest_pending.clone()))?;
+        registry.register(Box::new(looks.clone()))?;
+        registry.register(Box::new(notifications.clone()))?;
+        registry.register(Box::new(deliveries.clone()))?;
+        registry.register(Box::new(delivery_seconds.clone()))?;
+        registry.register(Box::new(expired.clone()))?;
         registry.register(Box::new(records.clone()))?;
         registry.register(Box::new(lag.clone()))?;
         registry.register(Box::new(stopped.clone()))?;
@@ -61,7 +109,23 @@ impl Metrics {
         registry.register(Box::new(batch_seconds.clone()))?;
         registry.register(Box::new(refused.clone()))?;
         registry.register(Box::new(store_errors.clone()))?;
-        Ok(Self { records, lag, stopped, batch_records, batch_seconds, refused, store_errors })
+        registry.register(Box::new(segments.clone()))?;
+        Ok(Self {
+            records,
+            lag,
+            stopped,
+            batch_records,
+            batch_seconds,
+            refused,
+            store_errors,
+            segments,
+            expired,
+            looks,
+            notifications,
+            deliveries,
+            delivery_seconds,
+            oldest_pending,
+        })
     }
 
     pub(crate) fn drained(&self, counts: Counts) {
@@ -73,6 +137,38 @@ impl Metrics {
         ] {
             self.records.with_label_values(&[outcome]).inc_by(count);
         }
+    }
+
+    /// A look at what is to be notified came to its end.
+    pub(crate) fn looked_at(&self, what: &str) {
+        self.looks.with_label_values(&[what]).inc();
+    }
+
+    /// Members of a chat who were told, and who will be when it is quiet no more.
+    pub(crate) fn notified(&self, made: usize, held: usize) {
+        self.notifications.with_label_values(&["made"]).inc_by(made as u64);
+        self.notifications.with_label_values(&["held"]).inc_by(held as u64);
+    }
+
+    pub(crate) fn attempted(&self, is_browser: bool, attempt: &Attempt) {
+        let outcome = match attempt {
+            Attempt::Delivered { .. } => "delivered",
+            Attempt::Failed { .. } => "failed",
+            Attempt::GivenUp { .. } => "given_up",
+        };
+        let to = if is_browser { "browser" } else { "webhook" };
+        self.deliveries.with_label_values(&[to, outcome]).inc();
+    }
+
+    /// So long after it came up.
+    pub(crate) fn delivered(&self, after: Duration) {
+        self.delivery_seconds.observe(after.as_secs_f64());
+    }
+
+    /// How long the oldest notification waits; none: nothing does.
+    pub(crate) fn oldest_pending(&self, waits: Option<Duration>) {
+        let seconds = waits.unwrap_or_default().as_secs();
+        self.oldest_pending.set(i64::try_from(seconds).unwrap_or(i64::MAX));
     }
 
     /// Of one transaction, whatever came of it.

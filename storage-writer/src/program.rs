@@ -18,7 +18,7 @@ use common::{
 use prometheus::{Registry, process_collector::ProcessCollector};
 use serde::{Deserialize, Serialize};
 
-use crate::{Engines, Joined, WriterConfig};
+use crate::{Clock, Engines, Joined, WriterConfig};
 
 /// Its settings.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,17 +66,35 @@ impl Program for Settings {
         ("log_format", "`text`, or `json`: an object a line."),
         ("engines.log", "Kafka."),
         ("engines.store", "Postgres."),
-        ("engines.cache", "Not used by this service."),
-        (
-            "engines.postgres.max_connections",
-            "Most connections of this process; those of all must be fewer than the server takes.",
-        ),
-        ("engines.postgres.acquire_timeout", "Milliseconds for which a call waits for a connection."),
-        ("engines.postgres.statement_timeout", "Milliseconds after which the server gives a statement up."),
+        ("engines.cache", "Redis: who is connected."),
         ("writer.group", "The group of readers that all writers are in."),
         ("writer.batch_records", "Most rows in one transaction."),
         ("writer.batch_bytes", "Bytes of records after which no more are gathered."),
         ("writer.linger", "Milliseconds for which a record waits for others to share its transaction."),
+        (
+            "writer.sweep_every",
+            "Milliseconds from one sweep for messages that are past their time to the next.",
+        ),
+        (
+            "writer.notify.allow",
+            "Internal networks that webhooks and push services may be in, the same as the nodes': a list of 10.0.0.0/8, fd00::/8, or single addresses.",
+        ),
+        (
+            "writer.notify.contact",
+            "Whom operators of push services may ask: `mailto:you@example.com`, or an https address. Some want one.",
+        ),
+        ("writer.notify.every", "Milliseconds from one look for who is to be notified to the next."),
+        (
+            "writer.notify.settle",
+            "Milliseconds that a message waits before anybody is notified, whatever its application says: the nodes' presence.timeout_ms.",
+        ),
+        (
+            "writer.notify.gather",
+            "Milliseconds from telling those who were away from a chat to the next time: what is said meanwhile is told together.",
+        ),
+        ("writer.notify.retry_first", "Milliseconds until what was not taken is sent again; doubles."),
+        ("writer.notify.retry_longest", "Milliseconds that this grows to."),
+        ("writer.notify.keep", "Milliseconds after which what nobody takes is given up."),
     ];
 
     type Command = Command;
@@ -90,16 +108,20 @@ impl Program for Settings {
     }
 
     fn check(&self) -> anyhow::Result<Vec<String>> {
-        self.engines.check_shared(&[Seam::Log, Seam::Store])?;
+        self.engines.check_shared(&Seam::ALL)?;
         check_count(self.partitions)?;
         ensure!(!self.writer.group.is_empty(), "writer.group: it needs a name");
         ensure!(self.writer.batch_records > 0, "writer.batch_records: at least 1");
         ensure!(self.writer.batch_bytes > 0, "writer.batch_bytes: at least 1");
+        ensure!(!self.writer.sweep_every.is_zero(), "writer.sweep_every: at least 1 millisecond");
+        self.writer.notify.check().map_err(|fault| anyhow::anyhow!("writer.notify.{fault}"))?;
         Ok(Vec::new())
     }
 
     async fn command(self, Command::Init: Command) -> anyhow::Result<()> {
-        self.check()?;
+        // Who makes log and tables need have no cache yet.
+        self.engines.check_shared(&[Seam::Log, Seam::Store])?;
+        check_count(self.partitions)?;
         let made = engines::init(&self.engines, self.partitions).await?;
         let (log, store) = (masked(&self.engines.log), masked(&self.engines.store));
         let topic = if made.log_made { "made" } else { "was there" };
@@ -113,8 +135,9 @@ impl Program for Settings {
     async fn run(self, process: Process) -> anyhow::Result<()> {
         let shutdown = process.shutdown.clone();
         let soft = shutdown.soft();
-        let opening = waiting::log_and_store(&self.engines, self.partitions, &process.waits, &soft);
-        let Some((log, store)) = process.meanwhile(opening).await?? else { return Ok(()) };
+        let opening = waiting::engines(&self.engines, self.partitions, &process.waits, &soft);
+        let Some(opened) = process.meanwhile(opening).await?? else { return Ok(()) };
+        let engines::Engines { log, store, cache } = opened;
 
         let (registry, joined) = (Registry::new(), Joined::default());
         registry.register(Box::new(ProcessCollector::for_self()))?;
@@ -125,7 +148,16 @@ impl Program for Settings {
         });
         process.serve(operators(ready, registry.clone()))?;
         tracing::info!("engines are there: joining the log's readers");
-        let engines = Engines { log: log.clone(), store };
+        let engines = Engines {
+            log: log.clone(),
+            search: store.clone(),
+            retention: store.clone(),
+            notify: store.clone(),
+            reads: store.clone(),
+            store,
+            cache,
+            clock: Clock::default(),
+        };
         crate::run_telling(self.writer, engines, registry, joined, soft).await?;
         // Leaves the group in good order, so that others have its partitions at once.
         log.close().await.context("the log did not close")
@@ -138,11 +170,6 @@ mod tests {
 
     #[test]
     fn every_setting_has_a_meaning() {
-        let mut settings: Vec<_> =
-            common::config::listed(&Settings::default()).into_iter().map(|(key, _)| key).collect();
-        settings.sort();
-        let mut meant: Vec<_> = Settings::MEANINGS.iter().map(|(key, _)| (*key).to_owned()).collect();
-        meant.sort();
-        assert_eq!(meant, settings);
+        assert_eq!(common::program::unexplained::<Settings>(), Vec::<String>::new());
     }
 }

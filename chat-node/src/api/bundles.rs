@@ -1,31 +1,48 @@
 //! `/chat/message` and `/chat/{group}/message`: chats with their newest messages in one answer (ME-10). Pages count from 0 here.
 
-use axum::{Json as Answer, Router, extract::State, response::IntoResponse, routing::get};
+use axum::{Json as Answer, extract::State, response::IntoResponse};
 use common::{
+    document::{Routes, says},
     ids::ChatId,
     model::{ChatView, Head, Message},
     problem::Problem,
     token::Caller,
 };
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{
-    Api,
+    Api, example,
     extract::One,
     query::{BundleOf, PageFromZero},
 };
 use crate::history::History;
 
-pub(super) fn routes() -> Router<Api> {
-    Router::new()
-        .route("/chat/message", get(all))
-        .route("/chat/message/", get(all))
-        .route("/chat/{group}/message", get(one))
-        .route("/chat/{group}/message/", get(one))
+pub(super) fn routes() -> Routes<Api> {
+    let (chat, messages, head) = (example::chat(), vec![example::message()], example::HEAD);
+    let of_one =
+        OfOne { current: 0, total: 1, chat: chat.clone(), results: messages.clone(), head, complete: true };
+    let bundle = Bundle { chat, messages, head, complete: true };
+    let bundles = Bundles { current: 0, total: 1, results: vec![bundle], unread_count: 2 };
+    let mut routes = Routes::new("Bundles");
+    for end in ["", "/"] {
+        routes = routes
+            .get(
+                &format!("/chat/message{end}"),
+                all,
+                says("The caller's chats, each with its newest messages").ok(&bundles),
+            )
+            .get(
+                &format!("/chat/{{group}}/message{end}"),
+                one,
+                says("One chat with a page of its messages, newest first").ok(&of_one),
+            );
+    }
+    routes
 }
 
 /// A page of the caller's chats.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Bundles {
     /// From 0.
     current: u32,
@@ -36,7 +53,7 @@ struct Bundles {
 }
 
 /// A chat with its newest messages.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Bundle {
     chat: ChatView,
     /// Newest first.
@@ -46,7 +63,7 @@ struct Bundle {
 }
 
 /// A page of one chat's messages.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct OfOne {
     /// From 0.
     current: u32,

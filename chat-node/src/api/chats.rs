@@ -1,40 +1,74 @@
 //! `/chats`: listing, opening, naming, deleting, and how far they are read (CH-1 to CH-4, CH-7, PR-4, PR-5).
 
-use axum::{
-    Json as Answer, Router,
-    extract::State,
-    response::IntoResponse,
-    routing::{get, post},
-};
+use axum::{Json as Answer, extract::State, response::IntoResponse};
 use common::{
+    applications::Retention,
+    document::{Routes, says},
     ids::{ChatId, Number, UserId},
     model::limits,
     problem::Problem,
     token::Caller,
-    wire::client::FieldError,
+    wire::{client::FieldError, codes::ErrorCode},
 };
 use http::StatusCode;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use super::{
-    Api,
+    Api, example,
     extract::{IdempotencyKey, JSON_BYTES, Json, One},
     query::PageOf,
 };
-use crate::commands::NewGroup;
+use crate::commands::{ChatChange, NewGroup};
 
 /// Bytes of the body that makes a group: for each member an id of 32 digits, its quotes, a comma, and room for a line of its own; and the rest.
-const GROUP_BYTES: usize = limits::MEMBERS * 48 + JSON_BYTES;
+pub(crate) const GROUP_BYTES: usize = limits::MEMBERS * 48 + JSON_BYTES;
 
-pub(super) fn routes() -> Router<Api> {
-    Router::new()
-        .route("/chats", get(list).post(create))
-        .route("/chats/{chat}", get(one).patch(update).delete(delete))
-        .route("/chats/{chat}/read", post(read))
+/// Why a group may not be made; its first message is one like any other.
+pub(super) const MAKES: &[ErrorCode] =
+    &[ErrorCode::IdConflict, ErrorCode::RefusedWords, ErrorCode::RefusedLinks];
+
+pub(super) fn routes() -> Routes<Api> {
+    let group = json!({"name": "Choir", "members": [example::BEN], "message": "Welcome"});
+    Routes::new("Chats")
+        .get("/chats", list, says("The caller's chats, most recent activity first").ok(&example::chats()))
+        .post(
+            "/chats",
+            create,
+            says("Opens the direct chat with somebody (`host_id`), or makes a group (`members`)")
+                .takes(json!({"host_id": example::BEN}))
+                .takes(group)
+                .made_or_there(&example::chat())
+                .refuses(MAKES)
+                .refuses(&[ErrorCode::Forbidden, ErrorCode::NotFound]),
+        )
+        .get("/chats/{chat}", one, says("One of the caller's chats").ok(&example::chat()))
+        .patch(
+            "/chats/{chat}",
+            update,
+            says("Names or describes a group, or says how long its messages are kept; what is absent stays")
+                .takes(json!({"name": "Choir", "description": "Thursdays at eight"}))
+                .takes(json!({"retention": {"keep": "days", "days": 30}}))
+                .ok(&example::chat())
+                .refuses(&[ErrorCode::Forbidden]),
+        )
+        .delete(
+            "/chats/{chat}",
+            delete,
+            says("Deletes a group, for its owner").done().refuses(&[ErrorCode::Forbidden]),
+        )
+        .post(
+            "/chats/{chat}/read",
+            read,
+            says("Moves the caller's read mark forward; it never goes back")
+                .takes(json!({"number": 790}))
+                .ok(&ReadTo { chat: example::CHAT, number: 790 }),
+        )
 }
 
 /// A direct chat (`host_id`), or a group (`members`).
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 struct NewChat {
     #[serde(default)]
     host_id: Option<UserId>,
@@ -48,24 +82,33 @@ struct NewChat {
     message: Option<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 struct Read {
     number: Number,
 }
 
 /// Where the caller's read mark stands.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct ReadTo {
     chat: ChatId,
     number: Number,
 }
 
-#[derive(Deserialize)]
-struct Update {
+/// What is to be changed of a group; what is absent stays.
+#[derive(Deserialize, JsonSchema)]
+pub(super) struct Update {
     #[serde(default)]
-    name: Option<String>,
+    pub(super) name: Option<String>,
     #[serde(default)]
-    description: Option<String>,
+    pub(super) description: Option<String>,
+    #[serde(default)]
+    pub(super) retention: Option<Retention>,
+}
+
+impl From<Update> for ChatChange {
+    fn from(Update { name, description, retention }: Update) -> Self {
+        Self { name, description, retention }
+    }
 }
 
 async fn list(
@@ -86,7 +129,10 @@ async fn create(
         NewChat { host_id: Some(_), members: Some(_), .. } => {
             return Err(Problem::invalid(FieldError::body("host_id", "does not go with members")));
         }
-        NewChat { host_id: Some(host), .. } => api.commands.open_direct(&caller, host).await?,
+        NewChat { host_id: Some(host), .. } => {
+            let contacts_only = api.applications.settings(caller.app).contacts_only;
+            api.commands.open_direct(&caller, host, contacts_only).await?
+        }
         NewChat { members: Some(members), name, description, message, .. } => {
             let group = NewGroup { name, description, members, first: message };
             api.commands.create_group(&caller, group, key.as_ref()).await?
@@ -111,9 +157,9 @@ async fn update(
     State(api): State<Api>,
     caller: Caller,
     One(chat): One<ChatId>,
-    Json(Update { name, description }): Json<Update>,
+    Json(update): Json<Update>,
 ) -> Result<impl IntoResponse, Problem> {
-    Ok(Answer(api.commands.update_chat(&caller, chat, name, description).await?))
+    Ok(Answer(api.commands.update_chat(&caller, chat, update.into()).await?))
 }
 
 async fn delete(

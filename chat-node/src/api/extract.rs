@@ -6,14 +6,15 @@ use std::net::{IpAddr, SocketAddr};
 use axum::body::Bytes;
 use axum::extract::{ConnectInfo, FromRequest, FromRequestParts, RawPathParams, Request};
 use common::{
-    ids::{ChatId, ClientId, Number, SessionId, UserId},
+    ids::{AppId, AttachmentId, ChatId, ClientId, EndpointId, MessageId, Number, SessionId, UserId},
     problem::Problem,
-    token::Caller,
+    token::{Caller, Presented},
     wire::{client::FieldError, codec, codes::ErrorCode},
 };
 use http::{HeaderMap, header, request::Parts};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::{DeserializeOwned, IgnoredAny};
+use uuid::Uuid;
 
 use super::Api;
 
@@ -25,12 +26,22 @@ impl FromRequestParts<Api> for Caller {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
-        api.auth.caller(&parts.headers)
+        Ok(Presented::from_request_parts(parts, api).await?.caller)
+    }
+}
+
+impl FromRequestParts<Api> for Presented {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
+        let presented = api.auth.caller(&parts.headers)?;
+        api.admission.admit(&presented, api.auth.now()).await?;
+        Ok(presented)
     }
 }
 
 /// A JSON object as the body, of at most `MAX` bytes, whatever its content type says.
-pub(super) struct Json<T, const MAX: usize = JSON_BYTES>(pub(super) T);
+pub(crate) struct Json<T, const MAX: usize = JSON_BYTES>(pub(crate) T);
 
 impl<T: DeserializeOwned, const MAX: usize> FromRequest<Api> for Json<T, MAX> {
     type Rejection = Problem;
@@ -89,7 +100,7 @@ fn invalid(msg: &str) -> Problem {
 }
 
 /// Something that stands in a path.
-pub(super) trait PathPart: Sized {
+pub(crate) trait PathPart: Sized {
     /// What there is none of when it is malformed.
     const WHAT: &'static str;
 
@@ -109,7 +120,28 @@ macro_rules! id_in_path {
     )*};
 }
 
-id_in_path!(ChatId: "chat", UserId: "user", SessionId: "session");
+id_in_path!(
+    AppId: "application",
+    ChatId: "chat",
+    MessageId: "message",
+    UserId: "user",
+    SessionId: "session",
+    AttachmentId: "attachment",
+    EndpointId: "endpoint"
+);
+
+/// A delivery's id in a path, as it stands in `webhook-id`, or without hyphens like every other id.
+pub(super) struct DeliveryId(pub(super) Uuid);
+
+impl PathPart for DeliveryId {
+    const WHAT: &'static str = "delivery";
+
+    fn read(text: &str) -> Option<Self> {
+        // Neither in braces nor as a URN.
+        let plain = matches!(text.len(), 32 | 36);
+        Uuid::try_parse(text).ok().filter(|_| plain).map(Self)
+    }
+}
 
 /// A message's number in a path.
 pub(super) struct InChat(pub(super) Number);
@@ -136,8 +168,19 @@ impl PathPart for Emoji {
     }
 }
 
+/// A chat's number in a path.
+pub(super) struct InApp(pub(super) u64);
+
+impl PathPart for InApp {
+    const WHAT: &'static str = "chat";
+
+    fn read(text: &str) -> Option<Self> {
+        InChat::read(text).map(|InChat(number)| Self(number))
+    }
+}
+
 /// The one thing in the path. A malformed one does not exist: 404.
-pub(super) struct One<A>(pub(super) A);
+pub(crate) struct One<A>(pub(crate) A);
 
 impl<A: PathPart> FromRequestParts<Api> for One<A> {
     type Rejection = Problem;
@@ -181,7 +224,7 @@ fn nth<A: PathPart>(params: &RawPathParams, at: usize) -> Result<A, Problem> {
 }
 
 /// The `Idempotency-Key`, which works as a `client_id`.
-pub(super) struct IdempotencyKey(pub(super) Option<ClientId>);
+pub(crate) struct IdempotencyKey(pub(crate) Option<ClientId>);
 
 impl FromRequestParts<Api> for IdempotencyKey {
     type Rejection = Problem;
@@ -203,7 +246,7 @@ impl FromRequestParts<Api> for IdempotencyKey {
 
 impl IdempotencyKey {
     /// The name of what a request makes: the header's or the body's; both only when they are the same.
-    pub(super) fn or_body(self, client_id: Option<ClientId>) -> Result<Option<ClientId>, Problem> {
+    pub(crate) fn or_body(self, client_id: Option<ClientId>) -> Result<Option<ClientId>, Problem> {
         match (self.0, client_id) {
             (Some(header), Some(body)) if header != body => {
                 Err(Problem::invalid(FieldError::body("client_id", "is not the same as Idempotency-Key")))

@@ -1,34 +1,45 @@
 //! `/chats/{chat}/members`: who is in and as what, letting in, naming admins, handing over, removing, leaving (CH-4).
 
-use axum::{
-    Json as Answer, Router,
-    extract::State,
-    response::IntoResponse,
-    routing::{get, put},
-};
+use axum::{Json as Answer, extract::State, response::IntoResponse};
 use common::{
+    document::{Routes, says},
     ids::{ChatId, UserId},
     model::Role,
     problem::Problem,
     token::Caller,
+    wire::codes::ErrorCode,
 };
 use http::StatusCode;
+use schemars::JsonSchema;
 use serde::Deserialize;
+use serde_json::json;
 
 use super::{
-    Api,
+    Api, example,
     extract::{MaybeJson, One, Two},
     query::PageOf,
 };
 
-pub(super) fn routes() -> Router<Api> {
-    Router::new()
-        .route("/chats/{chat}/members", get(list))
-        .route("/chats/{chat}/members/{user}", put(add).delete(remove))
+pub(super) fn routes() -> Routes<Api> {
+    Routes::new("Members")
+        .get("/chats/{chat}/members", list, says("Who is in a chat").ok(&example::page(example::members())))
+        .put(
+            "/chats/{chat}/members/{user}",
+            add,
+            says("Lets somebody in, or says what a member may do (`owner` hands the group over)")
+                .takes(json!({"role": "admin"}))
+                .done()
+                .refuses(&[ErrorCode::Forbidden]),
+        )
+        .delete(
+            "/chats/{chat}/members/{user}",
+            remove,
+            says("Removes a member; the caller, who leaves").done().refuses(&[ErrorCode::Forbidden]),
+        )
 }
 
 /// What they may do; who is in already keeps what they may do when none is said.
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, JsonSchema)]
 struct As {
     #[serde(default)]
     role: Option<Role>,

@@ -2,32 +2,51 @@
 //!
 //! To add a path: a handler in the file of its area, which takes the [`Caller`](common::token::Caller) first, then what it wants of path,
 //! query and body through [`extract`] and [`query`] (so that whatever is wrong with them is a problem in the one format), and answers
-//! `Result<impl IntoResponse, Problem>`; a line in that area's `routes`.
+//! `Result<impl IntoResponse, Problem>`; an entry in that area's `routes`, which serves the path and writes it down in `/openapi.json`
+//! ([`common::document`]): what it does, a body that it takes, what it answers, and why it may refuse. Types of bodies derive `JsonSchema`;
+//! a new kind of argument gets its lines in [`inputs`].
 
+mod application_chats;
+mod applications;
+mod attachments;
 mod bundles;
-mod chats;
-mod extract;
+pub(crate) mod chats;
+mod example;
+pub(crate) mod extract;
 mod health;
+mod inputs;
 mod members;
-mod messages;
+pub(crate) mod messages;
 mod metrics;
-mod query;
+mod notifications;
+mod presence;
+pub(crate) mod query;
+mod relations;
+mod search;
 mod sessions;
 mod users;
+mod webhooks;
 
 use std::{any::Any, net::IpAddr, sync::Arc, time::Duration};
 
 use axum::{
     Router,
+    body::Bytes,
     extract::{Request, State},
     middleware::{self, Next},
     response::{IntoResponse, Response},
 };
-use common::{applications::Applications, ids::AppId, problem::Problem, wire::codes::ErrorCode};
+use common::{
+    admission::Admission, applications::Applications, document::Document, ids::AppId, problem::Problem,
+    wire::codes::ErrorCode,
+};
 use tower_http::catch_panic::CatchPanicLayer;
 
 pub use self::metrics::HttpMetrics;
-use crate::{auth::Auth, commands::Commands, identity::Identity, people::People};
+use crate::{
+    attachments::Attachments, auth::Auth, commands::Commands, erasing::Erasing, identity::Identity,
+    notifications::Notifications, people::People, presence::Whereabouts,
+};
 
 /// How long a client is waited for, and may wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,8 +65,22 @@ impl Default for Patience {
     }
 }
 
-/// The application that users register in and sign in to.
-const APP: AppId = AppId::DEFAULT;
+/// The application that somebody registers in or signs in to: the default one, unless they name another that there is.
+fn named(api: &Api, application: Option<AppId>) -> Result<AppId, Problem> {
+    match application {
+        Some(app) if api.applications.get(app).is_none() => Err(Problem::not_found("application")),
+        named => Ok(named.unwrap_or(AppId::DEFAULT)),
+    }
+}
+
+/// Whether there is an application of this token.
+pub(crate) async fn application_exists(api: &Api, app: AppId) -> Result<(), Problem> {
+    if api.applications.get(app).is_none() {
+        // It may have been made on another node a moment ago.
+        api.applications.look(api.commands.store()).await?;
+    }
+    api.applications.get(app).map(drop).ok_or_else(|| Problem::not_found("application"))
+}
 
 /// Whether the node can serve: why not, in words for an operator.
 pub type Ready = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
@@ -59,12 +92,22 @@ pub struct Deps {
     pub commands: Commands,
     /// What is done about users.
     pub identity: Identity,
+    /// Who is connected.
+    pub presence: Whereabouts,
+    /// Files.
+    pub attachments: Attachments,
     /// Who is asking.
     pub auth: Auth,
     /// Profiles, and who knows whom.
     pub people: People,
+    /// What users are told while away, and where that goes.
+    pub notifications: Notifications,
     /// What applications have chosen.
     pub applications: Applications,
+    /// Sees to what was erased.
+    pub erasing: Erasing,
+    /// Lets those in who come with their application's own tokens.
+    pub admission: Admission,
     /// Counts requests; made once for each registry.
     pub http_metrics: HttpMetrics,
     /// All metrics of the node, for `/metrics`.
@@ -79,38 +122,69 @@ pub struct Deps {
 
 /// What handlers share.
 #[derive(Clone)]
-struct Api(Arc<Deps>);
+pub(crate) struct Api {
+    deps: Arc<Deps>,
+    /// What is served, written down; empty where it is not told.
+    openapi: Bytes,
+}
+
+impl Api {
+    pub(crate) fn new(deps: Deps, openapi: Bytes) -> Self {
+        Self { deps: Arc::new(deps), openapi }
+    }
+}
 
 impl std::ops::Deref for Api {
     type Target = Deps;
 
     fn deref(&self) -> &Deps {
-        &self.0
+        &self.deps
     }
 }
 
 /// The node's HTTP paths, but for its socket. Clients' addresses come from `ConnectInfo<SocketAddr>` in a request's extensions; without it
 /// there is no limit by address.
 pub fn router(deps: Deps) -> Router {
-    let api = Api(Arc::new(deps));
-    let v1 = Router::new()
-        .merge(users::routes())
+    let mut document = Document::default();
+    let v1 = users::routes()
+        .merge(relations::routes())
         .merge(sessions::routes())
         .merge(chats::routes())
         .merge(members::routes())
-        .merge(messages::routes());
-    Router::new()
-        .nest("/api/v1", v1)
-        .merge(bundles::routes())
-        .merge(health::routes())
+        .merge(messages::routes())
+        .merge(search::routes())
+        .merge(presence::routes())
+        .merge(notifications::routes())
+        .merge(applications::routes())
+        .merge(application_chats::routes())
+        .merge(webhooks::routes())
+        .merge(attachments::routes());
+    let v1 = document.take("/api/v1", v1);
+    let others = bundles::routes().merge(relations::older_routes()).merge(health::routes());
+    let others = document.take("", others);
+    let slow = document.take("/api/v1", attachments::slow_routes());
+    let api = Api::new(deps, document.openapi().to_string().into());
+    // Their handlers have an eye on the time.
+    let slow = slow.method_not_allowed_fallback(no_method).layer(CatchPanicLayer::custom(panicked));
+    served(bounded(v1.merge(others), &api).merge(slow), api)
+}
+
+/// Routes with a problem for whatever they do not have, for a handler that panics, and for one that takes too long.
+pub(crate) fn bounded(routes: Router<Api>, api: &Api) -> Router<Api> {
+    routes
         .fallback(|| async { Problem::new(ErrorCode::NotFound, "there is no such path") })
-        .method_not_allowed_fallback(|| async {
-            Problem::new(ErrorCode::MethodNotAllowed, "this path does not have this method")
-        })
+        .method_not_allowed_fallback(no_method)
         .layer(CatchPanicLayer::custom(panicked))
         .layer(middleware::from_fn_with_state(api.clone(), in_time))
-        .layer(middleware::from_fn_with_state(api.clone(), counted))
-        .with_state(api)
+}
+
+/// Routes whose requests are counted.
+pub(crate) fn served(routes: Router<Api>, api: Api) -> Router {
+    routes.layer(middleware::from_fn_with_state(api.clone(), counted)).with_state(api)
+}
+
+async fn no_method() -> Problem {
+    Problem::new(ErrorCode::MethodNotAllowed, "this path does not have this method")
 }
 
 /// Ends a request that takes too long. Writes may have been done: `outcome_unknown` says so.

@@ -3,7 +3,7 @@
 
 use axum::extract::{FromRequestParts, Query};
 use common::{
-    ids::Number,
+    ids::{AppId, ChatId, Number, UserId},
     model::{PageRequest, limits, storable},
     problem::Problem,
     store::Range,
@@ -12,12 +12,19 @@ use common::{
 use http::request::Parts;
 
 use super::Api;
+use crate::presence::ASKED;
 
 /// Results on a page, unless asked otherwise (CH-1, ME-4).
-const PER_PAGE: u32 = 10;
+pub(super) const PER_PAGE: u32 = 10;
+
+/// Contacts on a page, unless asked otherwise (ID-8).
+pub(super) const CONTACTS_PER_PAGE: u32 = 15;
 
 /// Messages in an answer to the cursor form, unless asked otherwise (ME-4).
-const LIMIT: u32 = 50;
+pub(super) const LIMIT: u32 = 50;
+
+/// Characters of what may stand for an id: more than one has, so that what is too long is not found either.
+const ID_CHARS: usize = 200;
 
 /// The parameters of a query.
 struct Params(Vec<(String, String)>);
@@ -81,18 +88,55 @@ impl Params {
         let page = self.number("page", first.into())?.unwrap_or(first.into());
         // No list is that long: past its end is past its end.
         let page = u32::try_from(page).unwrap_or(u32::MAX).saturating_add(1 - first);
-        Ok(PageRequest { page, per_page: self.count("perPage", limits::PER_PAGE, PER_PAGE)? })
+        Ok(PageRequest { page, per_page: self.per_page(PER_PAGE)? })
+    }
+
+    fn per_page(&self, default: u32) -> Result<u32, Problem> {
+        self.count("perPage", limits::PER_PAGE, default)
     }
 }
 
 /// The page that was asked for, counted from 0 there.
-pub(super) struct PageFromZero(pub(super) PageRequest);
+pub(crate) struct PageFromZero(pub(crate) PageRequest);
 
 impl FromRequestParts<Api> for PageFromZero {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &Api) -> Result<Self, Problem> {
         Params::of(parts)?.page_from(0).map(Self)
+    }
+}
+
+/// A page of one group's messages, counted from 0: `groupID`, `page`, `perPage` (OP-6).
+pub(crate) struct GroupPage {
+    pub(crate) group: ChatId,
+    pub(crate) page: PageRequest,
+}
+
+impl FromRequestParts<Api> for GroupPage {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Api) -> Result<Self, Problem> {
+        let params = Params::of(parts)?;
+        // As in a path: what is malformed does not exist.
+        let group = params.text("groupID", ID_CHARS)?.parse().map_err(|_| Problem::not_found("chat"))?;
+        Ok(Self { group, page: params.page_from(0)? })
+    }
+}
+
+/// The application that is named, if one is (OP-6).
+pub(crate) struct OfApplication(pub(crate) Option<AppId>);
+
+impl FromRequestParts<Api> for OfApplication {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Api) -> Result<Self, Problem> {
+        let params = Params::of(parts)?;
+        if !params.has("application") {
+            return Ok(Self(None));
+        }
+        let named = params.text("application", ID_CHARS)?.parse();
+        named.map(|app| Self(Some(app))).map_err(|_| Problem::not_found("application"))
     }
 }
 
@@ -123,6 +167,18 @@ impl FromRequestParts<Api> for PageOf {
     }
 }
 
+/// The page of contacts that was asked for.
+pub(super) struct PageOfContacts(pub(super) PageRequest);
+
+impl FromRequestParts<Api> for PageOfContacts {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Api) -> Result<Self, Problem> {
+        let params = Params::of(parts)?;
+        Ok(Self(PageRequest { per_page: params.per_page(CONTACTS_PER_PAGE)?, ..params.page()? }))
+    }
+}
+
 /// People who are looked for by name (ID-7).
 pub(super) struct Named {
     pub(super) query: String,
@@ -135,6 +191,44 @@ impl FromRequestParts<Api> for Named {
     async fn from_request_parts(parts: &mut Parts, _: &Api) -> Result<Self, Problem> {
         let params = Params::of(parts)?;
         Ok(Self { query: params.text("query", limits::QUERY_CHARS)?, page: params.page()? })
+    }
+}
+
+/// Users by their ids: `users=ID,ID`. What is no id is nobody's.
+#[derive(Debug)]
+pub(super) struct Users(pub(super) Vec<UserId>);
+
+impl FromRequestParts<Api> for Users {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Api) -> Result<Self, Problem> {
+        Self::of(&Params::of(parts)?)
+    }
+}
+
+impl Users {
+    fn of(params: &Params) -> Result<Self, Problem> {
+        let bad = |msg: String| Problem::invalid(FieldError::query("users", msg));
+        let mut values = params.0.iter().filter(|(known, _)| known == "users").map(|(_, value)| value);
+        let (Some(value), None) = (values.next(), values.next()) else {
+            return Err(bad("must stand once".into()));
+        };
+        let ids: Vec<&str> = value.split(',').filter(|id| !id.is_empty()).collect();
+        if ids.is_empty() || ids.len() > ASKED {
+            return Err(bad(format!("must name 1 to {ASKED} users, with commas between them")));
+        }
+        Ok(Self(ids.into_iter().filter_map(|id| id.parse().ok()).collect()))
+    }
+}
+
+/// The name that an upload is to have (ME-7), as it was given.
+pub(super) struct FileName(pub(super) Option<String>);
+
+impl FromRequestParts<Api> for FileName {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Api) -> Result<Self, Problem> {
+        Ok(Self(Params::of(parts)?.0.into_iter().find(|(known, _)| known == "name").map(|(_, name)| name)))
     }
 }
 
@@ -221,6 +315,27 @@ mod tests {
             ("perPage=0", Err(common::wire::codes::ErrorCode::Invalid)),
         ] {
             assert_eq!(page(query), expected, "{query}");
+        }
+    }
+
+    #[test]
+    fn users_are_named_with_commas_between_them_and_not_too_many() {
+        let users = |query: &str| {
+            let uri = format!("http://node/presence?{query}").parse().unwrap();
+            let Query(pairs) = Query::try_from_uri(&uri).unwrap();
+            Users::of(&Params(pairs))
+                .map(|Users(users)| users.len())
+                .map_err(|problem| problem.errors[0].param.clone())
+        };
+        let id = UserId::random();
+        let many = |count: usize| format!("users={}", vec![id.to_string(); count].join(","));
+        assert_eq!(users(&many(1)), Ok(1));
+        assert_eq!(users(&format!("users=x,{id},,%00,{id},")), Ok(2));
+        assert_eq!(users(&many(ASKED)), Ok(ASKED));
+        for wrong in
+            [many(ASKED + 1), String::new(), "users=".into(), "users=,,".into(), "users=a&users=b".into()]
+        {
+            assert_eq!(users(&wrong), Err("users".to_owned()), "{wrong}");
         }
     }
 

@@ -1,26 +1,46 @@
 //! `/sessions`: signing in and out (ID-2, ID-5).
 
-use axum::{
-    Json as Answer, Router,
-    extract::State,
-    response::IntoResponse,
-    routing::{delete, post},
+use axum::{Json as Answer, extract::State, response::IntoResponse};
+use common::{
+    document::{Routes, says},
+    ids::SessionId,
+    problem::Problem,
+    token::{Caller, Presented},
+    wire::codes::ErrorCode,
 };
-use common::{ids::SessionId, problem::Problem, token::Caller, wire::codes::ErrorCode};
 use http::{HeaderMap, StatusCode, header};
+use serde_json::json;
 
 use super::{
-    APP, Api,
+    Api, example,
     extract::{ClientAddress, Json, One},
+    named,
     query::PageOf,
 };
-use crate::identity::Credentials;
+use crate::identity::{Credentials, SignedIn};
 
-pub(super) fn routes() -> Router<Api> {
-    Router::new()
-        .route("/sessions", post(sign_in).get(list))
-        .route("/sessions/current", delete(sign_out))
-        .route("/sessions/{session}", delete(end))
+pub(super) fn routes() -> Routes<Api> {
+    let signed_in = SignedIn {
+        token: "eyJhbGciOiJIUzI1NiJ9.e30.c2ln".into(),
+        expires_at: example::AT,
+        user: example::own_user(),
+    };
+    Routes::new("Sessions")
+        .post(
+            "/sessions",
+            sign_in,
+            says("Signs in")
+                .takes(json!({"username": "ana", "password": "correct horse", "device": "Ana's phone"}))
+                .made(&signed_in)
+                .refuses(&[ErrorCode::Unauthenticated, ErrorCode::NotFound]),
+        )
+        .get("/sessions", list, says("The caller's sign-ins").ok(&example::page(vec![example::session()])))
+        .delete(
+            "/sessions/current",
+            sign_out,
+            says("Signs out: the token is good nowhere from then on").done(),
+        )
+        .delete("/sessions/{session}", end, says("Ends one of the caller's sign-ins").done())
 }
 
 async fn sign_in(
@@ -30,7 +50,8 @@ async fn sign_in(
     Json(credentials): Json<Credentials>,
 ) -> Result<impl IntoResponse, Problem> {
     let agent = headers.get(header::USER_AGENT).and_then(|agent| agent.to_str().ok()).map(str::to_owned);
-    let signed_in = api.identity.sign_in(APP, credentials, agent, address).await?;
+    let app = named(&api, credentials.application)?;
+    let signed_in = api.identity.sign_in(app, credentials, agent, address).await?;
     // No cache between here and the client may keep a token.
     Ok((StatusCode::CREATED, [(header::CACHE_CONTROL, "no-store")], Answer(signed_in)))
 }
@@ -41,14 +62,17 @@ async fn list(
     PageOf(page): PageOf,
 ) -> Result<impl IntoResponse, Problem> {
     let sessions = api.identity.sessions(&caller).await?;
-    let count = sessions.len() as u64;
     // A hundred at most.
-    let skip = usize::try_from(page.skip()).unwrap_or(usize::MAX);
-    let shown = sessions.into_iter().skip(skip).take(page.per_page as usize).collect::<Vec<_>>();
-    Ok(Answer(page.answer(count, shown)))
+    Ok(Answer(page.page_of(sessions)))
 }
 
-async fn sign_out(State(api): State<Api>, caller: Caller) -> Result<impl IntoResponse, Problem> {
+async fn sign_out(
+    State(api): State<Api>,
+    Presented { caller, foreign }: Presented,
+) -> Result<impl IntoResponse, Problem> {
+    if foreign.is_some() {
+        api.identity.note(&caller).await?;
+    }
     match api.identity.end(&caller, caller.session).await {
         // Of two at once, one ends it; for both it is ended.
         Err(problem) if problem.code != ErrorCode::NotFound => Err(problem),

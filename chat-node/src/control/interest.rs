@@ -56,6 +56,8 @@ struct State {
     waiting: HashMap<u64, Waiting>,
     /// The registrations under way, by link.
     registering: HashMap<usize, Registering>,
+    /// Links whose dispatchers lack topics: events of these may pass by, while marks say that nothing was lost on the way.
+    lacking: HashSet<usize>,
 }
 
 /// A registration of all topics, one part after the other: all at once would fill a link's outbox, and could then never end.
@@ -146,12 +148,13 @@ impl Interest {
     /// Tells every dispatcher that knows this node. The lock keeps changes of one topic in order.
     fn change(&self, add: Vec<Topic>, remove: Vec<Topic>) -> Option<oneshot::Receiver<bool>> {
         let mut state = self.state.lock();
-        state.topics.extend(add.iter().copied());
+        let State { topics, last, waiting, lacking, .. } = &mut *state;
+        topics.extend(add.iter().copied());
         for topic in &remove {
-            state.topics.remove(topic);
+            topics.remove(topic);
         }
-        state.last += 1;
-        let no = state.last;
+        *last += 1;
+        let no = *last;
         let waits = !add.is_empty();
         let frame = common::wire::codec::pack(&NodeToDispatcher::Interest { no, add, remove });
         let mut links = HashSet::new();
@@ -161,24 +164,28 @@ impl Interest {
                     links.insert(index);
                 }
                 // The link's task registers everything anew when there is room.
-                Err(_) => line.behind.store(true, Ordering::Release),
+                Err(_) => {
+                    lacking.insert(index);
+                    line.behind.store(true, Ordering::Release);
+                }
             }
         }
         if !waits || links.is_empty() {
             return None;
         }
         let (done, confirmed) = oneshot::channel();
-        state.waiting.retain(|_, waiting| !waiting.done.is_closed());
-        state.waiting.insert(no, Waiting { links, done });
+        waiting.retain(|_, waiting| !waiting.done.is_closed());
+        waiting.insert(no, Waiting { links, done });
         Some(confirmed)
     }
 
     /// Begins to register every topic with a dispatcher that was told of this node just now; from here on it hears of changes as well.
     /// [`Self::answered`] goes on with it, and tells its end.
     pub(super) fn register(&self, index: usize) {
-        self.forget(index);
         let mut state = self.state.lock();
         let Some(line) = self.lines.get(index) else { return };
+        state.forget(index);
+        state.lacking.insert(index);
         line.registered.store(true, Ordering::Release);
         let rest = state.topics.iter().copied().collect();
         state.registering.insert(index, Registering { no: 0, rest, refused: false, said: Instant::now() });
@@ -200,6 +207,21 @@ impl Interest {
             // The link's task begins anew when there is room.
             registering.remove(&index);
             line.behind.store(true, Ordering::Release);
+        }
+    }
+
+    /// Whether every dispatcher that is linked has every topic, and what it published before it had was looked for: only then is a mark
+    /// that nothing was lost on the way a word about what this node has.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.state.lock().lacking.is_empty()
+    }
+
+    /// A registration came to its end [`Progress::Whole`], and everything that is served is being looked at.
+    pub(super) fn whole(&self, index: usize) {
+        let mut state = self.state.lock();
+        // A change that could not be sent since has its own registration to come.
+        if self.lines.get(index).is_none_or(|line| !line.behind.load(Ordering::Acquire)) {
+            state.lacking.remove(&index);
         }
     }
 
@@ -240,8 +262,17 @@ impl Interest {
         if let Some(line) = self.lines.get(index) {
             line.registered.store(false, Ordering::Release);
         }
-        state.registering.remove(&index);
-        state.waiting.retain(|_, waiting| {
+        state.forget(index);
+        // Neither events nor marks come from there.
+        state.lacking.remove(&index);
+    }
+}
+
+impl State {
+    /// What a dispatcher was told counts no more.
+    fn forget(&mut self, index: usize) {
+        self.registering.remove(&index);
+        self.waiting.retain(|_, waiting| {
             waiting.links.remove(&index);
             !waiting.links.is_empty()
         });
@@ -381,6 +412,27 @@ mod tests {
         assert_eq!(ends.interest.answered(0, first, false), Progress::Going);
         let (second, _) = ends.next().await;
         assert_eq!(ends.interest.answered(0, second, true), Progress::Refused);
+    }
+
+    #[tokio::test]
+    async fn marks_count_when_every_topic_is_registered_and_what_passed_by_before_is_looked_for() {
+        let mut ends = Ends::new().await;
+        assert!(ends.interest.is_whole(), "nothing comes from a dispatcher that is not linked");
+        ends.interest.add(topics(TOGETHER + 1)).await.unwrap();
+        ends.interest.register(0);
+        let (first, _) = ends.next().await;
+        assert_eq!(ends.interest.answered(0, first, false), Progress::Going);
+        let (second, _) = ends.next().await;
+        assert_eq!(ends.interest.answered(0, second, true), Progress::Refused);
+        assert!(!ends.interest.is_whole(), "a part was refused");
+        ends.interest.register(0);
+        for progress in [Progress::Going, Progress::Whole] {
+            let (no, _) = ends.next().await;
+            assert_eq!(ends.interest.answered(0, no, true), progress);
+            assert!(!ends.interest.is_whole(), "nothing was looked for yet");
+        }
+        ends.interest.whole(0);
+        assert!(ends.interest.is_whole());
     }
 
     #[tokio::test]

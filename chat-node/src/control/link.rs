@@ -221,7 +221,11 @@ impl LinkTask {
         match progress {
             Progress::Going => {}
             // What was published between the last registration and this one did not come here.
-            Progress::Whole => self.receiver.lost(),
+            Progress::Whole => {
+                self.receiver.lost();
+                // In this order: marks count again once nothing of before them can be overlooked.
+                self.control.0.interest.whole(self.index);
+            }
             Progress::Refused => {
                 // Of those topics nothing comes here: looking at everything each time is what shows it.
                 self.refused = Some(Instant::now() + AGAIN);

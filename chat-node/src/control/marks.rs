@@ -41,7 +41,8 @@ pub(super) async fn run(
     let saying = async {
         let mut every = tokio::time::interval(EVERY);
         every.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut said = Said { here: Places::new(), others: Places::new(), published: Vec::new() };
+        let mut said =
+            Said { here: Places::new(), others: Places::new(), published: Vec::new(), lossy: false };
         loop {
             every.tick().await;
             said.again(&control, &owners, &*receiver).await;
@@ -56,6 +57,8 @@ struct Said {
     others: Places,
     /// Of each line, the last live event that the marks before spoke of.
     published: Vec<u64>,
+    /// Live events were lost before the marks before were said. They may have been of changes behind the places that these spoke of.
+    lossy: bool,
 }
 
 impl Said {
@@ -82,11 +85,12 @@ impl Said {
             .enumerate()
             .any(|(at, no)| at != chosen && *no > self.published.get(at).copied().unwrap_or(0));
         let upto = published.get(chosen).copied().unwrap_or(0);
-        let whole = handed_over(line, upto).await && !lossy && !other_ways;
+        let whole = handed_over(line, upto).await && !lossy && !self.lossy && !other_ways;
         let marks = row(&self.others, &now, whole);
         if line.send(&NodeToDispatcher::Marks { body: pack(&marks) }).is_ok() {
             self.others = now;
             self.published = published;
+            self.lossy = lossy;
         } else {
             shared.lossy.fetch_or(lossy, Ordering::AcqRel);
         }

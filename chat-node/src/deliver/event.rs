@@ -29,16 +29,24 @@ pub fn event(change: &Change, to_author: bool) -> ServerFrame {
         }
         Some(message)
     };
-    let updated =
-        |name, description, roles| ServerFrame::ChatUpdated { chat, seq, at, by, name, description, roles };
+    let updated = |name, description, retention, roles| ServerFrame::ChatUpdated {
+        chat,
+        seq,
+        at,
+        by,
+        name,
+        description,
+        retention,
+        roles,
+    };
     match &change.what {
         What::Sent { .. } => match message() {
             Some(message) => ServerFrame::NewMessage { chat, seq, at, by, message },
-            None => updated(None, None, Vec::new()),
+            None => updated(None, None, None, Vec::new()),
         },
         What::Edited { .. } => match message() {
             Some(message) => ServerFrame::MessageUpdated { chat, seq, at, by, message },
-            None => updated(None, None, Vec::new()),
+            None => updated(None, None, None, Vec::new()),
         },
         What::Erased { number } => ServerFrame::MessageDeleted { chat, seq, at, by, number: *number },
         What::Reacted { number, emoji, on, reactions } => {
@@ -53,10 +61,12 @@ pub fn event(change: &Change, to_author: bool) -> ServerFrame {
         What::Left { user, heir } => ServerFrame::MemberLeft { chat, seq, at, by, user: *user, owner: *heir },
         What::Roles { roles } => {
             let roles = roles.iter().map(|(user, role)| RoleOf { user: *user, role: *role });
-            updated(None, None, roles.collect())
+            updated(None, None, None, roles.collect())
         }
-        What::Updated { name, description } => updated(name.clone(), description.clone(), Vec::new()),
-        What::Created { .. } | What::Members { .. } => updated(None, None, Vec::new()),
+        What::Updated { name, description, retention } => {
+            updated(name.clone(), description.clone(), *retention, Vec::new())
+        }
+        What::Created { .. } | What::Members { .. } => updated(None, None, None, Vec::new()),
         What::Deleted => ServerFrame::ChatDeleted { chat, seq, at, by },
     }
 }
@@ -70,7 +80,16 @@ pub(crate) struct Event {
     for_others: Frames,
     bytes: usize,
     /// Its message is shown as a deleted one.
-    withheld: bool,
+    withheld: Option<Withheld>,
+}
+
+/// Why what a message says is not told any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Withheld {
+    /// It was deleted.
+    Deleted,
+    /// Its time was over (ME-9).
+    Expired,
 }
 
 impl Event {
@@ -82,12 +101,12 @@ impl Event {
             _ => None,
         };
         let (for_author, for_others) = (Frames::default(), Frames::default());
-        Self { change, author, for_author, for_others, bytes, withheld: false }
+        Self { change, author, for_author, for_others, bytes, withheld: None }
     }
 
-    /// The same, of a message that has been deleted since: its place, without what it said.
-    pub(crate) fn without_text(self) -> Self {
-        Self { withheld: true, for_author: Frames::default(), for_others: Frames::default(), ..self }
+    /// The same, of a message that has been deleted since, or has ended: its place, without what it said.
+    pub(crate) fn without_text(self, why: Withheld) -> Self {
+        Self { withheld: Some(why), for_author: Frames::default(), for_others: Frames::default(), ..self }
     }
 
     /// The message whose text a change says.
@@ -132,9 +151,10 @@ impl Event {
             let mut event = event(&self.change, to_author);
             if let ServerFrame::NewMessage { message, .. } | ServerFrame::MessageUpdated { message, .. } =
                 &mut event
-                && self.withheld
+                && let Some(why) = self.withheld
             {
                 erase(message);
+                message.expired = why == Withheld::Expired;
             }
             framed(&event, format)
         })
@@ -175,6 +195,7 @@ mod tests {
             attachments: Vec::new(),
             mentions: Vec::new(),
             mention_all: false,
+            sent_as: None,
         }
     }
 

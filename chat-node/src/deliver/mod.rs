@@ -6,11 +6,11 @@
 
 mod event;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc};
 
 use common::{
     cache::SharedCache,
-    ids::{AppId, ChatKey, NodeId, Number, UserKey},
+    ids::{AppId, ChatKey, NodeId, Number, SessionId, UserKey},
     log::SharedLog,
     revocations::Revocations,
     seal::Sealer,
@@ -21,26 +21,24 @@ use parking_lot::Mutex;
 use tokio::sync::{Semaphore, broadcast::error::RecvError};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-pub(crate) use self::event::Event;
 pub use self::event::event;
+pub(crate) use self::event::{Event, Withheld};
 use crate::{
     ask::AskOwner,
     control::{Clock, Interest, Receiver},
     cursor::Cursors,
     cursors::Rounds,
-    hub::{Effects, Fanout, Hub, Job, Room},
+    hub::{Effects, Fanout, Heads, Hub, Job, Room},
     marks::{Marks, Partitions},
     missed::Missed,
+    presence::{Presence, PresenceDeps},
     recent::Recent,
+    relationships::Relationships,
     repair::Repairs,
     resume,
     socket::SocketMetrics,
     standing::Standings,
 };
-
-/// How old a read mark may be that is told: one that a link has held up longer may come after a newer one was told, to a session that has
-/// moved here since.
-const READ_AGE: Duration = Duration::from_secs(1);
 
 /// Writes to sockets in one go: at 4 µs each, two milliseconds.
 const AT_ONCE: usize = 512;
@@ -69,6 +67,10 @@ pub struct DeliverDeps {
     pub partitions: Partitions,
     /// Seals cursors, with a secret that all nodes share.
     pub sealer: Sealer,
+    /// Who is connected, and who is told.
+    pub presence: PresenceDeps,
+    /// From whom that is hidden.
+    pub relationships: Relationships,
     /// Where tasks run.
     pub tasks: TaskTracker,
     /// Ends them, and closes every session.
@@ -113,6 +115,8 @@ pub(crate) struct Inner {
     unflushed: Mutex<Vec<Arc<Room>>>,
     /// Users whose chats are being seen to at once.
     pub(crate) joining: Semaphore,
+    pub(crate) presence: Presence,
+    pub(crate) relationships: Relationships,
     pub(crate) tasks: TaskTracker,
     pub(crate) shutdown: CancellationToken,
 }
@@ -140,6 +144,8 @@ impl Deliver {
             log,
             partitions,
             sealer,
+            presence,
+            relationships,
             tasks,
             shutdown,
             ..
@@ -167,6 +173,8 @@ impl Deliver {
             gathered: Arc::new(Semaphore::new(resume::GATHERED)),
             unflushed: Mutex::default(),
             joining: Semaphore::new(crate::joins::TOGETHER),
+            presence: Presence::new(presence),
+            relationships,
             tasks,
             shutdown,
         }));
@@ -174,6 +182,7 @@ impl Deliver {
         deliver.0.tasks.spawn(deliver.clone().revoke());
         deliver.0.tasks.spawn(deliver.clone().listen_for_marks());
         deliver.0.tasks.spawn(deliver.clone().tell_cursors());
+        deliver.0.tasks.spawn(deliver.clone().keep_presence());
         deliver
     }
 
@@ -181,6 +190,13 @@ impl Deliver {
     pub fn live(&self, live: Live) {
         self.collect(live);
         self.flush();
+    }
+
+    /// Closes the sessions of these applications.
+    pub(crate) fn close_all_of(&self, which: impl Fn(AppId) -> bool, code: CloseCode) {
+        for user in self.0.hub.all_users().into_iter().filter(|user| which(user.key.app)) {
+            user.handles().iter().for_each(|handle| handle.outbox.close(code));
+        }
     }
 
     /// Likewise, one of several that come together: shown to the sessions at the next [`Self::flush`], so that what is ready
@@ -212,11 +228,14 @@ impl Deliver {
                 }
             }
             Live::Read { app, chat, user, number, socket, at } => {
-                let held_up = self.0.clock.now().since(at) > READ_AGE;
-                if let Some(room) = self.0.hub.room(ChatKey { app, chat }).filter(|_| !held_up) {
-                    room.read(user, number, socket);
-                    self.say(&room);
-                }
+                self.heard_read(ChatKey { app, chat }, user, number, socket, at);
+            }
+            Live::Presence { app, at, users } => self.heard_presence(app, at, users),
+            Live::Headcount { app, chat, node, users, ask } => {
+                self.heard_heads(app, chat, node, Heads { users, ask });
+            }
+            Live::Typing { app, chat, user, on, at } => {
+                self.heard_typing(ChatKey { app, chat }, user, on, at);
             }
             Live::Revoked { .. } => self.0.revocations.hint(),
         }
@@ -312,16 +331,17 @@ impl Deliver {
             };
             match revocation {
                 Ok(Revocation { app, user, session, .. }) => {
+                    let every = session == SessionId::every(app, user);
                     let user = self.0.hub.user(UserKey { app, user });
                     for handle in user.iter().flat_map(|user| user.handles()) {
-                        if handle.session == session {
+                        if every || handle.session == session {
                             handle.outbox.close(CloseCode::Revoked);
                         }
                     }
                 }
                 Err(RecvError::Lagged(_)) => {
                     for handle in self.0.hub.all_users().iter().flat_map(|user| user.handles()) {
-                        if self.is_revoked(handle.user.app, handle.session) {
+                        if self.is_revoked(handle.user, handle.session) {
                             handle.outbox.close(CloseCode::Revoked);
                         }
                     }
@@ -336,8 +356,8 @@ impl Deliver {
         self.0.hub.close(CloseCode::ShuttingDown);
     }
 
-    pub(crate) fn is_revoked(&self, app: AppId, session: common::ids::SessionId) -> bool {
-        self.0.revocations.contains(app, session)
+    pub(crate) fn is_revoked(&self, user: UserKey, session: SessionId) -> bool {
+        self.0.revocations.contains(user, session)
     }
 }
 

@@ -10,6 +10,7 @@ use std::{
 
 use common::{
     ids::ChatId,
+    problem::Problem,
     token::Caller,
     wire::{
         codes::ErrorCode,
@@ -20,6 +21,7 @@ use parking_lot::Mutex;
 use tokio::{sync::oneshot, time::Instant};
 
 use super::Forward;
+use crate::attachments::CheckAttachments;
 
 /// Drafts in one batch: at 16 KiB each, a quarter of what a link's frame may hold.
 const TOGETHER: usize = 64;
@@ -29,12 +31,16 @@ const BROKEN: Duration = Duration::from_secs(1);
 
 type Outcome = Result<Sent, Refusal>;
 
+/// Drafts, each with where its outcome goes.
+type Batch = Vec<(Draft, oneshot::Sender<Outcome>)>;
+
 /// The sends of one socket. Cheap to clone. What waits is bounded by the socket's pending requests.
 #[derive(Clone)]
 pub struct Lanes(Arc<Inner>);
 
 struct Inner {
     forward: Forward,
+    check: CheckAttachments,
     caller: Caller,
     lanes: Mutex<HashMap<ChatId, Lane>>,
 }
@@ -55,8 +61,8 @@ impl fmt::Debug for Lanes {
 
 impl Lanes {
     /// For one socket of `caller`.
-    pub fn new(forward: Forward, caller: Caller) -> Self {
-        Self(Arc::new(Inner { forward, caller, lanes: Mutex::default() }))
+    pub fn new(forward: Forward, check: CheckAttachments, caller: Caller) -> Self {
+        Self(Arc::new(Inner { forward, check, caller, lanes: Mutex::default() }))
     }
 
     /// Takes its place in the chat's order before it returns. The outcome comes within about 5 s.
@@ -81,7 +87,11 @@ impl Lanes {
 
     /// Sends batch after batch until nothing waits.
     async fn drive(self, chat: ChatId) {
-        while let Some((drafts, replies)) = self.batch(chat) {
+        while let Some(batch) = self.batch(chat) {
+            let (drafts, replies) = self.checked(chat, batch).await;
+            if drafts.is_empty() {
+                continue;
+            }
             let Caller { app, user, .. } = self.0.caller;
             let request = OwnerRequest { app, chat, by: user, retry: false, ask: Ask::Send(drafts) };
             let outcomes = match self.0.forward.ask(request).await {
@@ -103,7 +113,31 @@ impl Lanes {
         }
     }
 
-    fn batch(&self, chat: ChatId) -> Option<(Vec<Draft>, Vec<oneshot::Sender<Outcome>>)> {
+    /// The drafts of a batch that may be sent; the others are answered. After one that cannot be looked at for now, those behind it wait for
+    /// it to be sent again.
+    async fn checked(&self, chat: ChatId, batch: Batch) -> (Vec<Draft>, Vec<oneshot::Sender<Outcome>>) {
+        let mut good = Vec::with_capacity(batch.len());
+        let mut stuck = false;
+        for (draft, reply) in batch {
+            if stuck {
+                let _ = reply.send(Err(overtakes()));
+                continue;
+            }
+            match self.0.check.check(&self.0.caller, chat, &draft).await {
+                Ok(()) => good.push((draft, reply)),
+                Err(problem) => {
+                    stuck = problem.code.temporary();
+                    if stuck {
+                        self.break_off(chat);
+                    }
+                    let _ = reply.send(Err(refusal(problem)));
+                }
+            }
+        }
+        good.into_iter().unzip()
+    }
+
+    fn batch(&self, chat: ChatId) -> Option<Batch> {
         let mut lanes = self.0.lanes.lock();
         let now = Instant::now();
         let lane = lanes.get_mut(&chat)?;
@@ -113,7 +147,7 @@ impl Lanes {
             return None;
         }
         let take = lane.waiting.len().min(TOGETHER);
-        Some(lane.waiting.drain(..take).unzip())
+        Some(lane.waiting.drain(..take).collect())
     }
 
     /// A draft failed for now: what waits behind it fails too, and what is still to come must say that it is a retry.
@@ -135,4 +169,10 @@ fn overtakes() -> Refusal {
             "an earlier message of the same chat was not accepted; send it again first",
         )
     }
+}
+
+/// A problem in the words of owners, who name the field in front.
+fn refusal(problem: Problem) -> Refusal {
+    let Problem { code, detail, retry_after_ms, .. } = problem;
+    Refusal { retry_after_ms, ..Refusal::new(code, detail) }
 }

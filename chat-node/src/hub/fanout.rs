@@ -329,6 +329,7 @@ mod tests {
             attachments: Vec::new(),
             mentions: Vec::new(),
             mention_all: false,
+            sent_as: None,
         };
         let (app, chat, at) = (AppId::DEFAULT, ChatId::random(), Millis(0));
         Event::new(Change { app, chat, term: 1, n: seq, seq, at, by, what }, 100)

@@ -32,7 +32,7 @@ use dashmap::DashMap;
 pub use self::handle::Handle;
 pub(crate) use self::{
     fanout::Fanout,
-    room::{Effects, Room, Shown},
+    room::{Effects, Heads, Room, Shown},
     user::{Began, Job, User},
 };
 use crate::control::{Interest, InterestTimeout};
@@ -227,6 +227,11 @@ impl Hub {
         Hold { hub: Arc::clone(self), room }
     }
 
+    /// Whether what the dispatchers say reached them reached this node: see [`Interest::is_whole`].
+    pub(crate) fn hears_everything(&self) -> bool {
+        self.interest.is_whole()
+    }
+
     /// Registers interest in what concerns the user; resolves when every event from now on reaches this node.
     pub(crate) async fn register_user(&self, user: &User) -> Result<(), InterestTimeout> {
         if !user.is_registered() {
@@ -310,7 +315,15 @@ mod tests {
 
     fn member(key: ChatKey, head: Seq) -> Membership {
         let head = Head { number: 0, seq: head };
-        Membership { chat: key.chat, head, head_upto: 0, joined_seq: 1, joined_upto: 0 }
+        Membership {
+            chat: key.chat,
+            head,
+            members: 2,
+            head_upto: 0,
+            expired: 0,
+            joined_seq: 1,
+            joined_upto: 0,
+        }
     }
 
     fn topics(hub: &Hub) -> String {

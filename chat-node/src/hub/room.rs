@@ -7,6 +7,8 @@
 //! A **seat** is a session in a room. It is shown changes after its `since`. While it is not certain that its user is a member at the
 //! room's place it is **pending**: what it would be shown is held, until the store has been read far enough ([`Room::settle`]).
 
+mod company;
+
 use std::{
     collections::BTreeMap,
     sync::{
@@ -22,16 +24,15 @@ use common::{
 };
 use parking_lot::Mutex;
 
+use self::company::Company;
+pub(crate) use self::company::Heads;
 use super::{
     Handle, Hold,
     fanout::{Fanout, Listener, Say, Saying},
     marks_told::MarksTold,
     seat::{Pending, Seat, SeatState, Settled, Why},
 };
-use crate::{
-    deliver::Event,
-    socket::frame::{Frames, framed},
-};
+use crate::{deliver::Event, socket::frame::framed};
 
 /// Changes that may wait for an earlier one: five seconds of a chat that speaks 200 times a second. Later ones are dropped, and fetched
 /// when the hole is mended.
@@ -74,6 +75,7 @@ struct State {
     number: Number,
     marks_told: MarksTold,
     seats: Vec<Seat>,
+    company: Company,
     say: Say,
     #[cfg(feature = "planted")]
     planted: common::planted::Planted,
@@ -172,22 +174,17 @@ impl Room {
         self.state.lock().number
     }
 
-    /// A member has read the chat up to a message: told to everybody's sessions but the one that did it.
+    /// A member has read the chat up to a message: told to everybody's sessions but the one that did it, or (`hidden`) to the member's own
+    /// others.
     ///
     /// An event without a number, which may be left out: who is not certain to be a member is not told, nor who reads slowly.
-    pub(crate) fn read(&self, user: UserId, number: Number, socket: Option<SocketId>) {
+    pub(crate) fn read(&self, user: UserId, number: Number, socket: Option<SocketId>, hidden: bool) {
         let mut state = self.state.lock();
-        if state.over || !state.marks_told.is_news(user, number) {
-            return;
-        }
-        let frame = ServerFrame::MessageRead { chat: self.key.chat, user, number };
-        let mut frames = Frames::default();
-        let state = &mut *state;
-        for seat in &state.seats {
-            if matches!(seat.state, SeatState::Live) && Some(seat.handle.socket) != socket {
-                let format = seat.handle.outbox.format();
-                state.say.offer(&seat.handle, frames.get(format, || framed(&frame, format)));
-            }
+        if !state.over && state.marks_told.is_news(user, number) {
+            let frame = ServerFrame::MessageRead { chat: self.key.chat, user, number };
+            state.offer(&frame, |handle| {
+                Some(handle.socket) != socket && (!hidden || handle.user.user == user)
+            });
         }
     }
 
@@ -214,8 +211,9 @@ impl Room {
         let have = state.place(head);
         // The store is ahead of the room: others here miss something, whether or not anybody tells of it.
         state.known = state.known.max(head);
+        state.company.counted(membership.members, head);
         let (since, certain) = (have.max(head), state.last_left <= head);
-        state.say.seats_changed();
+        state.seats_changed();
         if certain {
             let seat = Seat::new(handle, hold, since, SeatState::Live).having_seen(seen);
             state.seats.push(seat.joined(membership.joined_seq));
@@ -228,6 +226,19 @@ impl Room {
         state.mind_the_gap(&mut effects);
         drop(state);
         (effects, certain.then_some(since))
+    }
+
+    /// Whether a session has what it says it has, up to the change `seen`: false when the chat is not as far, as far as this room has heard. Then
+    /// it is shown whatever comes from here on.
+    pub(crate) fn has_seen(&self, handle: &Arc<Handle>, seen: Seq) -> bool {
+        let mut state = self.state.lock();
+        if seen <= state.heard() {
+            return true;
+        }
+        if let Some(seat) = state.seat(handle).and_then(|at| state.seats.get_mut(at)) {
+            seat.has_seen_nothing();
+        }
+        false
     }
 
     /// What a session in this room was shown of the chat, or is about to be; none inside while its seat is not certain, and none at all when
@@ -286,7 +297,10 @@ impl Room {
         let mut guard = self.state.lock();
         let state = &mut *guard;
         state.place(seen);
-        state.say.seats_changed();
+        if let ServerFrame::NewChat { chat, .. } = new_chat {
+            state.company.counted(chat.members_count, seen);
+        }
+        state.seats_changed();
         let (mut done, mut settled) = (true, false);
         let mut at = 0;
         while at < state.seats.len() {
@@ -373,7 +387,7 @@ impl Room {
         let mut state = self.state.lock();
         if let Some(at) = state.seat(handle) {
             effects.gone.push(state.seats.swap_remove(at));
-            state.say.seats_changed();
+            state.seats_changed();
         }
         drop(state);
         effects
@@ -467,7 +481,7 @@ impl Room {
         state.known = state.known.max(have);
         // Whoever left in between is not known.
         state.last_left = state.last_left.max(have);
-        state.say.seats_changed();
+        state.seats_changed();
         for seat in &mut state.seats {
             seat.reload(have, &mut effects);
         }
@@ -510,6 +524,12 @@ impl Room {
 }
 
 impl State {
+    /// Who is shown what, and who is there, is looked up anew.
+    fn seats_changed(&mut self) {
+        self.say.seats_changed();
+        self.company.seats_changed();
+    }
+
     fn seat(&self, handle: &Arc<Handle>) -> Option<usize> {
         self.seats.iter().position(|seat| Arc::ptr_eq(&seat.handle, handle))
     }
@@ -595,6 +615,7 @@ impl State {
     fn show(&mut self, mut event: Event, effects: &mut Effects) {
         let seq = event.seq();
         self.have = Some(seq);
+        self.company.show(&event);
         if let What::Sent { number, .. } = event.what() {
             self.number = *number;
         }
@@ -607,6 +628,7 @@ impl State {
                 }
                 seat.left(seq, effects);
                 self.say.seats_changed();
+                self.company.seats_changed();
             }
         }
         for seat in &mut self.seats {
@@ -655,7 +677,7 @@ impl State {
             return;
         }
         let seat = self.seats.swap_remove(at);
-        self.say.seats_changed();
+        self.seats_changed();
         seat.tell(&ServerFrame::ChatRemoved { chat: seat.chat() }, &mut self.say);
         self.say.then_nothing(seat);
     }

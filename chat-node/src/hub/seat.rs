@@ -85,6 +85,11 @@ impl Seat {
         Self { seen, ..self }
     }
 
+    /// What its client said that it has seen says nothing.
+    pub(super) fn has_seen_nothing(&mut self) {
+        self.seen = 0;
+    }
+
     /// It is shown changes after this one.
     pub(super) fn shown_after(&self) -> Seq {
         self.since.max(self.seen)

@@ -58,6 +58,8 @@ struct Served {
     handle: Arc<Handle>,
     starting: Option<Jobs>,
     began: Began,
+    /// The round of cursors up to which it was told where it is; before that, the one it began with.
+    told: u64,
 }
 
 /// Things to be done, each once: whatever is done looks at how things stand by then, for every session that has started.
@@ -141,6 +143,7 @@ impl User {
                 handle: Arc::clone(handle),
                 starting: Some(Jobs::default()),
                 began: Began::default(),
+                told: 0,
             });
         }
         fits
@@ -166,19 +169,25 @@ impl User {
         ready.map(|served| Arc::clone(&served.handle)).collect()
     }
 
-    /// The sessions that have been shown whatever these rounds of cursors took for shown, and told what else there was. None while anything
-    /// is to be done for the user.
-    pub(crate) fn up_to_date(&self, rounds: &[u64]) -> Vec<Arc<Handle>> {
-        let inner = self.inner.lock();
+    /// The sessions that are to be told where they are, each once for each round that `moved` places: those that have been shown whatever
+    /// these rounds of cursors took for shown, and told what else there was. None while anything is to be done for the user.
+    pub(crate) fn due_for_cursor(&self, rounds: &[u64], moved: u64) -> Vec<Arc<Handle>> {
+        let mut inner = self.inner.lock();
         if inner.busy || inner.put_off > 0 || !inner.jobs.is_empty() {
             return Vec::new();
         }
-        let sessions = inner.sessions.iter();
         // What was done may still be on its way: looked at after the jobs, which leave it behind.
-        let up_to_date = sessions.filter(|served| {
-            served.starting.is_none() && served.began.outlasts(rounds) && served.handle.is_owed_nothing()
+        let due = inner.sessions.iter_mut().filter(|served| {
+            served.starting.is_none()
+                && served.told < moved
+                && served.began.outlasts(rounds)
+                && served.handle.is_owed_nothing()
         });
-        up_to_date.map(|served| Arc::clone(&served.handle)).collect()
+        let told = due.map(|served| {
+            served.told = moved;
+            Arc::clone(&served.handle)
+        });
+        told.collect()
     }
 
     /// Something to be done: for the sessions that have started in turn, for the others when they have. True when somebody has to begin
@@ -202,6 +211,7 @@ impl User {
         let served = inner.sessions.iter_mut().find(|served| Arc::ptr_eq(&served.handle, handle));
         let waiting = served.and_then(|served| {
             served.began = began;
+            served.told = began.ready;
             served.starting.take()
         });
         match waiting {
@@ -336,20 +346,30 @@ mod tests {
     }
 
     #[test]
-    fn a_session_is_up_to_date_once_nothing_is_to_be_done_and_by_rounds_that_saw_it() {
+    fn a_session_is_told_where_it_is_once_nothing_is_to_be_done_and_by_rounds_that_saw_it() {
         let user = user();
         let handle = session(&user);
-        assert!(user.up_to_date(&[1]).is_empty(), "it starts");
+        assert!(user.due_for_cursor(&[1], 9).is_empty(), "it starts");
         user.started(&handle, Began { read: 3, ready: 5 }, vec![]);
-        let count = |rounds: &[u64]| user.up_to_date(rounds).len();
-        assert_eq!([count(&[1, 3]), count(&[3, 6]), count(&[3, 4]), count(&[5, 6])], [1, 1, 0, 0]);
+        let count = |rounds: &[u64], moved| user.due_for_cursor(rounds, moved).len();
+        assert_eq!(
+            [count(&[3, 4], 6), count(&[5, 6], 6)],
+            [0, 0],
+            "it may have missed what these took for shown"
+        );
+        assert_eq!(count(&[1, 3], 5), 0, "nothing has moved since it began");
+        assert_eq!(
+            [count(&[1, 3], 6), count(&[3, 6], 6), count(&[3, 6], 7)],
+            [1, 0, 1],
+            "once for each move"
+        );
         assert!(user.push(added(1)));
-        assert_eq!(count(&[6]), 0);
-        assert!(user.next().is_some() && count(&[6]) == 0);
+        assert_eq!(count(&[6], 8), 0);
+        assert!(user.next().is_some() && count(&[6], 8) == 0);
         user.put_off();
-        assert!(user.next().is_none() && count(&[6]) == 0);
+        assert!(user.next().is_none() && count(&[6], 8) == 0);
         assert!(user.due(added(2)));
         assert!(user.next().is_some() && user.next().is_none());
-        assert_eq!(count(&[6]), 1);
+        assert_eq!(count(&[6], 8), 1, "also when the round that moved is long over");
     }
 }

@@ -12,14 +12,17 @@ use std::{
 
 use bytes::Bytes;
 use common::{
+    applications::Retention,
     cache::TailEntry,
-    ids::{ClientId, MessageId, Number, Offset, Seq, UserId},
+    ids::{AppId, ClientId, MessageId, Number, Offset, Seq, UserId},
     model::{ChatKind, Head, Message, Role},
-    store::{ChatRow, Fingerprint, Found, fingerprint},
+    store::{ChatRow, Fingerprint, Found, Pair, fingerprint},
     time::Millis,
     wire::record::{Change, What},
 };
 use tokio::time::Instant;
+
+use super::rate::Rates;
 
 /// How long an accepted client id is remembered at least. A forwarded batch is refused 5 s after it was sent, so no late first
 /// copy outlives this; a client's own later retry says that it is one, and is looked up in the store.
@@ -83,6 +86,8 @@ pub(super) struct Chat {
     pub(super) kind: ChatKind,
     pub(super) name: Option<String>,
     pub(super) description: Option<String>,
+    /// How long messages are kept, if it has chosen that.
+    pub(super) retention: Option<Retention>,
     pub(super) created_by: UserId,
     pub(super) deleted: bool,
     /// Of the request that made it.
@@ -109,6 +114,8 @@ pub(super) struct Chat {
     forget: VecDeque<(Instant, Seq, UserId, ClientId)>,
     /// Whether `accepted` has every name ever used here: then what it lacks was never sent, and the store need not be asked.
     pub(super) knows_every_name: bool,
+    /// How fast its members have written of late.
+    pub(super) rates: Rates,
     pub(super) last_used: Instant,
 }
 
@@ -120,6 +127,7 @@ impl Chat {
             kind: *kind,
             name: name.clone(),
             description: description.clone(),
+            retention: None,
             created_by: change.by,
             deleted: false,
             request: *request,
@@ -135,6 +143,7 @@ impl Chat {
             accepted: HashMap::new(),
             forget: VecDeque::new(),
             knows_every_name: true,
+            rates: Rates::default(),
             last_used: now,
         })
     }
@@ -151,6 +160,7 @@ impl Chat {
             kind: row.kind,
             name: row.name,
             description: row.description,
+            retention: row.retention,
             created_by: row.created_by,
             deleted: row.deleted,
             request: row.request,
@@ -166,6 +176,7 @@ impl Chat {
             accepted: HashMap::new(),
             forget: VecDeque::new(),
             knows_every_name: false,
+            rates: Rates::default(),
             last_used: now,
         }
     }
@@ -202,7 +213,8 @@ impl Chat {
                     }
                 }
             }
-            What::Updated { name, description } => {
+            What::Updated { name, description, retention } => {
+                self.retention = retention.or(self.retention);
                 if name.is_some() {
                     self.name.clone_from(name);
                 }
@@ -211,7 +223,7 @@ impl Chat {
                 }
             }
             What::Deleted => self.deleted = true,
-            What::Sent { id, number, client_id, body, kind, reply_to, attachments, .. } => {
+            What::Sent { id, number, client_id, body, kind, reply_to, attachments, sent_as, .. } => {
                 self.head.number = *number;
                 if let Some(client_id) = client_id {
                     let accepted = Accepted {
@@ -219,7 +231,8 @@ impl Chat {
                         number: *number,
                         seq: change.seq,
                         at: change.at,
-                        fingerprint: fingerprint(body, *kind, *reply_to, attachments),
+                        fingerprint: sent_as
+                            .unwrap_or_else(|| fingerprint(body, *kind, *reply_to, attachments)),
                         remembered: now,
                     };
                     self.remember(change.by, client_id.clone(), accepted);
@@ -250,9 +263,19 @@ impl Chat {
         self.confirmed = self.head;
     }
 
-    /// Whether `user` may read: a member, and confirmed as one.
+    /// Whether `user` may read: a member, and confirmed as one; or the application itself.
     pub(super) fn reader(&self, user: UserId) -> bool {
-        !self.deleted && self.members.get(&user).is_some_and(|member| member.joined_seq <= self.confirmed.seq)
+        let member = self.members.get(&user).is_some_and(|member| member.joined_seq <= self.confirmed.seq);
+        !self.deleted && (member || user == UserId::APPLICATION)
+    }
+
+    /// The two of a direct chat, when `by` is one of them.
+    pub(super) fn pair(&self, app: AppId, by: UserId) -> Option<Pair> {
+        if self.kind != ChatKind::Direct || !self.members.contains_key(&by) {
+            return None;
+        }
+        let other = self.members.keys().find(|user| **user != by)?;
+        Some(Pair::new(app, by, *other))
     }
 
     /// Who owns the group when `leaving` has left: of its admins, or else of its members, the one who has been in longest.
@@ -281,7 +304,7 @@ impl Chat {
         }
     }
 
-    /// What memory says of a message, confirmed or not.
+    /// What memory says of a message, confirmed or not. Whether its time is over only the store knows.
     pub(super) fn message(&self, number: Number) -> Known {
         if number == 0 || number > self.head.number {
             return Known::Never;

@@ -15,6 +15,7 @@ mod planted;
 mod policy;
 mod publish;
 mod queue;
+mod rate;
 mod since;
 mod stored;
 mod tails;
@@ -23,9 +24,9 @@ mod takeover;
 use std::{fmt, sync::Arc, time::Duration};
 
 use common::{
-    applications::Applications,
+    applications::{Applications, MessageRate, Retention},
     cache::SharedCache,
-    ids::{Incarnation, NodeId, Partition},
+    ids::{AppId, Incarnation, NodeId, Partition},
     log::SharedLog,
     shutdown::Shutdown,
     store::SharedStore,
@@ -38,10 +39,14 @@ use common::{
     },
 };
 use prometheus::{IntCounter, IntCounterVec, Opts, Registry};
+use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use self::{lookup::Lookup, queue::Job, since::Whereabouts, stored::Stored, tails::Tails};
-use crate::control::{Clock, Lease};
+use crate::{
+    control::{Clock, Lease},
+    relationships::Relationships,
+};
 
 /// Requests that wait for one partition's task. At 5,000/s on one partition this is 0.4 s of work; when it is full, a request is
 /// refused with `retry_later`, surely not stored.
@@ -57,8 +62,9 @@ pub trait Outlet: Send + Sync + 'static {
     fn flush(&self) {}
 }
 
-/// What an owner's memory may hold.
-#[derive(Clone, Copy, Debug)]
+/// What an owner's memory may hold, and how fast one may write.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub struct OwnerLimits {
     /// Bytes of undrained changes in one partition; beyond it requests are refused with `retry_later` until the writer has caught up.
     pub undrained_bytes: usize,
@@ -66,12 +72,21 @@ pub struct OwnerLimits {
     pub drained_bytes: usize,
     /// Chats in memory in one partition; beyond it a chat that is not in memory is refused with `retry_later`.
     pub chats: usize,
+    /// How fast one user may write in one chat of an application that has chosen nothing else. [`MessageRate::UNLIMITED`] unless it is set; a setting
+    /// of [`crate::settings::Limits`].
+    #[serde(skip)]
+    pub message_rate: MessageRate,
 }
 
 impl Default for OwnerLimits {
     fn default() -> Self {
         // 16 partitions on one node: 1 GiB of undrained and 256 MiB of drained changes at the worst, and about 1 KiB a small chat.
-        Self { undrained_bytes: 64 * 1024 * 1024, drained_bytes: 16 * 1024 * 1024, chats: 50_000 }
+        Self {
+            undrained_bytes: 64 * 1024 * 1024,
+            drained_bytes: 16 * 1024 * 1024,
+            chats: 50_000,
+            message_rate: MessageRate::UNLIMITED,
+        }
     }
 }
 
@@ -89,6 +104,8 @@ pub struct OwnerDeps {
     pub cache: SharedCache,
     /// What applications have chosen.
     pub applications: Applications,
+    /// What the users of direct chats are to each other.
+    pub relationships: Relationships,
     /// Whether the dispatchers still count on this node.
     pub lease: Lease,
     /// The dispatchers' clock.
@@ -107,6 +124,8 @@ struct Context {
     incarnation: Incarnation,
     log: SharedLog,
     store: SharedStore,
+    applications: Applications,
+    relationships: Relationships,
     lease: Lease,
     clock: Clock,
     outlet: Arc<dyn Outlet>,
@@ -117,6 +136,19 @@ struct Context {
     metrics: Metrics,
     #[cfg(feature = "planted")]
     planted: common::planted::Planted,
+}
+
+impl Context {
+    /// How fast one user may write in one chat of an application.
+    fn message_rate(&self, app: AppId) -> MessageRate {
+        self.applications.settings(app).message_rate.unwrap_or(self.limits.message_rate)
+    }
+
+    /// Whether messages of a chat end some day: how they stand, memory alone does not say then.
+    fn messages_end(&self, app: AppId, chat: &chat::Chat) -> bool {
+        let chosen = chat.retention.unwrap_or_else(|| self.applications.settings(app).retention);
+        chosen != Retention::Forever
+    }
 }
 
 struct Metrics {
@@ -186,6 +218,8 @@ impl Owners {
             incarnation: deps.incarnation,
             log: deps.log,
             store: deps.store,
+            applications: deps.applications,
+            relationships: deps.relationships,
             lease: deps.lease,
             clock: deps.clock,
             outlet: deps.outlet,
@@ -228,7 +262,7 @@ impl Owners {
     pub async fn handed_over(&self, wait: Duration) -> bool {
         let all = async {
             for handle in self.0.iter() {
-                // A task that has ended serves nothing. One that finds itself named at this moment hears that it is not before it serves.
+                // A task that has ended serves nothing. One that found itself named a moment ago hears that it is not before it claims.
                 if !*handle.named.borrow() {
                     let _ = handle.serving.clone().wait_for(|serving| !serving).await;
                 }

@@ -12,13 +12,15 @@ use std::{
 };
 
 use common::{
+    applications::Screened,
     cache::TailEntry,
     ids::{ChatKey, MessageId, Offset, Partition, Seq, UserId},
+    log::Receipt,
     model::Message,
-    store::{AsOf, ChatRow, Found, StoreError},
+    store::{AsOf, ChatRow, Found, StoreError, Ties},
     wire::{
         codes::ErrorCode,
-        marks::Place,
+        marks::{LogPlace, Place},
         owner::{Answer, Ask, Draft, OwnerRequest, Refusal, Sent},
         peer::Live,
         record::{Change, Record, What},
@@ -88,16 +90,32 @@ pub(super) async fn run(
             }
             continue;
         }
+        serves.send_replace(true);
+        let mut claim = None;
         let taken = tokio::select! {
-            () = shutdown.cancelled() => break,
+            biased;
+            () = shutdown.cancelled() => Err(false),
             // Named no more, or the node is gone.
-            unnamed = unnamed(&mut named) => if unnamed { continue } else { break },
-            taken = take_over(&context, partition, &mut jobs) => taken,
+            unnamed = unnamed(&mut named) => Err(unnamed),
+            taken = take_over(&context, partition, &mut jobs, &mut claim) => Ok(taken),
+        };
+        let taken = match taken {
+            Ok(taken) => taken,
+            Err(goes_on) => {
+                // The next owner's claim must come behind this one: in front of it, it would be void.
+                if let Some(claim) = claim {
+                    let _ = tokio::time::timeout(FLUSH, claim).await;
+                }
+                serves.send_replace(false);
+                if goes_on {
+                    continue;
+                }
+                break;
+            }
         };
         tracing::info!(partition, term = taken.term, undrained = taken.bytes, "owns the partition");
-        let mut owned = Owned::new(Arc::clone(&context), partition, Arc::clone(&place), taken);
+        let mut owned = Owned::new(&context, partition, &place, named.clone(), taken);
         let mut pause = Duration::ZERO;
-        serves.send_replace(true);
         match owned.serve(&mut jobs, &mut named, &shutdown).await {
             Ok(()) => tracing::info!(partition, term = owned.tail.term(), "gave the partition up"),
             Err(lost) => {
@@ -124,11 +142,16 @@ async fn unnamed(named: &mut watch::Receiver<bool>) -> bool {
 }
 
 /// Claims the partition, and reads what is undrained. The claim is made once: while the store or the log cannot be read, the term waits, and
-/// whoever asks is told to try later.
-async fn take_over(context: &Context, partition: Partition, jobs: &mut mpsc::Receiver<Job>) -> Taken {
+/// whoever asks is told to try later. `claim` is the newest that the log has not answered.
+async fn take_over(
+    context: &Context,
+    partition: Partition,
+    jobs: &mut mpsc::Receiver<Job>,
+    claim: &mut Option<Receipt>,
+) -> Taken {
     let mut pause = CLAIM_PAUSE;
     let term = loop {
-        match takeover::claim(context, partition).await {
+        match takeover::claim(context, partition, claim).await {
             Ok(term) => break term,
             // A placement comes before the first heartbeat is echoed.
             Err(Failure::NoLease) => tokio::time::sleep(LEASE_PAUSE).await,
@@ -167,6 +190,7 @@ enum Fetched {
     Sends(Result<AsOf<Vec<Found>>, StoreError>),
     Message(Result<AsOf<Option<Message>>, StoreError>),
     Reaction(Result<AsOf<Option<(Message, bool)>>, StoreError>),
+    Ties(Result<Ties, StoreError>),
 }
 
 /// A question to the store.
@@ -181,11 +205,13 @@ struct Fetch {
 struct Owned {
     context: Arc<Context>,
     partition: Partition,
+    /// Whether this node is named for it still.
+    named: watch::Receiver<bool>,
     since: Instant,
     tail: Tail,
     slots: HashMap<ChatKey, Slot>,
-    /// Everything before is in the store.
-    drained: Offset,
+    /// Everything before is in the store, and where the rule of terms stands there.
+    drained: LogPlace,
     undrained: Undrained,
     place: Whereabouts,
     /// Bytes of all changes in memory, drained ones included, roughly: counted up by appends, counted anew when memory is tidied.
@@ -200,9 +226,14 @@ struct Owned {
 }
 
 impl Owned {
-    fn new(context: Arc<Context>, partition: Partition, place: Whereabouts, taken: Taken) -> Self {
-        let Taken { term, drained: told, slots, bytes } = taken;
-        let drained = told.offset;
+    fn new(
+        context: &Arc<Context>,
+        partition: Partition,
+        place: &Whereabouts,
+        named: watch::Receiver<bool>,
+        taken: Taken,
+    ) -> Self {
+        let Taken { term, drained, slots, bytes } = taken;
         let tail = Tail::new(term);
         #[cfg(feature = "planted")]
         let tail = tail.with_planted(context.planted);
@@ -210,7 +241,8 @@ impl Owned {
         let mut undrained = Vec::new();
         for slot in slots.values() {
             // The owner before may have died between the log's confirmation and telling anybody; receivers drop what they have.
-            let kept = slot.chat().into_iter().flat_map(|chat| chat.undrained(drained)).chain(&slot.replay);
+            let kept =
+                slot.chat().into_iter().flat_map(|chat| chat.undrained(drained.offset)).chain(&slot.replay);
             for kept in kept {
                 context.outlet.publish(vec![kept.change.key().into()], Live::Change(kept.payload.clone()));
                 context.tails.push(kept.change.key(), kept.tail_entry());
@@ -221,22 +253,26 @@ impl Owned {
                     bytes: kept.payload.len(),
                 });
             }
-            announcements
-                .extend(slot.chat().map(|chat| chat.undrained_memberships(drained)).unwrap_or_default());
+            announcements.extend(
+                slot.chat().map(|chat| chat.undrained_memberships(drained.offset)).unwrap_or_default(),
+            );
             let replayed = slot.replay.iter().filter(|kept| kept.change.of_membership());
             announcements.extend(replayed.map(|kept| (kept.offset, Arc::clone(&kept.change))));
         }
-        *place.lock() = Some(Place { term, to: tail.offset_of(1), told });
+        let to = tail.offset_of(1);
+        // A writer that is past the claim has what another has written: this term is over, and is told of when the store is looked at.
+        *place.lock() = (drained.offset <= to).then_some(Place { term, to, told: drained });
         context.outlet.flush();
         Self {
-            context,
+            context: Arc::clone(context),
             partition,
+            named,
             since: Instant::now(),
             tail,
             slots,
             drained,
             undrained: Undrained::from_log(undrained),
-            place,
+            place: Arc::clone(place),
             held_bytes: bytes,
             unstored: BTreeMap::new(),
             announcements,
@@ -329,9 +365,11 @@ impl Owned {
         self.advance(key).await;
     }
 
-    /// Serves a chat's queue until it is empty or must wait for the store.
+    /// Serves a chat's queue until it is empty or must wait for the store, or another node is to serve it.
     async fn advance(&mut self, key: ChatKey) {
-        while let ControlFlow::Continue(job) = self.next_job(key) {
+        while *self.named.borrow()
+            && let ControlFlow::Continue(job) = self.next_job(key)
+        {
             self.execute(key, job).await;
         }
     }
@@ -351,10 +389,10 @@ impl Owned {
                 let group = policy::NewGroup { name, description, members: &members, first };
                 self.create_group(key, job, by, group).await;
             }
-            Ask::Recent => {
-                let answer = self.recent(key, by);
-                job.answer(answer);
-            }
+            Ask::Recent => match self.recent(key, by) {
+                Ok(answer) => job.answer(answer),
+                Err(refusal) => self.refuse(key, job, refusal),
+            },
             Ask::Changes { after } => {
                 let changes = self.chat(key).and_then(|chat| chat.changes_after(after));
                 let answer = self.changes(key, changes);
@@ -375,7 +413,14 @@ impl Owned {
             | Ask::Update { .. }
             | Ask::DeleteChat => {
                 let decision = match self.chat(key) {
-                    Some(chat) => self.decide(chat, &job, by, retry, &ask),
+                    Some(chat) => self.decide(chat, &job, by, retry, &ask).and_then(|decision| {
+                        if let Decision::Append(What::Edited { .. } | What::Reacted { on: true, .. }) =
+                            decision
+                        {
+                            self.taken(key, chat, job.ties, by)?;
+                        }
+                        Ok(decision)
+                    }),
                     None => Err(policy::no_such_chat()),
                 };
                 self.decided(key, job, by, decision).await;
@@ -414,8 +459,8 @@ impl Owned {
             Ask::AddMember { user } => policy::add_member(chat, by, *user),
             Ask::SetRole { user, role } => policy::set_role(chat, by, *user, *role),
             Ask::RemoveMember { user } => policy::remove_member(chat, by, *user, retry),
-            Ask::Update { name, description } => {
-                policy::update(chat, by, name.as_ref(), description.as_ref())
+            Ask::Update { name, description, retention } => {
+                policy::update(chat, by, name.as_ref(), description.as_ref(), *retention)
             }
             Ask::DeleteChat => policy::delete_chat(chat, by, retry),
             _ => Err(Refusal::new(ErrorCode::Internal, "not a decision")),
@@ -428,8 +473,8 @@ impl Owned {
             Err(refusal) => return self.refuse(key, job, refusal),
             Ok(Decision::Already) => (false, false),
             Ok(Decision::Made) => (false, true),
-            Ok(Decision::Append(what)) => match self.append(key, by, what).await {
-                Ok(()) => (true, true),
+            Ok(Decision::Append(what)) => match self.screen_and_append(key, by, what).await {
+                Ok(_) => (true, true),
                 Err(refusal) => return job.answer(Answer::Refused(refusal)),
             },
         };
@@ -484,7 +529,7 @@ impl Owned {
 
     fn await_store(&mut self, open: Open) {
         match open.stored {
-            Some(offset) if offset >= self.drained => {
+            Some(offset) if offset >= self.drained.offset => {
                 let open = open.hurry(self.context.stored.urgent());
                 self.unstored.entry(offset).or_default().push(open);
             }
@@ -503,15 +548,11 @@ impl Owned {
             let outcome = if stuck {
                 Err(later("an earlier message of the same chat was not accepted"))
             } else {
-                self.send_one(key, by, draft).await
+                self.send_one(key, by, job.ties, draft).await
             };
             // As with reads: a refusal of a node that was replaced says nothing.
             let outcome = outcome.map_err(|refusal| {
-                if self.context.lease.holds() {
-                    refusal
-                } else {
-                    later("the chat's owner has no lease at the moment")
-                }
+                if self.is_owner() { refusal } else { later("the chat's owner has no lease at the moment") }
             });
             if outcome.is_err() {
                 // Decided on what is appended: told once the log has that.
@@ -530,7 +571,13 @@ impl Owned {
     }
 
     /// The message, and the place in the term that must be confirmed before it is told.
-    async fn send_one(&mut self, key: ChatKey, by: UserId, draft: &Draft) -> Result<(Sent, u64), Refusal> {
+    async fn send_one(
+        &mut self,
+        key: ChatKey,
+        by: UserId,
+        ties: Option<Ties>,
+        draft: &Draft,
+    ) -> Result<(Sent, u64), Refusal> {
         let chat = self.chat(key).ok_or_else(policy::no_such_chat)?;
         if let Some(accepted) = draft.client_id.as_ref().and_then(|client_id| chat.accepted(by, client_id)) {
             policy::repeat(draft, &accepted)?;
@@ -541,18 +588,19 @@ impl Owned {
                 seq: accepted.seq,
                 at: accepted.at,
                 repeat: true,
-                masked: None,
+                masked: self.masked(key, draft),
                 mentions: None,
             };
             return Ok((sent, self.n_of(chat, accepted.seq)));
         }
         let id = MessageId::random();
         let what = policy::send(chat, by, draft, id)?;
+        self.taken(key, chat, ties, by)?;
         let mentions = match &what {
             What::Sent { mentions, .. } if *mentions != draft.mentions => Some(mentions.clone()),
             _ => None,
         };
-        self.append(key, by, what).await?;
+        let masked = self.screen_and_append(key, by, what).await?;
         let chat = self.chat(key).ok_or_else(policy::no_such_chat)?;
         let sent = Sent {
             id,
@@ -560,19 +608,35 @@ impl Owned {
             seq: chat.head.seq,
             at: chat.last_at,
             repeat: false,
-            masked: None,
+            masked,
             mentions,
         };
         let n = self.n_of(chat, sent.seq);
         Ok((sent, n))
     }
 
+    /// Whether what somebody says in a direct chat is taken by the other. What was read for the request counts only when nothing newer is known.
+    fn taken(&self, key: ChatKey, chat: &Chat, read: Option<Ties>, by: UserId) -> Result<(), Refusal> {
+        let Some(pair) = chat.pair(key.app, by) else { return Ok(()) };
+        match self.context.relationships.known(pair).or(read) {
+            Some(ties) => policy::taken(ties, by, self.context.applications.settings(key.app).contacts_only),
+            // Whether it is taken changed just now.
+            None => Err(later("the chat's owner reads what its members are to each other")),
+        }
+    }
+
     /// Makes a group, or goes on where an earlier try broke off.
     async fn create_group(&mut self, key: ChatKey, job: Job, by: UserId, group: policy::NewGroup<'_>) {
-        let changes = match policy::create_group(self.chat(key), by, group, MessageId::random()) {
+        let mut changes = match policy::create_group(self.chat(key), by, group, MessageId::random()) {
             Ok(changes) => changes,
             Err(refusal) => return self.refuse(key, job, refusal),
         };
+        let content = self.context.applications.content(key.app);
+        // All of it, before anything of it is there.
+        if let Err(refusal) = changes.iter_mut().try_for_each(|what| policy::screen(&content, what).map(drop))
+        {
+            return job.answer(self.read(Answer::Refused(refusal)));
+        }
         let mut made = false;
         for what in changes {
             match self.append(key, by, what).await {
@@ -583,6 +647,33 @@ impl Owned {
             }
         }
         self.wait_for_head(key, job, made, made);
+    }
+
+    /// What the application's policies make of a draft's text.
+    fn masked(&self, key: ChatKey, draft: &Draft) -> Option<String> {
+        match self.context.applications.content(key.app).screen(&draft.body) {
+            Screened::Masked(masked) => Some(masked),
+            _ => None,
+        }
+    }
+
+    /// Has a change pass the application's policies, and appends it; answers the text, when they changed it.
+    async fn screen_and_append(
+        &mut self,
+        key: ChatKey,
+        by: UserId,
+        mut what: What,
+    ) -> Result<Option<String>, Refusal> {
+        let masked = policy::screen(&self.context.applications.content(key.app), &mut what)?;
+        if by != UserId::APPLICATION
+            && let What::Sent { .. } = what
+        {
+            let (rate, now) = (self.context.message_rate(key.app), Instant::now());
+            let chat = self.slots.get_mut(&key).and_then(Slot::chat_mut).ok_or_else(policy::no_such_chat)?;
+            chat.rates.take(by, rate, now).map_err(policy::too_fast)?;
+        }
+        self.append(key, by, what).await?;
+        Ok(masked)
     }
 
     /// Puts a change at the end of the log, and into memory. A refusal means that it is surely not there.
@@ -614,11 +705,17 @@ impl Owned {
         }
         let now = Instant::now();
         let slot = self.slots.entry(key).or_default();
-        if slot.chat().is_none() {
+        let begins = slot.chat().is_none();
+        if begins {
             slot.chat = Some(Chat::begin(&change, now).map(Box::new));
         }
         if let Some(chat) = slot.chat_mut() {
             chat.apply(Kept { offset, change, payload }, now);
+            if let Some(pair) = chat.pair(key.app, by).filter(|_| begins) {
+                // Somebody is about to write there, and should not wait for the store, which may be away by then.
+                let relationships = self.context.relationships.clone();
+                self.reads.spawn(async move { drop(relationships.read(pair).await) });
+            }
         }
         Ok(())
     }
@@ -649,18 +746,23 @@ impl Owned {
         if let Some(place) = self.place.lock().as_mut() {
             place.to = offset + 1;
         }
+        self.tell_position();
         for open in finished {
             self.await_store(open);
         }
     }
 }
 
-/// The message as it stands, from memory or as the store has it.
+/// The message as it stands, from memory or as the store has it; none when its time is over.
 fn known_message(chat: &Chat, job: &Job, number: u64) -> Option<Message> {
+    let stored = job.message.clone().flatten();
+    if stored.as_ref().is_some_and(|message| message.expired) {
+        return None;
+    }
     let message = match chat.message(number) {
         Known::Message(message) => *message,
         Known::Erased(_) | Known::Never => return None,
-        Known::InStore => job.message.clone().flatten()?,
+        Known::InStore => stored?,
     };
     Some(chat.with_reactions(message))
 }

@@ -3,8 +3,8 @@
 //! | | member | admin | owner |
 //! | --- | --- | --- | --- |
 //! | read, write, react, leave, edit and delete own messages | yes | yes | yes |
-//! | delete others' messages | – | yes | yes |
-//! | name and describe the group | – | yes | yes |
+//! | edit and delete others' messages | – | yes | yes |
+//! | name and describe the group, say how long messages are kept | – | yes | yes |
 //! | let members in | – | yes | yes |
 //! | remove members | – | yes | yes |
 //! | remove admins | – | – | yes |
@@ -14,12 +14,16 @@
 //! | delete the group | – | – | yes |
 //!
 //! A group has one owner. When the owner leaves, the admin who has been in longest is the next; without admins, the member.
-//! In a direct chat both are members, and neither comes or goes. A stranger is told that there is no such chat.
+//! In a direct chat both are members, and neither comes or goes; what one says there the other may refuse to take. A stranger is told that
+//! there is no such chat.
+
+use std::time::Duration;
 
 use common::{
+    applications::{Content, Retention, Screened},
     ids::{MessageId, Number, UserId},
     model::{ChatKind, Message, Reaction, Role, limits},
-    store::{Fingerprint, fingerprint, group_fingerprint},
+    store::{Fingerprint, Ties, fingerprint, group_fingerprint},
     time::Millis,
     wire::{
         codes::ErrorCode,
@@ -29,6 +33,7 @@ use common::{
 };
 
 use super::chat::{Accepted, Chat};
+use crate::relationships::not_accepting;
 
 /// What a request comes to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,8 +58,11 @@ fn forbidden(detail: &str) -> Refusal {
     Refusal::new(ErrorCode::Forbidden, detail)
 }
 
-/// The caller's role; strangers learn nothing.
+/// The caller's role; strangers learn nothing. The application itself may do what an owner may.
 fn role(chat: &Chat, by: UserId) -> Result<Role, Refusal> {
+    if by == UserId::APPLICATION && !chat.deleted {
+        return Ok(Role::Owner);
+    }
     match chat.members.get(&by) {
         Some(member) if !chat.deleted => Ok(member.role),
         _ => Err(no_such_chat()),
@@ -93,7 +101,14 @@ pub(super) fn send(chat: &Chat, by: UserId, draft: &Draft, id: MessageId) -> Res
         attachments: draft.attachments.clone(),
         mentions,
         mention_all: draft.mention_all,
+        sent_as: None,
     })
+}
+
+/// What somebody says in a direct chat, to who may not want it (ID-8, ID-9): a message, another text for one, an answer to one. What was said
+/// before stays, and may be taken back.
+pub(super) fn taken(ties: Ties, by: UserId, contacts_only: bool) -> Result<(), Refusal> {
+    if ties.takes_messages_of(by, contacts_only) { Ok(()) } else { Err(not_accepting()) }
 }
 
 /// A message answered with an emoji, or that taken back. `message` as in [`edit`]; `stands`: whether the caller answers it so already.
@@ -137,6 +152,45 @@ pub(super) fn react(
     Ok(Decision::Append(What::Reacted { number, emoji: emoji.to_owned(), on, reactions }))
 }
 
+/// What an application's policies about words and links make of a change that was decided (SP-2): nothing, another text (which is answered),
+/// or a refusal.
+pub(super) fn screen(content: &Content, what: &mut What) -> Result<Option<String>, Refusal> {
+    let (text, sent_as) = match what {
+        What::Sent { body, kind, reply_to, attachments, sent_as, .. } => {
+            let print = fingerprint(body, *kind, *reply_to, attachments);
+            (body, Some((sent_as, print)))
+        }
+        What::Edited { message } => (&mut message.body, None),
+        _ => return Ok(None),
+    };
+    match content.screen(text) {
+        Screened::Fine => Ok(None),
+        Screened::Masked(masked) => {
+            text.clone_from(&masked);
+            if let Some((sent_as, print)) = sent_as {
+                *sent_as = Some(print);
+            }
+            Ok(Some(masked))
+        }
+        Screened::RefusedWords => {
+            Err(Refusal::new(ErrorCode::RefusedWords, "the message has a word that is not allowed here"))
+        }
+        Screened::RefusedLinks => Err(Refusal::new(
+            ErrorCode::RefusedLinks,
+            "the message has a link, and links are not allowed here",
+        )),
+    }
+}
+
+/// Somebody writes faster than the application allows (SP-1).
+pub(super) fn too_fast(wait: Duration) -> Refusal {
+    Refusal {
+        // Up, so that whoever waits exactly that long is let through.
+        retry_after_ms: Some(u64::try_from(wait.as_micros().div_ceil(1_000)).unwrap_or(u64::MAX)),
+        ..Refusal::new(ErrorCode::RateLimited, "too many messages in this chat: wait a moment")
+    }
+}
+
 /// The message that was accepted under the draft's name, if it is the same; the first one stands.
 pub(super) fn repeat(draft: &Draft, accepted: &Accepted) -> Result<(), Refusal> {
     if fingerprint(&draft.body, draft.kind, draft.reply_to, &draft.attachments) == accepted.fingerprint {
@@ -154,10 +208,10 @@ pub(super) fn edit(
     body: &str,
     at: Millis,
 ) -> Result<Decision, Refusal> {
-    role(chat, by)?;
+    let role = role(chat, by)?;
     let mut message = message.filter(|message| !message.deleted).ok_or_else(no_such_message)?;
-    if message.from != by {
-        return Err(forbidden("only its sender may edit a message"));
+    if message.from != by && !manages(role) {
+        return Err(forbidden("only its sender or an admin may edit a message"));
     }
     if message.body == body {
         return Ok(Decision::Already);
@@ -249,7 +303,7 @@ pub(super) fn remove_member(chat: &Chat, by: UserId, user: UserId, retry: bool) 
     let may = match member.role {
         Role::Member => manages(role),
         Role::Admin => role == Role::Owner,
-        Role::Owner => false,
+        Role::Owner => by == UserId::APPLICATION,
     };
     if by != user && !may {
         return Err(forbidden(
@@ -260,22 +314,24 @@ pub(super) fn remove_member(chat: &Chat, by: UserId, user: UserId, retry: bool) 
     Ok(Decision::Append(What::Left { user, heir }))
 }
 
-/// A new name or description.
+/// A new name or description, or another time for which messages are kept.
 pub(super) fn update(
     chat: &Chat,
     by: UserId,
     name: Option<&String>,
     description: Option<&String>,
+    retention: Option<Retention>,
 ) -> Result<Decision, Refusal> {
     if !manages(group_role(chat, by)?) {
         return Err(forbidden("only the group's owner and its admins may change it"));
     }
     let name = name.filter(|name| chat.name.as_ref() != Some(name)).cloned();
     let description = description.filter(|text| chat.description.as_ref() != Some(text)).cloned();
-    Ok(if name.is_none() && description.is_none() {
+    let retention = retention.filter(|retention| chat.retention != Some(*retention));
+    Ok(if name.is_none() && description.is_none() && retention.is_none() {
         Decision::Already
     } else {
-        Decision::Append(What::Updated { name, description })
+        Decision::Append(What::Updated { name, description, retention })
     })
 }
 
@@ -344,7 +400,7 @@ pub(super) fn create_group(
     if let Some(chat) = chat
         && (chat.created_by != by
             || chat.deleted
-            || !chat.members.contains_key(&by)
+            || !(by == UserId::APPLICATION || chat.members.contains_key(&by))
             // A chat from before requests were kept is taken for the same one.
             || chat.request.is_some_and(|made_by| made_by != request))
     {
@@ -355,9 +411,12 @@ pub(super) fn create_group(
         // In an order of their own, so that a repeat that names them in another one goes on behind the same records.
         others.sort_unstable();
     }
-    let everybody: Vec<_> = std::iter::once((by, Role::Owner))
-        .chain(others.into_iter().map(|user| (user, Role::Member)))
-        .collect();
+    // What the application makes, the first whom it names owns; it may name nobody.
+    let owner = (by != UserId::APPLICATION).then_some(by);
+    let mut everybody: Vec<_> = owner.into_iter().chain(others).map(|user| (user, Role::Member)).collect();
+    if let Some((_, role)) = everybody.first_mut() {
+        *role = Role::Owner;
+    }
     let mut parts = everybody.chunks(limits::MEMBERS_PER_RECORD);
     let mut changes = Vec::new();
     match chat {
@@ -387,6 +446,7 @@ pub(super) fn create_group(
             attachments: draft.attachments.clone(),
             mentions: Vec::new(),
             mention_all: false,
+            sent_as: None,
         });
     }
     Ok(changes)

@@ -38,6 +38,10 @@ pub(super) enum Lost {
         "record {n} of term {term} landed at {offset}: another owner has the partition, or a record was lost"
     )]
     Elsewhere { term: Offset, n: u64, offset: Offset },
+    #[error(
+        "the store has what stands at {offset}, and this term, {term}, ends at {end}: another owner has the partition"
+    )]
+    Passed { term: Offset, end: Offset, offset: Offset },
     #[error(transparent)]
     Unconfirmed(#[from] Unconfirmed),
     #[error("a question to the store broke off: {0}")]

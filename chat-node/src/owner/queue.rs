@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use common::{
     ids::{Number, Offset, UserId},
     model::Message,
-    store::SendKey,
+    store::{Pair, SendKey, Ties},
     time::Millis,
     wire::owner::{Answer, Ask, OwnerRequest},
 };
@@ -31,11 +31,13 @@ pub(super) struct Job {
     pub(super) message: Option<Option<Message>>,
     /// Whether who asks answers that message with the emoji in question, as the store has it.
     pub(super) reacts: bool,
+    /// What the users of a direct chat are to each other, once the store was asked.
+    pub(super) ties: Option<Ties>,
 }
 
 impl Job {
     pub(super) fn new(request: OwnerRequest, deadline: Millis, reply: oneshot::Sender<Answer>) -> Self {
-        Self { request, deadline, reply, looked_up: false, message: None, reacts: false }
+        Self { request, deadline, reply, looked_up: false, message: None, reacts: false, ties: None }
     }
 
     pub(super) fn answer(self, answer: Answer) {
@@ -65,9 +67,22 @@ impl Job {
             .collect()
     }
 
-    /// What it must know of the message it is about, if only the store knows that.
-    pub(super) fn unknown_message(&self, chat: &Chat) -> Option<Unknown> {
-        let in_store = |number| chat.message(number) == Known::InStore;
+    /// Whose ties it must know: those of a direct chat in which it says something.
+    pub(super) fn pair(&self, chat: &Chat) -> Option<Pair> {
+        let OwnerRequest { app, by, ask, .. } = &self.request;
+        match ask {
+            Ask::Send(_) | Ask::Edit { .. } | Ask::React { on: true, .. } => chat.pair(*app, *by),
+            _ => None,
+        }
+    }
+
+    /// What it must know of the message it is about, if only the store knows that. `ends`: whether messages of the chat end some day.
+    pub(super) fn unknown_message(&self, chat: &Chat, ends: bool) -> Option<Unknown> {
+        let in_store = |number| match chat.message(number) {
+            Known::InStore => true,
+            Known::Message(_) => ends,
+            Known::Erased(_) | Known::Never => false,
+        };
         match &self.request.ask {
             _ if self.message.is_some() => None,
             Ask::Edit { number, .. } | Ask::Erase { number } => {

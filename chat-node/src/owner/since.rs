@@ -12,7 +12,7 @@ use common::{
     log::{ReadError, ReadLimit},
     term::Verdict,
     wire::{
-        marks::{Place, Since, Told},
+        marks::{LogPlace, Place, Since},
         record::{Change, Record, What},
     },
 };
@@ -81,7 +81,7 @@ impl Undrained {
 }
 
 /// Reads what changed from `from` up to `place`.
-pub(super) async fn read(context: &Context, partition: Partition, from: Told, place: Place) -> Since {
+pub(super) async fn read(context: &Context, partition: Partition, from: LogPlace, place: Place) -> Since {
     match look(context, partition, from, place).await {
         Ok(Some(found)) => found.answer(place),
         Ok(None) => everything(place),
@@ -100,7 +100,7 @@ pub(super) fn everything(place: Place) -> Since {
 async fn look(
     context: &Context,
     partition: Partition,
-    from: Told,
+    from: LogPlace,
     place: Place,
 ) -> Result<Option<Found>, ReadError> {
     let mut found = Found::default();
@@ -176,7 +176,7 @@ mod tests {
 
     #[test]
     fn what_is_undrained_is_named_once_with_its_newest_change_and_forgotten_when_it_is_stored() {
-        let place = Place { term: 3, to: 9, told: Told::default() };
+        let place = Place { term: 3, to: 9, told: LogPlace::default() };
         let change = |offset, number, seq| Lacking { offset, chat: chat(number), seq, bytes: 10 };
         let mut undrained = Undrained::from_log(vec![change(5, 1, 2), change(4, 1, 1), change(6, 2, 1)]);
         undrained.push(change(8, 1, 3));

@@ -5,11 +5,11 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use bytes::Bytes;
 use common::{
     ids::{ChatKey, Offset, Partition},
-    log::{AppendError, ReadError, ReadLimit, Unconfirmed},
+    log::{AppendError, ReadError, ReadLimit, Receipt, Unconfirmed},
     store::StoreError,
     term::Verdict,
     wire::{
-        marks::Told,
+        marks::LogPlace,
         record::{BadRecord, Claim, Record, What},
     },
 };
@@ -33,7 +33,7 @@ pub(super) struct Taken {
     /// The offset of the claim.
     pub(super) term: Offset,
     /// Everything before is in the store, and where the rule stands there.
-    pub(super) drained: Told,
+    pub(super) drained: LogPlace,
     /// The chats with undrained changes.
     pub(super) slots: HashMap<ChatKey, Slot>,
     /// Bytes of undrained changes.
@@ -64,8 +64,12 @@ pub(super) enum Failure {
     TooFarBehind { bytes: usize },
 }
 
-/// Claims `partition`; the term begins when what is undrained was read as well.
-pub(super) async fn claim(context: &Context, partition: Partition) -> Result<Offset, Failure> {
+/// Claims `partition`; the term begins when what is undrained was read as well. While the log has not answered, the claim is `under_way`.
+pub(super) async fn claim(
+    context: &Context,
+    partition: Partition,
+    under_way: &mut Option<Receipt>,
+) -> Result<Offset, Failure> {
     if !context.lease.holds() {
         return Err(Failure::NoLease);
     }
@@ -74,8 +78,10 @@ pub(super) async fn claim(context: &Context, partition: Partition) -> Result<Off
         incarnation: context.incarnation,
         at: context.clock.now(),
     });
-    let receipt = context.log.append(partition, Bytes::new(), claim.encode()).await?;
-    let term = tokio::time::timeout(CLAIM_WAIT, receipt).await.map_err(|_| Failure::Slow)??;
+    let receipt = under_way.insert(context.log.append(partition, Bytes::new(), claim.encode()).await?);
+    let settled = tokio::time::timeout(CLAIM_WAIT, receipt).await.map_err(|_| Failure::Slow)?;
+    *under_way = None;
+    let term = settled?;
     context.metrics.terms.with_label_values(&["claimed"]).inc();
     Ok(term)
 }
@@ -88,8 +94,8 @@ pub(super) async fn prepare(context: &Context, partition: Partition, term: Offse
     if position.is_some_and(|position| position.log != context.log.id()) {
         return Err(Failure::ForeignLog);
     }
-    let drained =
-        position.map_or(Told::default(), |position| Told { offset: position.offset, state: position.state });
+    let drained = position
+        .map_or(LogPlace::default(), |position| LogPlace { offset: position.offset, state: position.state });
     read(context, partition, term, drained).await
 }
 
@@ -97,7 +103,7 @@ async fn read(
     context: &Context,
     partition: Partition,
     term: Offset,
-    drained: Told,
+    drained: LogPlace,
 ) -> Result<Taken, Failure> {
     let now = Instant::now();
     let mut taken = Taken { term, drained, slots: HashMap::new(), bytes: 0 };

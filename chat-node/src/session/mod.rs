@@ -100,12 +100,8 @@ struct Session {
 /// client has said already.
 pub(crate) async fn run(shared: Arc<Shared>, socket: TcpStream, said: Bytes, format: Format, caller: Caller) {
     let (half, other) = socket.into_split();
-    let handle = Arc::new(Handle::new(
-        SocketId::random(),
-        common::ids::UserKey { app: caller.app, user: caller.user },
-        caller.session,
-        Outbox::over(other, format),
-    ));
+    let handle =
+        Arc::new(Handle::new(SocketId::random(), caller.key(), caller.session, Outbox::over(other, format)));
     let connection = Connection::new(half, Arc::clone(&handle), shared.config.frame_bytes, &said);
     drop(said);
     let (wait, patience) = (shared.config.close_wait, shared.config.pong_wait);
@@ -159,7 +155,7 @@ impl Session {
 
     async fn live(&mut self, admitted: &Admitted) -> End {
         // Ended while the ticket was on its way; whoever ends it from here on finds this session.
-        if self.shared.deliver.is_revoked(self.caller.app, self.caller.session) {
+        if self.shared.deliver.is_revoked(self.caller.key(), self.caller.session) {
             return self.closing(CloseCode::Revoked);
         }
         if self.remaining().is_zero() {
@@ -169,11 +165,16 @@ impl Session {
             Ok(hello) => hello,
             Err(end) => return end,
         };
-        let _presence = match self.start(admitted, hello).await {
+        let mut presence = match self.start(admitted, hello).await {
             Ok(presence) => presence,
             Err(end) => return end,
         };
-        self.serve().await
+        let end = self.serve().await;
+        if end.code == Some(CloseCode::Idle) {
+            let config = &self.shared.config;
+            presence.silent_for = config.ping_every + config.pong_wait;
+        }
+        end
     }
 
     /// Waits for `hello`.
@@ -190,7 +191,7 @@ impl Session {
                 FromClient::Frame(ClientFrame::Hello(hello)) => return Ok(hello),
                 FromClient::Frame(frame) => {
                     let problem = Problem::new(ErrorCode::Invalid, "hello comes first");
-                    self.connection.reply(&ServerFrame::Error(problem.frame(Some(frame.ref_()))));
+                    self.connection.reply(&ServerFrame::Error(problem.frame(frame.ref_())));
                 }
                 other => self.answer_bad(other),
             }
@@ -216,11 +217,17 @@ impl Session {
         let Hello { ref_, device, resume } = hello;
         let shared = Arc::clone(&self.shared);
         let handle = Arc::clone(&self.handle);
-        let presence = Presence { shared: Arc::clone(&shared), handle: Arc::clone(&handle), shown: false };
+        let presence = Presence {
+            shared: Arc::clone(&shared),
+            handle: Arc::clone(&handle),
+            shown: false,
+            came: false,
+            silent_for: Duration::ZERO,
+        };
         let comes_back = resume.is_some();
         let entering =
             Box::pin(async { tokio::join!(shared.deliver.enter(admitted, resume), presence.show(device)) });
-        let (entered, presence) = tokio::select! {
+        let (entered, mut presence) = tokio::select! {
             entered = entering => entered,
             () = tokio::time::sleep(self.remaining()) => return Err(CloseCode::TokenExpired.into()),
             code = poll_fn(|context| handle.outbox.poll_closing(context)) => return Err(self.closing(code)),
@@ -230,6 +237,9 @@ impl Session {
             let last = Some(Box::new(ServerFrame::Error(problem.frame(Some(ref_)))));
             End { code: Some(CloseCode::ShuttingDown), last }
         })?;
+        if self.remaining().is_zero() {
+            return Err(CloseCode::TokenExpired.into());
+        }
         // From when it may send, however long that took.
         self.retrying_until = comes_back.then(|| Instant::now() + RETRYING);
         let config = &shared.config;
@@ -255,6 +265,7 @@ impl Session {
         }
         handle.outbox.open();
         shared.deliver.started(admitted, beginning);
+        presence.came();
         Ok(presence)
     }
 
@@ -385,11 +396,14 @@ impl Session {
     }
 }
 
-/// The socket as the cache shows it to the user's other devices; gone when dropped.
+/// The socket as the cache shows it to the user's other devices and to others. Dropped, it is gone, or will be if nobody comes back.
 struct Presence {
     shared: Arc<Shared>,
     handle: Arc<Handle>,
     shown: bool,
+    came: bool,
+    /// Nobody knows that the client was there, at the end, for longer than that.
+    silent_for: Duration,
 }
 
 impl Presence {
@@ -416,10 +430,19 @@ impl Presence {
         }
         self
     }
+
+    /// The session is ready.
+    fn came(&mut self) {
+        self.came = true;
+        self.shared.deliver.0.presence.came(self.handle.user);
+    }
 }
 
 impl Drop for Presence {
     fn drop(&mut self) {
+        if self.came && self.shared.deliver.left(&self.handle, self.silent_for) {
+            return;
+        }
         if !self.shown {
             return;
         }

@@ -23,10 +23,10 @@ use common::{
     },
 };
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, time::Instant};
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::{commands::Commands, deliver::Deliver, forward::Lanes, hub::Handle};
+use crate::{commands::Commands, deliver::Deliver, forward::Lanes, hub::Handle, presence::Limit};
 
 /// Requests of one session under way at once: at 5 ms each, 12,800 a second; at 16 KiB each, 1 MiB.
 pub const PENDING: usize = 64;
@@ -99,6 +99,7 @@ pub(super) struct Requests {
     chats: HashMap<ChatId, VecDeque<Waiting>>,
     pending: usize,
     mending: usize,
+    typing: Limit,
 }
 
 impl Requests {
@@ -110,12 +111,20 @@ impl Requests {
         sends: Box<dyn Sends>,
     ) -> Self {
         let (running, chats) = (FuturesUnordered::new(), HashMap::new());
-        Self { caller, handle, deliver, commands, sends, running, chats, pending: 0, mending: 0 }
+        let typing = Limit::default();
+        Self { caller, handle, deliver, commands, sends, running, chats, pending: 0, mending: 0, typing }
     }
 
     /// Begins a request; `retry` flags every send as one. An answer that is there at once is given back.
     pub(super) fn begin(&mut self, frame: ClientFrame, retry: bool) -> Option<ServerFrame> {
-        let ref_ = frame.ref_();
+        if let ClientFrame::Typing(typing) = frame {
+            if self.typing.take(Instant::now()) {
+                self.deliver.typing(&self.handle, typing.chat, typing.on);
+            }
+            return None;
+        }
+        // All others have one.
+        let ref_ = frame.ref_().unwrap_or_default();
         if let ClientFrame::Ping(_) = frame {
             return Some(ServerFrame::Pong { ref_ });
         }
@@ -146,8 +155,8 @@ impl Requests {
                 self.in_order(react.chat, Waiting::React(react));
                 Ok(())
             }
-            // Not here: the session knows what they mean.
-            ClientFrame::Hello(_) | ClientFrame::Ping(_) => Ok(()),
+            // Seen to, or not here: the session knows what they mean.
+            ClientFrame::Hello(_) | ClientFrame::Ping(_) | ClientFrame::Typing(_) => Ok(()),
         };
         begun.err().map(|problem| answer(ref_, problem))
     }
@@ -218,6 +227,7 @@ impl Requests {
                             number: Some(sent.number),
                             created_at: Some(sent.at),
                             repeat: sent.repeat,
+                            masked: sent.masked,
                             ..ack(ref_, chat)
                         }))
                     })
@@ -335,5 +345,15 @@ fn answer(ref_: Ref, problem: Problem) -> ServerFrame {
 }
 
 fn ack(ref_: Ref, chat: ChatId) -> Ack {
-    Ack { ref_, chat, seq: None, client_id: None, id: None, number: None, created_at: None, repeat: false }
+    Ack {
+        ref_,
+        chat,
+        seq: None,
+        client_id: None,
+        id: None,
+        number: None,
+        created_at: None,
+        repeat: false,
+        masked: None,
+    }
 }

@@ -417,7 +417,7 @@ mod tests {
                     at: common::time::Millis(0),
                     by: common::ids::UserId::random(),
                     name: Some("x".repeat(*length)),
-                    description: None,
+                    description: None, retention: None,
                     roles: Vec::new(),
                 };
                 bytes.extend_from_slice(&framed(&frame, Format::Json));

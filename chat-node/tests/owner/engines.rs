@@ -1,5 +1,7 @@
 //! The embedded engines, held up: a store whose answers about chats come late, and a log that takes in no more.
 
+mod notifications;
+
 use std::sync::{
     Arc,
     atomic::{AtomicUsize, Ordering},
@@ -8,16 +10,22 @@ use std::sync::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use common::{
-    applications::AppSettings,
-    ids::{AppId, ChatKey, MessageId, Number, Offset, Partition, SessionId, UserId, UserKey},
+    applications::{AppSettings, Retention},
+    ids::{
+        AppId, AttachmentId, ChatId, ChatKey, MessageId, Number, ObjectId, Offset, Partition, SessionId,
+        UserId, UserKey,
+    },
     log::{
         AppendError, Entry, Log, LogError, ReadError, ReadLimit, Receipt, Subscription, sqlite::SqliteLog,
     },
     model::{ChatView, ChatsPage, MemberView, Message, Page, PageRequest, UserView},
+    search::Query,
     store::{
-        Accounts, Application, AsOf, ChatRow, Chats, Drain, Found, Marked, Owned, PartitionBatch, People,
-        Position, ProfileChange, Range, ReadMark, Reads, Refused, Result, Revocation, SendKey, SignIn, Slice,
-        Standing, User, sqlite::Sqlite,
+        Accounts, Added, AppCounts, Application, AsOf, Attachment, Attachments, ChatRow, Chats, Contact,
+        Drain, Due, Erasing, Expire, Findings, Found, Listed, Marked, Numbered, Owned, Pair, PartitionBatch,
+        People, Position, ProfileChange, Range, ReadMark, Reads, Refused, Related, Relation, RelationChange,
+        Relations, Result, Revocation, Scope, Search, SearchScope, Seen, SendKey, SignIn, Slice, Standing,
+        Ties, User, sqlite::Sqlite,
     },
     time::Millis,
 };
@@ -32,15 +40,26 @@ pub(crate) struct Held {
     held: watch::Sender<bool>,
     /// Answers that were read and are held.
     read: watch::Sender<usize>,
+    ties_read: AtomicUsize,
 }
 
 impl Held {
     pub(crate) fn over(inner: Arc<Sqlite>) -> Self {
-        Self { inner: Mutex::new(inner), held: watch::Sender::new(false), read: watch::Sender::new(0) }
+        Self {
+            inner: Mutex::new(inner),
+            held: watch::Sender::new(false),
+            read: watch::Sender::new(0),
+            ties_read: AtomicUsize::new(0),
+        }
     }
 
     fn inner(&self) -> Arc<Sqlite> {
         Arc::clone(&self.inner.lock())
+    }
+
+    /// How often it was asked what users are to each other.
+    pub(crate) fn ties_read(&self) -> usize {
+        self.ties_read.load(Ordering::SeqCst)
     }
 
     /// From now on another store is read.
@@ -105,9 +124,58 @@ impl Drain for Held {
 }
 
 #[async_trait]
+impl Search for Held {
+    async fn search(&self, within: SearchScope, query: &Query) -> Result<Findings> {
+        self.inner().search(within, query).await
+    }
+
+    async fn index_next(&self, now: Millis) -> Result<bool> {
+        self.inner().index_next(now).await
+    }
+
+    async fn index_changed(&self, before: Millis) -> Result<u64> {
+        self.inner().index_changed(before).await
+    }
+}
+
+#[async_trait]
 impl Reads for Held {
     async fn mark_read(&self, marks: &[ReadMark]) -> Result<Vec<Option<Marked>>> {
         self.inner().mark_read(marks).await
+    }
+}
+
+#[async_trait]
+impl Seen for Held {
+    async fn note_seen(&self, seen: &[(UserKey, Millis)]) -> Result<()> {
+        self.inner().note_seen(seen).await
+    }
+
+    async fn last_seen(&self, users: &[UserKey]) -> Result<Vec<(UserKey, Millis)>> {
+        self.inner().last_seen(users).await
+    }
+}
+
+#[async_trait]
+impl Erasing for Held {
+    async fn erase_user(&self, app: AppId, user: UserId, now: Millis) -> Result<bool> {
+        self.inner().erase_user(app, user, now).await
+    }
+
+    async fn groups_of_erased(&self, most: u32) -> Result<Vec<(UserKey, ChatKey)>> {
+        self.inner().groups_of_erased(most).await
+    }
+
+    async fn settle_erased(&self, before: Millis) -> Result<()> {
+        self.inner().settle_erased(before).await
+    }
+
+    async fn erase_application(&self, app: AppId, now: Millis) -> Result<bool> {
+        self.inner().erase_application(app, now).await
+    }
+
+    async fn drop_rows(&self, before: Millis, most: u32) -> Result<u64> {
+        self.inner().drop_rows(before, most).await
     }
 }
 
@@ -153,6 +221,109 @@ impl Chats for Held {
 }
 
 #[async_trait]
+impl Numbered for Held {
+    async fn application_counts(&self, app: AppId) -> Result<AppCounts> {
+        self.inner().application_counts(app).await
+    }
+
+    async fn app_chats(&self, app: AppId, page: PageRequest) -> Result<Page<ChatView>> {
+        self.inner().app_chats(app, page).await
+    }
+
+    async fn app_chat(&self, chat: ChatKey) -> Result<Option<ChatView>> {
+        self.inner().app_chat(chat).await
+    }
+
+    async fn chat_numbered(&self, app: AppId, number: u64) -> Result<Option<ChatId>> {
+        self.inner().chat_numbered(app, number).await
+    }
+}
+
+#[async_trait]
+impl Listed for Held {
+    async fn all_users(&self, app: AppId, page: PageRequest) -> Result<Page<User>> {
+        self.inner().all_users(app, page).await
+    }
+
+    async fn all_messages(&self, app: AppId, page: PageRequest) -> Result<Page<Message>> {
+        self.inner().all_messages(app, page).await
+    }
+
+    async fn message_place(&self, app: AppId, id: MessageId) -> Result<Option<(ChatId, Number)>> {
+        self.inner().message_place(app, id).await
+    }
+}
+
+#[async_trait]
+impl Expire for Held {
+    async fn application_retentions(&self) -> Result<Vec<(AppId, Retention)>> {
+        self.inner().application_retentions().await
+    }
+
+    async fn due(&self, scope: Scope, after: Option<ChatKey>, now: Millis, limit: u32) -> Result<Due> {
+        self.inner().due(scope, after, now, limit).await
+    }
+
+    async fn expire(
+        &self,
+        partition: Partition,
+        chat: ChatKey,
+        default: Retention,
+        now: Millis,
+        limit: u32,
+    ) -> Result<u32> {
+        self.inner().expire(partition, chat, default, now, limit).await
+    }
+}
+
+#[async_trait]
+impl Attachments for Held {
+    async fn note_object(&self, app: AppId, object: ObjectId, at: Millis) -> Result<()> {
+        self.inner().note_object(app, object, at).await
+    }
+
+    async fn add_attachment(&self, app: AppId, attachment: &Attachment) -> Result<Added> {
+        self.inner().add_attachment(app, attachment).await
+    }
+
+    async fn attachment(&self, app: AppId, id: AttachmentId, reader: UserId) -> Result<Option<Attachment>> {
+        self.inner().attachment(app, id, reader).await
+    }
+
+    async fn touch_attachments(
+        &self,
+        app: AppId,
+        from: UserId,
+        ids: &[AttachmentId],
+        at: Millis,
+    ) -> Result<Vec<Attachment>> {
+        self.inner().touch_attachments(app, from, ids, at).await
+    }
+
+    async fn offer_attachments(
+        &self,
+        chat: ChatKey,
+        from: UserId,
+        ids: &[AttachmentId],
+        at: Millis,
+    ) -> Result<Vec<Attachment>> {
+        self.inner().offer_attachments(chat, from, ids, at).await
+    }
+
+    async fn drop_unused(&self, before: Millis, now: Millis, limit: u32) -> Result<u32> {
+        self.inner().drop_unused(before, now, limit).await
+    }
+
+    async fn loose_objects(&self, before: Millis, limit: u32) -> Result<Vec<(AppId, ObjectId)>> {
+        self.inner().loose_objects(before, limit).await
+    }
+
+    async fn forget_object(&self, app: AppId, object: ObjectId) -> Result<()> {
+        self.inner().forget_object(app, object).await
+    }
+}
+
+#[async_trait]
 impl Accounts for Held {
     async fn applications(&self) -> Result<Vec<Application>> {
         self.inner().applications().await
@@ -190,7 +361,7 @@ impl Accounts for Held {
         self.inner().users(app, ids).await
     }
 
-    async fn add_sign_in(&self, app: AppId, sign_in: &SignIn) -> Result<()> {
+    async fn add_sign_in(&self, app: AppId, sign_in: &SignIn) -> Result<bool> {
         self.inner().add_sign_in(app, sign_in).await
     }
 
@@ -218,15 +389,72 @@ impl People for Held {
     }
 }
 
-/// A log that takes in so many records and no more.
+#[async_trait]
+impl Relations for Held {
+    async fn relate(
+        &self,
+        user: UserKey,
+        relation: Relation,
+        peer: UserId,
+        on: bool,
+        at: Millis,
+        most: u64,
+    ) -> Result<Related> {
+        self.inner().relate(user, relation, peer, on, at, most).await
+    }
+
+    async fn contacts(&self, user: UserKey, page: PageRequest) -> Result<Page<Contact>> {
+        self.inner().contacts(user, page).await
+    }
+
+    async fn blocks(&self, user: UserKey, page: PageRequest) -> Result<Page<UserView>> {
+        self.inner().blocks(user, page).await
+    }
+
+    async fn ties(&self, pairs: &[Pair]) -> Result<Vec<Ties>> {
+        self.ties_read.fetch_add(1, Ordering::SeqCst);
+        self.inner().ties(pairs).await
+    }
+
+    async fn blocked_by(&self, users: &[UserKey]) -> Result<Vec<(UserKey, UserId)>> {
+        self.inner().blocked_by(users).await
+    }
+
+    async fn blockers_of(&self, user: UserKey, among: &[UserId]) -> Result<Vec<(UserId, Millis)>> {
+        self.inner().blockers_of(user, among).await
+    }
+
+    async fn relation_changes(&self, after: u64) -> Result<Vec<RelationChange>> {
+        self.inner().relation_changes(after).await
+    }
+}
+
+/// A log that takes in so many records and no more, takes none in for a while, or is late to say that it has them.
 pub(crate) struct Narrow {
     inner: Arc<SqliteLog>,
     room: AtomicUsize,
+    shut: watch::Sender<bool>,
+    silent: watch::Sender<bool>,
 }
 
 impl Narrow {
     pub(crate) fn over(inner: Arc<SqliteLog>) -> Self {
-        Self { inner, room: AtomicUsize::new(usize::MAX) }
+        Self {
+            inner,
+            room: AtomicUsize::new(usize::MAX),
+            shut: watch::Sender::new(false),
+            silent: watch::Sender::new(false),
+        }
+    }
+
+    /// Whether appending waits.
+    pub(crate) fn shut(&self, shut: bool) {
+        self.shut.send_replace(shut);
+    }
+
+    /// Whether nothing is said to be in the log, which is.
+    pub(crate) fn silence(&self, silent: bool) {
+        self.silent.send_replace(silent);
     }
 
     /// Takes in this many more.
@@ -255,7 +483,17 @@ impl Log for Narrow {
         if self.room.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less).is_err() {
             return Err(AppendError::Full);
         }
-        self.inner.append(partition, key, payload).await
+        self.shut.subscribe().wait_for(|shut| !shut).await.unwrap();
+        let confirmed = self.inner.append(partition, key, payload).await?;
+        let (settle, receipt) = Receipt::new();
+        let mut silent = self.silent.subscribe();
+        tokio::spawn(async move {
+            let outcome = confirmed.await;
+            if silent.wait_for(|silent| !silent).await.is_ok() {
+                settle.settle(outcome);
+            }
+        });
+        Ok(receipt)
     }
 
     async fn read(

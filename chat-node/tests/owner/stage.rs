@@ -6,6 +6,7 @@ use bytes::Bytes;
 use chat_node::{
     control::{Clock, Lease},
     owner::{Outlet, OwnerDeps, OwnerLimits, Owners},
+    relationships::Relationships,
 };
 use common::{
     applications::Applications,
@@ -130,6 +131,8 @@ impl Stage {
         let shutdown = Shutdown::new();
         let outlet = Arc::new(Recorder::default());
         let (lease, name) = (Lease::unlimited(), NodeId::new(name).unwrap());
+        let relationships = Relationships::new(self.held.clone());
+        tokio::spawn(relationships.clone().run(shutdown.soft()));
         let deps = OwnerDeps {
             node: name.clone(),
             incarnation: Incarnation::random(),
@@ -137,6 +140,7 @@ impl Stage {
             store: self.held.clone(),
             cache: Arc::new(common::cache::memory::MemoryCache::default()),
             applications: self.applications.clone(),
+            relationships,
             lease: lease.clone(),
             clock: Clock::default(),
             outlet: Arc::clone(&outlet) as Arc<dyn Outlet>,

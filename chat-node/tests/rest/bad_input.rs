@@ -13,6 +13,9 @@ use crate::{
     world::{World, request},
 };
 
+/// A browser's public key: a point on P-256.
+const POINT: &str = "BGsX0fLhLEJH-Lzm5WOkQPJ3A32BLeszoPShOUXYmMKWT-NC4v4af5uO5-tKfA-eFivOM1drMV7Oy7ZAaDe_UfU";
+
 struct Case {
     method: Method,
     path: String,
@@ -94,6 +97,8 @@ fn registrations() -> Vec<Case> {
         post(with("mobile_number", json!("call me")), "mobile_number"),
         post(with("mobile_number", json!("1".repeat(33))), "mobile_number"),
         post(with("timezone", json!("../../etc/passwd")), "timezone"),
+        post(with("timezone", json!("Europe/Madird")), "timezone"),
+        post(with("timezone", json!("Etc/Unknown")), "timezone"),
         post(with("timezone", json!(2)), "timezone"),
         post(
             r#"{"username": "ana", "username": "ben", "password": "correct horse", "name": "x"}"#.into(),
@@ -217,6 +222,85 @@ fn messages(chat: &str) -> Vec<Case> {
     cases
 }
 
+fn searches(chat: &str) -> Vec<Case> {
+    let mut cases = Vec::new();
+    for path in [format!("POST {chat}/messages/search"), "POST /messages/search".to_owned()] {
+        let mut post = |body: Value| cases.push(case(&path, body.to_string(), invalid("query")));
+        post(json!({}));
+        post(json!({"query": 7}));
+        post(json!({"query": ""}));
+        post(json!({"query": " \t\n"}));
+        post(json!({"query": "é".repeat(101)}));
+        post(json!({"query": "a\u{0}b"}));
+        let good = json!({"query": "x"}).to_string();
+        cases.push(case(&format!("{path}?page=0"), good.clone(), invalid("page")));
+        cases.push(case(&format!("{path}?perPage=101"), good, invalid("perPage")));
+        cases.extend(no_objects().into_iter().map(|(body, wrong)| case(&path, body, wrong)));
+    }
+    let good = json!({"query": "x"}).to_string();
+    cases.push(case("POST /chats/x/messages/search", good.clone(), NOT_FOUND));
+    cases.push(case(&format!("POST /chats/{:032x}/messages/search", 7), good, NOT_FOUND));
+    cases.push(case(&format!("GET {chat}/messages/search"), "", NOT_ALLOWED));
+    cases
+}
+
+fn notifications(chat: &str) -> Vec<Case> {
+    let put = |path: &str, body: Value, param: &'static str| {
+        case(&format!("PUT {path}/notifications"), body.to_string(), invalid(param))
+    };
+    let quiet = |from: Value, param: &'static str| {
+        put("/users/me", json!({"quiet_hours": {"from": from, "to": "07:00"}}), param)
+    };
+    let good = json!({"endpoint": "https://push.example.org/send/x",
+        "keys": {"p256dh": POINT, "auth": "A".repeat(22)}});
+    let push = |pointer: &str, value: Value, param: &'static str| {
+        let mut body = good.clone();
+        *body.pointer_mut(pointer).unwrap() = value;
+        case("POST /users/me/push", body.to_string(), invalid(param))
+    };
+    let long = format!("https://push.example.org/{}", "x".repeat(2_048));
+    vec![
+        put("/users/me", json!({"kinds": ["all"]}), "kinds[0]"),
+        put("/users/me", json!({"kinds": null}), "kinds"),
+        put("/users/me", json!({"muted_until": "tomorrow"}), "muted_until"),
+        put("/users/me", json!({"muted_until": 1_795_252_554}), "muted_until"),
+        put("/users/me", json!({"muted_until": "2026-12-24T18:00:00"}), "muted_until"),
+        put("/users/me", json!({"muted_until": "1969-12-31T23:59:59Z"}), "muted_until"),
+        put("/users/me", json!({"muted_until": "-000001-01-01T00:00:00Z"}), "muted_until"),
+        put("/users/me", json!({"mute": true}), "mute"),
+        put("/users/me", json!({"quiet_hours": "22:00-07:00"}), "quiet_hours"),
+        put("/users/me", json!({"quiet_hours": {"from": "22:00"}}), "quiet_hours.to"),
+        quiet(json!("22:00:00"), "quiet_hours.from"),
+        quiet(json!("24:00"), "quiet_hours.from"),
+        quiet(json!("7:00"), "quiet_hours.from"),
+        quiet(json!(22), "quiet_hours.from"),
+        put(chat, json!({"kinds": [7]}), "kinds[0]"),
+        put(chat, json!({"muted_until": "soon"}), "muted_until"),
+        put(chat, json!({"quiet_hours": null}), "quiet_hours"),
+        case("PUT /chats/x/notifications", "{}", NOT_FOUND),
+        case(&format!("PUT /chats/{:032x}/notifications", 7), "{}", NOT_FOUND),
+        case("DELETE /users/me/notifications", "", NOT_ALLOWED),
+        case("POST /users/me/push", "{}", invalid("endpoint")),
+        push("/endpoint", json!(""), "endpoint"),
+        push("/endpoint", json!("http://push.example.org/send/x"), "endpoint"),
+        push("/endpoint", json!("https://ana@push.example.org/send/x"), "endpoint"),
+        push("/endpoint", json!("https://127.0.0.1/send/x"), "endpoint"),
+        push("/endpoint", json!("https://push.example.org/\u{0}"), "endpoint"),
+        push("/endpoint", json!(long), "endpoint"),
+        push("/keys", json!({"p256dh": "B"}), "keys.auth"),
+        push("/keys/p256dh", json!("A".repeat(87)), "keys.p256dh"),
+        push("/keys/p256dh", json!(format!("B{}", "A".repeat(86))), "keys.p256dh"),
+        push("/keys/p256dh", json!("A".repeat(86)), "keys.p256dh"),
+        push("/keys/p256dh", json!("A".repeat(100_000)), "keys.p256dh"),
+        push("/keys/auth", json!("A".repeat(21)), "keys.auth"),
+        push("/keys/auth", json!("A".repeat(23)), "keys.auth"),
+        push("/keys/auth", json!(format!("{}+", "A".repeat(21))), "keys.auth"),
+        case("DELETE /users/me/push/x", "", NOT_FOUND),
+        case(&format!("DELETE /users/me/push/{:032x}", 7), "", NOT_FOUND),
+        case("GET /users/me/push?page=0", "", invalid("page")),
+    ]
+}
+
 fn elsewhere() -> Vec<Case> {
     vec![
         case("GET //", "", NOT_FOUND),
@@ -246,13 +330,20 @@ async fn bad_requests_are_refused_with_the_word_and_the_field_and_the_node_goes_
     cases.extend(sign_ins());
     cases.extend(chats(short, &me, &format!("{:032x}", 7)));
     cases.extend(messages(short));
+    cases.extend(searches(short));
+    cases.extend(notifications(short));
     cases.extend(elsewhere());
     for path in ["POST /users", "POST /sessions", "POST /chats"] {
         cases.extend(no_objects().into_iter().map(|(body, wrong)| case(path, body, wrong)));
     }
-    for path in
-        [format!("PATCH {short}"), format!("POST {short}/messages"), format!("PUT {short}/messages/1")]
-    {
+    for path in [
+        format!("PATCH {short}"),
+        format!("POST {short}/messages"),
+        format!("PUT {short}/messages/1"),
+        format!("PUT {short}/notifications"),
+        "PUT /users/me/notifications".into(),
+        "POST /users/me/push".into(),
+    ] {
         cases.extend(no_objects().into_iter().map(|(body, wrong)| case(&path, body, wrong)));
     }
     let mut surprises = Vec::new();
@@ -299,6 +390,14 @@ async fn without_a_token_nothing_but_registering_and_signing_in_is_answered() {
         (Method::GET, format!("{chat}/messages/1")),
         (Method::PUT, format!("{chat}/messages/1")),
         (Method::DELETE, format!("{chat}/messages/1")),
+        (Method::GET, format!("{chat}/notifications")),
+        (Method::PUT, format!("{chat}/notifications")),
+        (Method::GET, "/api/v1/users/me/notifications".to_owned()),
+        (Method::PUT, "/api/v1/users/me/notifications".to_owned()),
+        (Method::GET, "/api/v1/push".to_owned()),
+        (Method::GET, "/api/v1/users/me/push".to_owned()),
+        (Method::POST, "/api/v1/users/me/push".to_owned()),
+        (Method::DELETE, "/api/v1/users/me/push/x".to_owned()),
     ] {
         world.call(None, method, &path, Value::Null).await.refused(401, "unauthenticated");
     }

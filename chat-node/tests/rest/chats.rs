@@ -10,7 +10,7 @@ use crate::{
 };
 
 #[tokio::test]
-async fn two_people_have_one_direct_chat() {
+async fn ch_2_two_people_have_one_direct_chat() {
     let world = World::new().await;
     let (ana, ben) = (world.person("ana").await, world.person("ben").await);
     let made = world.post(&ana, "/api/v1/chats", json!({"host_id": ben.id})).await.expect(201);
@@ -26,7 +26,7 @@ async fn two_people_have_one_direct_chat() {
 }
 
 #[tokio::test]
-async fn a_group_is_made_with_its_members_and_its_first_message() {
+async fn ch_3_a_group_is_made_with_its_members_and_its_first_message() {
     let world = World::new().await;
     let (ana, ben) = (world.person("ana").await, world.person("ben").await);
     // Who makes it need not be named, and may be.
@@ -49,7 +49,7 @@ async fn a_group_is_made_with_its_members_and_its_first_message() {
 }
 
 #[tokio::test]
-async fn under_an_idempotency_key_a_group_is_made_once() {
+async fn me_2_under_an_idempotency_key_a_group_is_made_once() {
     let world = World::new().await;
     let (ana, ben) = (world.person("ana").await, world.person("ben").await);
     let ask = async |who| {
@@ -88,7 +88,7 @@ async fn another_group_under_the_same_idempotency_key_is_a_conflict() {
 }
 
 #[tokio::test]
-async fn a_read_mark_moves_forward_only_and_what_is_unread_follows() {
+async fn pr_4_pr_5_a_read_mark_moves_forward_only_and_what_is_unread_follows() {
     let world = World::new().await;
     let (ana, ben, eve) = (world.person("ana").await, world.person("ben").await, world.person("eve").await);
     let chat = world.group(&[&ana, &ben]).await;
@@ -150,7 +150,7 @@ async fn a_read_mark_moves_forward_only_and_what_is_unread_follows() {
 }
 
 #[tokio::test]
-async fn a_stranger_does_not_learn_that_a_chat_is_there() {
+async fn ch_7_a_stranger_does_not_learn_that_a_chat_is_there() {
     let world = World::new().await;
     let (ana, eve) = (world.person("ana").await, world.person("eve").await);
     let chat = world.group(&[&ana]).await;
@@ -180,7 +180,7 @@ async fn a_stranger_does_not_learn_that_a_chat_is_there() {
 }
 
 #[tokio::test]
-async fn members_come_and_go() {
+async fn ch_4_members_come_and_go() {
     let world = World::new().await;
     let (ana, ben) = (world.person("ana").await, world.person("ben").await);
     let chat = world.group(&[&ana]).await;

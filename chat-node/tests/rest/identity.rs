@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::world::{PASSWORD, Person, World, request};
 
 #[tokio::test]
-async fn somebody_registers_and_signs_in_and_others_see_a_name_only() {
+async fn id_1_id_4_somebody_registers_and_signs_in_and_others_see_a_name_only() {
     let world = World::new().await;
     let body = json!({"username": "Ana", "password": PASSWORD, "name": "Ana Díaz",
         "mobile_number": "+34 600 000 000", "timezone": "Europe/Madrid"});
@@ -33,7 +33,7 @@ async fn somebody_registers_and_signs_in_and_others_see_a_name_only() {
 }
 
 #[tokio::test]
-async fn a_username_is_taken_once_whatever_its_case() {
+async fn id_1_a_username_is_taken_once_whatever_its_case() {
     let world = World::new().await;
     world.person("ana").await;
     let body = json!({"username": "ANA", "password": PASSWORD, "name": "Another"});
@@ -51,7 +51,7 @@ async fn an_unknown_user_and_a_wrong_password_sound_the_same() {
 }
 
 #[tokio::test]
-async fn a_token_is_refused_here_from_the_answer_to_the_sign_out_on() {
+async fn id_2_a_token_is_refused_here_from_the_answer_to_the_sign_out_on() {
     let world = World::new().await;
     let (ana, tab) = (world.person("ana").await, world.again("ana").await);
     world.delete(&ana, "/api/v1/sessions/current").await.expect(204);
@@ -65,7 +65,7 @@ async fn a_token_is_refused_here_from_the_answer_to_the_sign_out_on() {
 }
 
 #[tokio::test]
-async fn sessions_are_listed_and_any_of_ones_own_can_be_ended() {
+async fn id_5_sessions_are_listed_and_any_of_ones_own_can_be_ended() {
     let world = World::new().await;
     let ana = world.person("ana").await;
     let sign_in = json!({"username": "ana", "password": PASSWORD, "device": "Ana's phone"});
@@ -107,7 +107,7 @@ async fn sessions_are_listed_and_any_of_ones_own_can_be_ended() {
 }
 
 #[tokio::test]
-async fn a_session_shows_the_nodes_that_hold_its_sockets() {
+async fn id_5_a_session_shows_the_nodes_that_hold_its_sockets() {
     let world = World::new().await;
     let ana = world.person("ana").await;
     let caller = world.tokens.check(&ana.token, Millis::now()).unwrap();
@@ -126,7 +126,7 @@ async fn a_session_shows_the_nodes_that_hold_its_sockets() {
 }
 
 #[tokio::test]
-async fn no_token_but_a_good_one_of_ours_is_let_in() {
+async fn id_3_no_token_but_a_good_one_of_ours_is_let_in() {
     let world = World::new().await;
     let ana = world.person("ana").await;
     let caller = world.tokens.check(&ana.token, Millis::now()).unwrap();
@@ -206,4 +206,30 @@ async fn guessing_is_slowed_down_by_name_and_by_address() {
     for _ in 0..5 {
         world.sign_in("joe", "guess guess", "127.0.0.1").await.refused(401, "unauthenticated");
     }
+}
+
+#[tokio::test]
+async fn who_is_erased_is_no_more_and_what_they_wrote_stays() {
+    let world = World::new().await;
+    let (ana, ben) = (world.person("ana").await, world.person("ben").await);
+    let group = json!({"name": "Course", "members": [ben.id]});
+    let group = world.post(&ana, "/api/v1/chats", group).await.expect(201);
+    let messages = format!("/api/v1/chats/{}/messages", group["id"].as_str().unwrap());
+    world.post(&ana, &messages, json!({"body": "what she wrote"})).await.expect(201);
+    let me = "/api/v1/users/me";
+    for wrong in [json!({}), json!({"password": "wrong horse"}), json!({"password": null})] {
+        let problem = world.call(Some(&ana), Method::DELETE, me, wrong).await.refused(400, "invalid");
+        assert_eq!(problem["errors"][0]["param"], "password");
+    }
+    world.get(&ana, me).await.expect(200);
+    world.call(Some(&ana), Method::DELETE, me, json!({"password": PASSWORD})).await.expect(204);
+    world.get(&ana, me).await.refused(401, "unauthenticated");
+    world.get(&ben, &format!("/api/v1/users/{}", ana.id)).await.refused(404, "not_found");
+    let found = world.get(&ben, "/api/v1/users?query=ana").await.expect(200);
+    assert_eq!(found["results"], json!([]));
+    let history = world.get(&ben, &format!("{messages}?after=0")).await.expect(200);
+    assert_eq!(history["results"][0]["body"], "what she wrote");
+    assert_eq!(history["results"][0]["from"], json!(ana.id));
+    // The name is free for somebody else.
+    assert_ne!(world.person("ana").await.id, ana.id);
 }

@@ -3,10 +3,18 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, clippy::expect_used)]
 
+mod attachments;
 mod bad_input;
 mod chats;
+mod document;
 mod identity;
 mod messages;
+mod notifications;
 mod owner;
 mod people;
+mod presence;
+mod relations;
+mod search;
+mod storage;
+mod webhooks;
 mod world;

@@ -19,14 +19,14 @@ async fn say(world: &World, who: &Person, chat: &str, count: usize) {
 }
 
 #[tokio::test]
-async fn a_message_is_in_history_as_soon_as_it_was_acknowledged() {
+async fn me_1_me_4_a_message_is_in_history_as_soon_as_it_was_acknowledged() {
     let world = World::new().await;
     let (ana, ben) = (world.person("ana").await, world.person("ben").await);
     let chat = world.group(&[&ana, &ben]).await;
     world.owner.drain(false).await;
-    let body = json!({"message": "Hi", "client_id": "c-1", "type": "photo", "attachments": ["a1"]});
+    let body = json!({"message": "Hi", "client_id": "c-1", "type": "text"});
     let sent = world.post(&ana, &format!("{chat}/messages"), body).await.expect(201);
-    assert_eq!((&sent["number"], &sent["body"], &sent["kind"]), (&json!(1), &json!("Hi"), &json!("photo")));
+    assert_eq!((&sent["number"], &sent["body"], &sent["kind"]), (&json!(1), &json!("Hi"), &json!("text")));
     assert_eq!((&sent["from"], &sent["room_id"]), (&json!(ana.id), &sent["chat"]));
     assert!(
         world.owner.last_was_retry.load(Ordering::SeqCst),
@@ -49,7 +49,7 @@ async fn a_message_is_in_history_as_soon_as_it_was_acknowledged() {
 }
 
 #[tokio::test]
-async fn a_repeat_is_the_same_message_and_another_body_is_a_conflict() {
+async fn me_2_a_repeat_is_the_same_message_and_another_body_is_a_conflict() {
     let world = World::new().await;
     let ana = world.person("ana").await;
     let chat = world.group(&[&ana]).await;
@@ -66,7 +66,7 @@ async fn a_repeat_is_the_same_message_and_another_body_is_a_conflict() {
 }
 
 #[tokio::test]
-async fn pages_and_ranges_are_the_same_whatever_the_store_has() {
+async fn me_4_pages_and_ranges_are_the_same_whatever_the_store_has() {
     let world = World::new().await;
     let ana = world.person("ana").await;
     let chat = world.group(&[&ana]).await;
@@ -96,7 +96,7 @@ async fn pages_and_ranges_are_the_same_whatever_the_store_has() {
 }
 
 #[tokio::test]
-async fn edits_and_deletions_show_at_once() {
+async fn me_5_edits_and_deletions_show_at_once() {
     let world = World::new().await;
     let (ana, ben) = (world.person("ana").await, world.person("ben").await);
     let chat = world.group(&[&ana, &ben]).await;

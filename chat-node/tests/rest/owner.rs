@@ -112,15 +112,19 @@ impl PaperOwner {
             Ask::Send(drafts) => drafts.iter().any(|draft| draft.retry),
             _ => request.retry,
         };
-        self.last_was_retry.store(retry, Ordering::SeqCst);
+        if !request.ask.reads() {
+            self.last_was_retry.store(retry, Ordering::SeqCst);
+        }
         let by = request.by;
         let present = book.chats.get(&request.chat).filter(|chat| !chat.deleted);
         let making = matches!(request.ask, Ask::OpenDirect { .. } | Ask::CreateGroup { .. });
-        if !making && !present.is_some_and(|chat| chat.members.contains_key(&by)) {
+        let itself = by == UserId::APPLICATION;
+        if !making && !present.is_some_and(|chat| itself || chat.members.contains_key(&by)) {
             return Answer::Refused(Refusal::new(ErrorCode::NotFound, "there is no such chat"));
         }
         let role = present.and_then(|chat| chat.members.get(&by)).copied();
-        if role != Some(Role::Owner)
+        if !itself
+            && role != Some(Role::Owner)
             && matches!(request.ask, Ask::AddMember { .. } | Ask::Update { .. } | Ask::DeleteChat)
         {
             return Answer::Refused(Refusal::new(ErrorCode::Forbidden, "only its owner may"));
@@ -168,8 +172,9 @@ impl PaperOwner {
                     }
                     None => drop(book.requests.insert(key.chat, print)),
                 }
-                let members = members.into_iter().map(|member| (member, Role::Member));
-                let members = [(by, Role::Owner)].into_iter().chain(members).collect();
+                let makers = [by].into_iter().filter(|_| !itself);
+                let role = |(at, user)| (user, if at == 0 { Role::Owner } else { Role::Member });
+                let members = makers.chain(members).enumerate().map(role).collect();
                 let answer = book.make(key, by, ChatKind::Group, (name, description), members);
                 if let Some(first) = first {
                     book.send(key, by, first).unwrap();
@@ -185,7 +190,9 @@ impl PaperOwner {
             }
             Ask::SetRole { user, role } => book.change(key, by, What::Joined { user, role }),
             Ask::RemoveMember { user } => book.change(key, by, What::Left { user, heir: None }),
-            Ask::Update { name, description } => book.change(key, by, What::Updated { name, description }),
+            Ask::Update { name, description, retention } => {
+                book.change(key, by, What::Updated { name, description, retention })
+            }
             Ask::DeleteChat => book.change(key, by, What::Deleted),
             Ask::Recent => {
                 let of_chat = book.undrained.iter().filter(|change| change.chat == key.chat);
@@ -236,8 +243,18 @@ impl Book {
         if reply_to.is_some_and(|answered| answered >= number) {
             return Err(Refusal::new(ErrorCode::Invalid, "reply_to: there is no such message"));
         }
-        let what =
-            What::Sent { id, number, client_id, body, kind, reply_to, attachments, mentions, mention_all };
+        let what = What::Sent {
+            id,
+            number,
+            client_id,
+            body,
+            kind,
+            reply_to,
+            attachments,
+            mentions,
+            mention_all,
+            sent_as: None,
+        };
         self.change(key, by, what);
         let chat = self.chats.get_mut(&key.chat).unwrap();
         let at = chat.messages.last().unwrap().created_at;

@@ -1,24 +1,6 @@
-use common::{
-    cache::{LiveSession, NodeLife},
-    ids::{AppId, Incarnation, NodeId, SessionId, SocketId, UserKey},
-    time::Millis,
-};
 use serde_json::{Value, json};
 
-use crate::world::{Person, World};
-
-/// Opens a socket of theirs, as far as the cache is told.
-async fn comes_online(world: &World, person: &Person) {
-    let session = LiveSession {
-        socket: SocketId::random(),
-        session: SessionId::random(),
-        device: None,
-        life: NodeLife { node: NodeId::new("node-1").unwrap(), incarnation: Incarnation(1) },
-        since: Millis(1),
-    };
-    let user = UserKey { app: AppId::DEFAULT, user: person.id };
-    world.cache.session_opened(user, session).await.unwrap();
-}
+use crate::{presence::comes_online, world::World};
 
 fn names(page: &Value) -> Vec<&str> {
     page["results"].as_array().unwrap().iter().map(|user| user["name"].as_str().unwrap()).collect()
@@ -63,6 +45,7 @@ async fn id_7_what_is_wrong_in_a_profile_is_named_and_nothing_of_it_is_kept() {
         (json!({"name": "x".repeat(201)}), "name"),
         (json!({"name": "good", "avatar": "javascript:alert(1)"}), "avatar"),
         (json!({"name": "good", "timezone": "../etc"}), "timezone"),
+        (json!({"name": "good", "timezone": "Europe/Madird"}), "timezone"),
         (json!({"name": 5}), "name"),
     ] {
         let problem = world.patch(&ana, "/api/v1/users/me", bad.clone()).await.refused(400, "invalid");

@@ -2,6 +2,7 @@
 
 use std::{
     net::SocketAddr,
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -16,22 +17,30 @@ use axum::{
 };
 use chat_node::{
     api::{Deps, HttpMetrics, Patience, router},
+    attachments::{AttachmentSettings, Attachments, CheckAttachments},
     attempts::AttemptLimits,
     auth::Auth,
     commands::Commands,
     control::Clock,
+    erasing::Erasing,
     identity::{Identity, IdentityConfig, IdentityParts},
+    notifications::Notifications,
     passwords::PasswordCost,
     people::People,
+    presence::Whereabouts,
     reads::{Reads, TellRead},
+    relationships::Relationships,
+    storage_api,
 };
 use common::{
+    address::Networks,
+    admission::Admission,
     applications::Applications,
     cache::{LimitPolicy, SharedCache, memory::MemoryCache},
     ids::UserId,
     problem::ProblemBody,
     revocations::Revocations,
-    store::{SharedStore, sqlite::Sqlite},
+    store::{Relations, SharedStore, sqlite::Sqlite},
     token::{self, Tickets, Tokens},
     wire::{
         codes::ErrorCode,
@@ -47,7 +56,7 @@ use tokio_util::{
 };
 use tower::ServiceExt;
 
-use crate::owner::PaperOwner;
+use crate::{document, owner::PaperOwner};
 
 /// What a test gets back.
 #[derive(Debug)]
@@ -77,7 +86,12 @@ pub(crate) type Announced = (Vec<Topic>, Live);
 
 pub(crate) struct World {
     pub(crate) router: Router,
+    /// The storage API.
+    pub(crate) storage: Router,
     pub(crate) owner: Arc<PaperOwner>,
+    pub(crate) store: SharedStore,
+    /// Where attachments are.
+    pub(crate) files: PathBuf,
     pub(crate) cache: SharedCache,
     pub(crate) tokens: Tokens,
     pub(crate) tickets: Tickets,
@@ -96,6 +110,15 @@ pub(crate) struct Person {
 
 /// Who calls: the gateway, for somebody at an address of documentation (RFC 5737).
 pub(crate) const GATEWAY: &str = "10.0.0.1";
+
+/// The operator's.
+pub(crate) const ADMIN_KEY: &str = "the key of this world";
+/// The storage API's.
+pub(crate) const STORAGE_KEY: &str = "the storage key of this world";
+/// The internal network that webhooks may be in.
+pub(crate) const ALLOWED: &str = "10.9.0.0/16";
+/// The longest file that is taken, in bytes.
+pub(crate) const MAX_UPLOAD: usize = 400_000;
 
 pub(crate) const PASSWORD: &str = "correct horse";
 
@@ -124,6 +147,7 @@ impl World {
         let revocations = Revocations::load(Arc::clone(&store), &shutdown).await.unwrap();
         tokio::spawn(revocations.clone().run(shutdown.clone()));
         let applications = Applications::load(&store, &shutdown).await.unwrap();
+        applications.keep_keys(&tokens);
         tokio::spawn(applications.clone().run(Arc::clone(&store), shutdown.clone()));
         let owner = Arc::new(PaperOwner::new(Arc::clone(&store)));
         let announced = Arc::new(parking_lot::Mutex::new(Vec::new()));
@@ -149,11 +173,44 @@ impl World {
         let reads =
             Reads::start(Arc::clone(&store), Clock::default(), tell_read, &tasks, shutdown.child_token());
         let ready = Arc::new(AtomicBool::new(true));
-        let router = router(Deps {
-            commands: Commands::new(owner.clone(), Arc::clone(&store), reads),
+        let whereabouts = Whereabouts::without_sessions(Arc::clone(&cache), Arc::clone(&store));
+        let relationships = Relationships::new(Arc::clone(&store) as Arc<dyn Relations>);
+        let files = folder.path().join("attachments");
+        let commands = Commands::new(
+            owner.clone(),
+            Arc::clone(&store),
+            reads,
+            CheckAttachments::new(Arc::clone(&store), Clock::default()),
+        );
+        let deps = Deps {
+            erasing: Erasing::new(
+                commands.clone(),
+                Arc::clone(&store),
+                applications.clone(),
+                Clock::default(),
+            ),
+            commands,
+            attachments: Attachments::open(
+                AttachmentSettings {
+                    url: format!("file:{}", files.display()),
+                    max_bytes: MAX_UPLOAD as u64,
+                    ..AttachmentSettings::default()
+                },
+                Arc::clone(&store),
+                Clock::default(),
+            )
+            .unwrap(),
             identity: Identity::new(&config, parts).unwrap(),
-            auth: Auth::new(tokens.clone(), revocations, Clock::default()),
-            people: People::new(Arc::clone(&store), Arc::clone(&cache)),
+            presence: whereabouts.clone(),
+            auth: Auth::new(tokens.clone(), revocations, Clock::default())
+                .with_admin_key(ADMIN_KEY.to_owned().into()),
+            admission: Admission::new(Arc::clone(&store), applications.clone()),
+            people: People::new(Arc::clone(&store), whereabouts, relationships, Clock::default()),
+            notifications: Notifications::new(
+                Arc::clone(&store),
+                Networks::parse([ALLOWED]).unwrap(),
+                Clock::default(),
+            ),
             applications,
             http_metrics: HttpMetrics::new(&registry).unwrap(),
             registry,
@@ -163,16 +220,46 @@ impl World {
             },
             patience,
             gateways: vec![GATEWAY.parse().unwrap()],
-        });
+        };
+        let storage = storage_api::router(deps.clone(), STORAGE_KEY.to_owned().into());
+        let router = router(deps);
         let running = shutdown.drop_guard();
-        Self { router, owner, cache, tokens, tickets, announced, ready, _running: running, _folder: folder }
+        Self {
+            router,
+            storage,
+            owner,
+            store,
+            files,
+            cache,
+            tokens,
+            tickets,
+            announced,
+            ready,
+            _running: running,
+            _folder: folder,
+        }
     }
 
-    /// Sends a request as it is. Whatever is refused must be a problem of the one form.
-    pub(crate) async fn raw(&self, mut request: Request) -> Reply {
+    /// Sends a request as it is. Whatever is refused must be a problem of the one form, and whatever is answered is in the document.
+    pub(crate) async fn raw(&self, request: Request) -> Reply {
+        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        let reply = self.sent(&self.router, request).await;
+        document::hold(&self.router, &method, &path, &reply).await;
+        reply
+    }
+
+    /// Sends a request to the storage API, with its key. Whatever is refused must be a problem of the one form.
+    pub(crate) async fn storage(&self, method: Method, path: &str, body: Value) -> Reply {
+        let key = format!("Bearer {STORAGE_KEY}");
+        let request = request(None, method, path).header(header::AUTHORIZATION, key);
+        let body = if body.is_null() { Body::empty() } else { body.to_string().into() };
+        self.sent(&self.storage, request.body(body).unwrap()).await
+    }
+
+    pub(crate) async fn sent(&self, router: &Router, mut request: Request) -> Reply {
         let peer = SocketAddr::new(GATEWAY.parse().unwrap(), 4711);
         request.extensions_mut().insert(ConnectInfo(peer));
-        let response = self.router.clone().oneshot(request).await.unwrap();
+        let response = router.clone().oneshot(request).await.unwrap();
         let (parts, body) = response.into_parts();
         let bytes = body.collect().await.unwrap().to_bytes();
         let body: Value = match std::str::from_utf8(&bytes).unwrap() {

@@ -33,7 +33,7 @@ async fn hear_packed(client: &mut Client) -> Value {
 }
 
 #[tokio::test]
-async fn both_kinds_of_sessions_hear_the_same_of_one_chat() {
+async fn ws_1_both_kinds_of_sessions_hear_the_same_of_one_chat() {
     let stage = Stage::new().await;
     let (ana, ben) = (stage.person("ana").await, stage.person("ben").await);
     let chat = stage.group(&[ana, ben]).await;
@@ -53,7 +53,7 @@ async fn both_kinds_of_sessions_hear_the_same_of_one_chat() {
 }
 
 #[tokio::test]
-async fn a_client_may_say_either_kind_at_any_time() {
+async fn ws_1_a_client_may_say_either_kind_at_any_time() {
     let stage = Stage::new().await;
     let ana = stage.person("ana").await;
     let mut text = stage.open(ana).await;
@@ -78,7 +78,7 @@ async fn a_client_may_say_either_kind_at_any_time() {
 }
 
 #[tokio::test]
-async fn the_first_subprotocol_that_is_spoken_here_is_chosen() {
+async fn ws_1_the_first_subprotocol_that_is_spoken_here_is_chosen() {
     let stage = Stage::new().await;
     let ana = stage.person("ana").await;
     for (asked, chosen) in [

@@ -13,17 +13,20 @@ use std::{
 use bytes::Bytes;
 use chat_node::{
     ask::AskOwner,
+    attachments::CheckAttachments,
     commands::Commands,
     control::{Clock, Interest},
     deliver::{Deliver, DeliverDeps},
     hub::SESSIONS_PER_USER,
     marks::Partitions,
+    presence::{PresenceConfig, PresenceDeps},
     reads::{Reads, TellRead},
+    relationships::Relationships,
     session::Sends,
     socket::{SocketConfig, SocketDeps, SocketMetrics, router},
 };
 use common::{
-    cache::{SharedCache, memory::MemoryCache},
+    cache::{NodeLife, SharedCache},
     ids::{AppId, ChatId, ClientId, Incarnation, MessageId, NodeId, Partition, SessionId, UserId},
     listen::{self, ListenLimits},
     log::{SharedLog, sqlite::SqliteLog},
@@ -38,7 +41,7 @@ use common::{
     wire::{
         codes::ErrorCode,
         owner::{Answer, Ask, Draft, OwnerRequest, Refusal, Sent},
-        peer::Live,
+        peer::{Live, Topic},
         record::{Change, Claim, Record, What},
     },
 };
@@ -56,6 +59,8 @@ use tokio_tungstenite::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
+
+use crate::counted::CountedCache;
 
 pub(crate) const APP: AppId = AppId::DEFAULT;
 /// Nothing here takes this long unless it is broken.
@@ -123,14 +128,21 @@ impl AskOwner for PaperOwner {
     }
 }
 
+/// Topics, and what was said to them.
+pub(crate) type Hinted = Arc<Mutex<Vec<(Vec<Topic>, Live)>>>;
+
 pub(crate) struct Stage {
     pub(crate) address: SocketAddr,
     pub(crate) store: SharedStore,
     pub(crate) cache: SharedCache,
+    /// The same.
+    pub(crate) counted: Arc<CountedCache>,
     log: SharedLog,
     /// How far the store is, by partition.
     drained: Mutex<HashMap<Partition, Position>>,
     pub(crate) deliver: Deliver,
+    /// What was said to other nodes that may be lost.
+    pub(crate) hinted: Hinted,
     pub(crate) lanes: Arc<PaperLanes>,
     pub(crate) sockets: Arc<AtomicU32>,
     pub(crate) registry: prometheus::Registry,
@@ -161,9 +173,19 @@ impl Stage {
     }
 
     pub(crate) async fn with(config: SocketConfig) -> Self {
+        Self::showing(
+            config,
+            PresenceConfig { grace: Duration::from_millis(100), ..PresenceConfig::default() },
+        )
+        .await
+    }
+
+    /// Likewise, with presence as chosen.
+    pub(crate) async fn showing(config: SocketConfig, presence: PresenceConfig) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let store: SharedStore = Arc::new(Sqlite::open(&folder.path().join("store.db")).await.unwrap());
-        let cache: SharedCache = Arc::new(MemoryCache::default());
+        let counted: Arc<CountedCache> = Arc::default();
+        let cache: SharedCache = counted.clone();
         let log: SharedLog = Arc::new(SqliteLog::open(&folder.path().join("log.db"), 16).await.unwrap());
         let log_id = log.id();
         let (shutdown, tasks, registry) =
@@ -172,6 +194,11 @@ impl Stage {
         tokio::spawn(revocations.clone().run(shutdown.clone()));
         let metrics = SocketMetrics::new(&registry).unwrap();
         let owner = Arc::new(PaperOwner);
+        let hinted = Hinted::default();
+        let hints = Arc::clone(&hinted);
+        let (node, incarnation) = (NodeId::new("node-1").unwrap(), Incarnation::random());
+        let relationships = Relationships::new(store.clone());
+        tokio::spawn(relationships.clone().run(shutdown.clone()));
         let deliver = Deliver::start(DeliverDeps {
             chats: store.clone(),
             owners: Arc::clone(&owner) as Arc<dyn AskOwner>,
@@ -184,6 +211,13 @@ impl Stage {
             log: Arc::clone(&log),
             partitions: Partitions { log: log_id, ..Partitions::unowned() },
             sealer: Sealer::new(&[7; 32]).unwrap(),
+            presence: PresenceDeps {
+                config: presence,
+                life: NodeLife { node: node.clone(), incarnation },
+                seen: store.clone(),
+                hint: Arc::new(move |topics, live| hints.lock().push((topics, live.clone()))),
+            },
+            relationships: relationships.clone(),
             tasks: tasks.clone(),
             shutdown: shutdown.clone(),
             #[cfg(feature = "planted")]
@@ -192,7 +226,6 @@ impl Stage {
         let telling = deliver.clone();
         let tell_read: TellRead = Arc::new(move |_, live| telling.live(live));
         let reads = Reads::start(Arc::clone(&store), Clock::default(), tell_read, &tasks, shutdown.clone());
-        let (node, incarnation) = (NodeId::new("node-1").unwrap(), Incarnation::random());
         let tickets = Tickets::new(&[7; 32]);
         let (lanes, sockets) = (Arc::new(PaperLanes::default()), Arc::new(AtomicU32::new(0)));
         let open = Arc::clone(&lanes);
@@ -202,7 +235,12 @@ impl Stage {
             tickets: tickets.clone(),
             clock: Clock::default(),
             cache: Arc::clone(&cache),
-            commands: Commands::new(owner, Arc::clone(&store), reads),
+            commands: Commands::new(
+                owner,
+                Arc::clone(&store),
+                reads,
+                CheckAttachments::new(Arc::clone(&store), Clock::default()),
+            ),
             lanes: Arc::new(move |_| Box::new(Lane(Arc::clone(&open)))),
             deliver: deliver.clone(),
             metrics,
@@ -216,9 +254,11 @@ impl Stage {
             address,
             store,
             cache,
+            counted,
             log,
             drained: Mutex::default(),
             deliver,
+            hinted,
             lanes,
             sockets,
             registry,
@@ -234,16 +274,7 @@ impl Stage {
     /// Registers somebody and signs them in.
     pub(crate) async fn person(&self, name: &str) -> Person {
         let (user, session) = (UserId::random(), SessionId::random());
-        let row = User {
-            id: user,
-            username: name.into(),
-            name: name.into(),
-            avatar: None,
-            mobile_number: None,
-            timezone: None,
-            created_at: Millis::now(),
-            password_hash: String::new(),
-        };
+        let row = User::without_password(user, name.into(), name.into(), Millis::now());
         assert!(self.store.add_user(APP, &row).await.unwrap());
         let expires_at = Millis::now().plus(Duration::from_secs(3_600));
         let sign_in = SignIn { id: session, user, device: None, created_at: Millis::now(), expires_at };
@@ -404,11 +435,16 @@ pub(crate) fn sent(number: u64, body: &str) -> What {
         attachments: Vec::new(),
         mentions: Vec::new(),
         mention_all: false,
+        sent_as: None,
     }
 }
 
 pub(crate) fn live(change: Change) -> Live {
     Live::Change(Record::Change(change).encode())
+}
+
+fn tells_who_is_there(frame: &Value) -> bool {
+    frame["type"].as_str().is_some_and(|kind| kind.starts_with("presence"))
 }
 
 /// A WebSocket client.
@@ -426,8 +462,18 @@ impl Client {
         self.socket.send(Message::text(text)).await.unwrap();
     }
 
-    /// The next frame.
+    /// The next frame that is not about who is connected: those come when they come.
     pub(crate) async fn hear(&mut self) -> Value {
+        loop {
+            let frame = self.hear_any().await;
+            if !tells_who_is_there(&frame) {
+                return frame;
+            }
+        }
+    }
+
+    /// The next frame.
+    pub(crate) async fn hear_any(&mut self) -> Value {
         loop {
             match self.next().await {
                 Message::Text(text) => return serde_json::from_str(&text).unwrap(),
@@ -448,12 +494,17 @@ impl Client {
         next.expect("the socket ended without a close").expect("the socket broke")
     }
 
-    /// Reads up to the close: the frames before it, the code and its word.
+    /// Reads up to the close: the frames before it but those about who is connected, the code and its word.
     pub(crate) async fn close(&mut self) -> (Vec<Value>, u16, String) {
         let mut frames = Vec::new();
         loop {
             match self.next().await {
-                Message::Text(text) => frames.push(serde_json::from_str(&text).unwrap()),
+                Message::Text(text) => {
+                    let frame = serde_json::from_str(&text).unwrap();
+                    if !tells_who_is_there(&frame) {
+                        frames.push(frame);
+                    }
+                }
                 Message::Close(Some(frame)) => return (frames, frame.code.into(), frame.reason.to_string()),
                 Message::Ping(_) | Message::Pong(_) => {}
                 other => panic!("a close was expected: {other:?}"),

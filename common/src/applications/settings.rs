@@ -2,6 +2,7 @@
 
 use std::{collections::HashSet, fmt};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::wire::client::FieldError;
@@ -11,6 +12,9 @@ pub const MAX_BYTES: usize = 64 * 1024;
 
 /// Words of a list.
 pub const MAX_WORDS: usize = 1_000;
+
+/// Hosts of a list.
+const MAX_HOSTS: usize = 100;
 
 /// Characters of a word in a list.
 const WORD_CHARS: usize = 64;
@@ -28,7 +32,7 @@ const KID_CHARS: usize = 64;
 const SECRET_BYTES: usize = 32;
 
 /// What an application has chosen.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct AppSettings {
     /// Whether direct messages are taken from contacts only (ID-8).
@@ -42,14 +46,38 @@ pub struct AppSettings {
     pub links: Links,
     /// How long messages are kept in chats that say nothing else (ME-9).
     pub retention: Retention,
+    /// When those who are away are notified, and of what (NO-1).
+    pub notifications: NotificationSettings,
     /// Whether somebody with a good token who is not known yet becomes a user (ID-6).
     pub register_on_first_sight: bool,
     /// The keys of the application's own tokens, several at once for rotation (ID-6).
     pub keys: Vec<VerificationKey>,
 }
 
+/// How an application notifies those who are away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct NotificationSettings {
+    /// Seconds that a member must be without a session after a message before they are notified of it.
+    pub after_seconds: u32,
+    /// Whether notifications show what was said.
+    pub show_body: bool,
+}
+
+impl NotificationSettings {
+    /// A week.
+    pub const MAX_AFTER: u32 = 7 * 24 * 3600;
+}
+
+impl Default for NotificationSettings {
+    /// Five minutes: who changes trains is back by then.
+    fn default() -> Self {
+        Self { after_seconds: 300, show_body: true }
+    }
+}
+
 /// A token bucket.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct MessageRate {
     /// Messages a second in the long run; 0: as many as one likes.
     pub per_second: f64,
@@ -70,7 +98,7 @@ impl Default for MessageRate {
 }
 
 /// What becomes of a message that has what a policy looks for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum PolicyAction {
     /// It is sent as it is.
@@ -83,7 +111,7 @@ pub enum PolicyAction {
 }
 
 /// Words that are not wanted.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Words {
     /// Which: whole words, without regard to case.
@@ -93,15 +121,17 @@ pub struct Words {
 }
 
 /// Links out of the chat.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Links {
     /// What becomes of a message with one.
     pub action: PolicyAction,
+    /// Hosts that are no links out, with all below them.
+    pub own_hosts: Vec<String>,
 }
 
 /// How long messages are kept.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "keep", rename_all = "snake_case")]
 pub enum Retention {
     /// For ever.
@@ -116,8 +146,19 @@ pub enum Retention {
     UntilRead,
 }
 
+impl Retention {
+    /// A hundred years.
+    pub const MAX_DAYS: u32 = 36_500;
+
+    /// What is wrong with its number of days, if anything.
+    pub fn fault(self) -> Option<String> {
+        let wrong = matches!(self, Self::Days { days } if !(1..=Self::MAX_DAYS).contains(&days));
+        wrong.then(|| format!("must be 1 to {}", Self::MAX_DAYS))
+    }
+}
+
 /// How tokens are signed (RFC 7518, 3.1; RFC 8037).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum Algorithm {
     /// HMAC with SHA-256: a secret that both have.
     HS256,
@@ -131,14 +172,24 @@ pub enum Algorithm {
 
 /// A key that an application's tokens may be signed with. Chosen by its name in the token's `kid`; the algorithm is the key's own, whatever
 /// the token says.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct VerificationKey {
     /// Its name in tokens.
     pub kid: String,
     /// How it signs.
     pub algorithm: Algorithm,
     /// HS256: the secret as text; else the public key as PEM.
+    #[serde(default)]
     pub key: String,
+}
+
+impl VerificationKey {
+    /// Takes the key away, if it is a secret.
+    pub fn hide_secret(&mut self) {
+        if self.algorithm == Algorithm::HS256 {
+            self.key.clear();
+        }
+    }
 }
 
 impl fmt::Debug for VerificationKey {
@@ -174,8 +225,20 @@ impl AppSettings {
                 wrong(format!("words.list[{at}]"), "must be one word of 1 to 64 letters and digits");
             }
         }
-        if matches!(self.retention, Retention::Days { days: 0 } | Retention::Days { days: 36_501.. }) {
-            wrong("retention.days".into(), "must be 1 to 36500");
+        if self.links.own_hosts.len() > MAX_HOSTS {
+            wrong("links.own_hosts".into(), "are more than 100");
+        }
+        for (at, host) in self.links.own_hosts.iter().enumerate() {
+            let good = |char: char| char.is_alphanumeric() || char == '-' || char == '.';
+            if !(1..=253).contains(&host.len()) || !host.chars().all(good) {
+                wrong(format!("links.own_hosts[{at}]"), "must be the name of a host");
+            }
+        }
+        if let Some(msg) = self.retention.fault() {
+            wrong("retention.days".into(), &msg);
+        }
+        if self.notifications.after_seconds > NotificationSettings::MAX_AFTER {
+            wrong("notifications.after_seconds".into(), "must be 0 to 604800");
         }
         if self.keys.len() > MAX_KEYS {
             wrong("keys".into(), "are more than 16");

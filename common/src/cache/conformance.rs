@@ -42,6 +42,8 @@ macro_rules! cache_conformance {
             a_socket_opened_again_is_shown_once
             users_of_applications_are_apart
             a_node_that_is_gone_takes_its_sessions_along_and_its_next_life_keeps_its_own
+            it_is_told_which_lives_serve_each_of_many_users
+            a_life_that_is_kept_up_no_more_ends_and_its_users_are_given_to_one
             a_bucket_grants_its_burst_and_then_its_rate
             a_cost_above_the_burst_takes_it_all
             buckets_of_keys_and_applications_are_apart
@@ -286,6 +288,49 @@ pub async fn a_node_that_is_gone_takes_its_sessions_along_and_its_next_life_keep
     assert_eq!(left, [second, other]);
     assert_eq!(cache.sessions_of(ben).await, Ok(Vec::new()));
     cache.node_gone(&first).await.expect("nothing to do");
+}
+
+pub async fn it_is_told_which_lives_serve_each_of_many_users(fixture: &dyn Fixture) {
+    let cache = fixture.open().await;
+    let (ana, ben, eve) = (user(), user(), user());
+    let (a, b) = (life("a", 1), life("b", 1));
+    for (user, life) in [(ana, &a), (ana, &a), (ana, &b), (ben, &b)] {
+        cache.session_opened(user, session(life, 1)).await.unwrap();
+    }
+    let other = fixture.open().await;
+    let mut lives = other.lives_of(&[ana, eve, ben]).await.unwrap();
+    lives[0].sort();
+    assert_eq!(lives, [vec![a, b.clone()], vec![], vec![b]]);
+    assert_eq!(other.lives_of(&[]).await, Ok(Vec::new()));
+    let elsewhere = UserKey { app: other_app(), ..ana };
+    assert_eq!(other.lives_of(&[elsewhere]).await, Ok(vec![Vec::new()]));
+}
+
+pub async fn a_life_that_is_kept_up_no_more_ends_and_its_users_are_given_to_one(fixture: &dyn Fixture) {
+    let (cache, other) = (fixture.open().await, fixture.open().await);
+    let (ana, ben) = (user(), user());
+    let (ends, stays) = (life("a", 1), life("b", 1));
+    let long = Duration::from_secs(3_600);
+    cache.keep_life(&ends, long).await.unwrap();
+    other.keep_life(&stays, long).await.unwrap();
+    for (user, life) in [(ana, &ends), (ana, &ends), (ben, &ends), (ben, &stays)] {
+        cache.session_opened(user, session(life, 1)).await.unwrap();
+    }
+    assert_eq!(other.take_lapsed().await, Ok(Vec::new()));
+    assert_eq!(other.sessions_of(ana).await.unwrap().len(), 2);
+    cache.keep_life(&ends, Duration::from_millis(1)).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert_eq!(other.lives_of(&[ana, ben]).await, Ok(vec![vec![], vec![stays.clone()]]));
+    assert_eq!(other.sessions_of(ana).await, Ok(Vec::new()));
+    assert_eq!(other.is_whole().await, Ok(false), "until somebody has seen to it");
+    let (one, two) = tokio::join!(cache.take_lapsed(), other.take_lapsed());
+    let mut users: Vec<UserKey> = [one.unwrap(), two.unwrap()].concat();
+    users.sort_by_key(|user| user.user);
+    let mut expected = vec![ana, ben];
+    expected.sort_by_key(|user| user.user);
+    assert_eq!(users, expected, "each once, whoever asks");
+    assert_eq!(cache.take_lapsed().await, Ok(Vec::new()));
+    assert_eq!(other.lives_of(&[ana, ben]).await, Ok(vec![vec![], vec![stays]]));
 }
 
 const POLICY: LimitPolicy = LimitPolicy { per_second: 2.0, burst: 5 };

@@ -30,6 +30,9 @@ pub const TAIL_ENTRIES: usize = 256;
 /// Bytes that the tail of one chat holds at most: 1 KiB for each of its changes on the mean, about four times what they have.
 pub const TAIL_BYTES: usize = 256 * 1024;
 
+/// Users that are asked about at once: 1,000 short answers in one round trip.
+pub const USERS_TOGETHER: usize = 1_000;
+
 /// What is shared and short-lived, as every service sees it.
 #[async_trait]
 pub trait Cache: Send + Sync + 'static {
@@ -74,11 +77,38 @@ pub trait Cache: Send + Sync + 'static {
     /// [`CacheError::Unavailable`].
     async fn sessions_of(&self, user: UserKey) -> Result<Vec<LiveSession>, CacheError>;
 
+    /// The lives that serve sockets of each of these users, in the order asked; at most [`USERS_TOGETHER`]. Who has none is not connected.
+    ///
+    /// # Errors
+    /// [`CacheError::Unavailable`].
+    async fn lives_of(&self, users: &[UserKey]) -> Result<Vec<Vec<NodeLife>>, CacheError>;
+
+    /// Whether nobody is connected whom an answer of [`Self::lives_of`] left out that was there before this was asked. `false` for a while after
+    /// it forgot who is, until all processes have noted it again, and while a life is over that nobody has taken. Lives must be kept up with
+    /// [`Self::keep_life`]; while none is, nothing is sure.
+    ///
+    /// # Errors
+    /// [`CacheError::Unavailable`].
+    async fn is_whole(&self) -> Result<bool, CacheError>;
+
+    /// Keeps a life of a node up for `term`: the sockets of a life are shown while it is. One call for all of them, again and again; a
+    /// life for which it was never called is kept up by the process that opened its sockets.
+    ///
+    /// # Errors
+    /// [`CacheError::Unavailable`].
+    async fn keep_life(&self, life: &NodeLife, term: Duration) -> Result<(), CacheError>;
+
     /// Forgets every socket of one life of a node, which is over.
     ///
     /// # Errors
     /// [`CacheError::Unavailable`].
     async fn node_gone(&self, life: &NodeLife) -> Result<(), CacheError>;
+
+    /// Ends the lives whose term is over, as [`Self::node_gone`] does, and gives the users who had sockets there: each life's to one caller.
+    ///
+    /// # Errors
+    /// [`CacheError::Unavailable`].
+    async fn take_lapsed(&self) -> Result<Vec<UserKey>, CacheError>;
 
     /// Takes `cost` from the bucket that `key` names within an application, if it holds that much. A bucket not used before
     /// is full. `cost` counts as at most the burst, so that whatever is asked for can be had some time.

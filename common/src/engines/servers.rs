@@ -4,9 +4,12 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::{EngineError, EngineUrls, Scheme, Seam, masked, waiting};
+use super::{EngineError, EngineUrls, Scheme, Seam, masked, store_error, waiting};
 use crate::{
-    cache::{SharedCache, redis::RedisCache},
+    cache::{
+        SharedCache,
+        redis::{self, RedisCache},
+    },
     engines::waiting::Waits,
     ids::Partition,
     log::{
@@ -14,20 +17,20 @@ use crate::{
         kafka::{KafkaLog, KafkaSettings},
     },
     store::{
-        SharedStore, StoreError,
+        SharedStore,
         postgres::{self, Postgres},
     },
 };
 use tokio_util::sync::CancellationToken;
 
 /// Looks whether a server's URL can be read, without asking the server.
-pub(super) fn check(seam: Seam, url: &str) -> Result<(), EngineError> {
+pub(super) fn check(seam: Seam, urls: &EngineUrls) -> Result<(), EngineError> {
+    let url = seam.url(urls);
     let bad = |why: String| EngineError::Url { seam, url: masked(url), why };
     match seam {
         Seam::Log => KafkaSettings::from_url(url).map(drop).map_err(|error| bad(error.to_string())),
         Seam::Store => postgres::check_url(url).map_err(bad),
-        // Read when it is opened, which takes no server.
-        Seam::Cache => Ok(()),
+        Seam::Cache => redis::check(url, &urls.redis).map_err(|error| bad(error.to_string())),
     }
 }
 
@@ -36,23 +39,20 @@ fn kafka(urls: &EngineUrls) -> Result<KafkaSettings, EngineError> {
     KafkaSettings::from_url(&urls.log).map_err(|error| bad(error.to_string()))
 }
 
-fn store_error(urls: &EngineUrls, error: StoreError) -> EngineError {
-    EngineError::Store { url: masked(&urls.store), error }
-}
-
 pub(super) async fn log(urls: &EngineUrls, partitions: Partition) -> Result<SharedLog, EngineError> {
     Ok(Arc::new(KafkaLog::open(&kafka(urls)?, partitions).await?))
 }
 
 pub(super) async fn store(urls: &EngineUrls) -> Result<SharedStore, EngineError> {
-    check(Seam::Store, &urls.store)?;
+    check(Seam::Store, urls)?;
     let store = Postgres::open(&urls.store, urls.postgres).await;
     Ok(Arc::new(store.map_err(|error| store_error(urls, error))?))
 }
 
 pub(super) async fn cache(urls: &EngineUrls) -> Result<SharedCache, EngineError> {
     let bad = |why| EngineError::Url { seam: Seam::Cache, url: masked(&urls.cache), why };
-    Ok(Arc::new(RedisCache::open(&urls.cache).await.map_err(|error| bad(error.to_string()))?))
+    let cache = RedisCache::open_with(&urls.cache, &urls.redis).await;
+    Ok(Arc::new(cache.map_err(|error| bad(error.to_string()))?))
 }
 
 /// What [`init`] found and did.
@@ -76,7 +76,7 @@ pub async fn init(urls: &EngineUrls, partitions: Partition) -> Result<Made, Engi
         if matches!(Scheme::of(seam, seam.url(urls))?, Scheme::Embedded(_)) {
             return Err(EngineError::Embedded { seam, url: seam.url(urls).to_owned() });
         }
-        check(seam, seam.url(urls))?;
+        check(seam, urls)?;
     }
     let kafka = kafka(urls)?;
     let log = async || {
@@ -95,7 +95,11 @@ pub async fn init(urls: &EngineUrls, partitions: Partition) -> Result<Made, Engi
         waiting::until_open(Seam::Store, urls, &waits, &never, store),
     )?;
     match made {
-        (Some((log_made, log_id)), Some(store_made)) => Ok(Made { log_made, log_id, store_made }),
+        (Some((log_made, log_id)), Some(store_made)) => {
+            let tied = async || super::tie(urls, log_id, &self::store(urls).await?).await;
+            waiting::until_open(Seam::Store, urls, &waits, &never, tied).await?;
+            Ok(Made { log_made, log_id, store_made })
+        }
         // Nobody stops it but by ending the process.
         _ => std::future::pending().await,
     }

@@ -77,7 +77,10 @@ pub async fn log_and_store(
 ) -> Result<Option<(SharedLog, SharedStore)>, EngineError> {
     let log = until_open(Seam::Log, urls, waits, shutdown, async || open_log(urls, partitions).await);
     let (log, store) = tokio::try_join!(log, store(urls, waits, shutdown))?;
-    Ok(log.zip(store))
+    let Some((log, store)) = log.zip(store) else { return Ok(None) };
+    let tied = async || super::tie(urls, log.id(), &store).await;
+    let tied = until_open(Seam::Store, urls, waits, shutdown, tied).await?;
+    Ok(tied.map(|()| (log, store)))
 }
 
 /// The store alone.

@@ -19,6 +19,10 @@ use crate::ids::Incarnation;
 /// A connection that lasted as long starts the back-off anew; a shorter one may be a peer that takes us in and drops us.
 const STEADY: Duration = Duration::from_secs(1);
 
+/// A link that is down for longer is told of in the log, and again from time to time.
+const TELL_AFTER: Duration = Duration::from_secs(2);
+const TELL_EVERY: Duration = Duration::from_secs(10);
+
 /// A link's memory of its peer between connections.
 struct Dialing {
     shared: Arc<Shared>,
@@ -46,6 +50,7 @@ impl Dialing {
         let (min, max) = (self.core.settings.redial_min, self.core.settings.redial_max);
         let mut wait = min;
         let mut told: Option<Refusal> = None;
+        let mut tell = Instant::now() + TELL_AFTER;
         loop {
             let ended = match timeout(self.core.settings.handshake, self.connect()).await {
                 Ok(Ok(mut wire)) => {
@@ -53,6 +58,7 @@ impl Dialing {
                     let since = Instant::now();
                     let ended = wire.carry(&self.core).await;
                     self.core.down();
+                    tell = Instant::now() + TELL_AFTER;
                     if let Ended::Refused(Refusal::Protocol(why)) = &ended {
                         wire.close(Close::Protocol, why);
                     }
@@ -69,6 +75,10 @@ impl Dialing {
                     tracing::warn!(peer = %self.peer, target_addr = %self.target, %refusal, "link refused");
                     self.core.inbox.refused(refusal.clone());
                     told = Some(refusal);
+                }
+                ended @ Ended::Lost(_) if Instant::now() >= tell => {
+                    tracing::warn!(peer = %self.peer, target_addr = %self.target, %ended, "no link yet; still trying");
+                    tell = Instant::now() + TELL_EVERY;
                 }
                 ended => {
                     tracing::debug!(peer = %self.peer, target_addr = %self.target, %ended, "link down");

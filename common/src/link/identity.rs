@@ -268,8 +268,7 @@ impl Authority {
         let key = KeyPair::generate()?;
         let mut params = CertificateParams::new([full_name(role, name), role_name(role)])?;
         if let Some((from, until)) = validity {
-            let from = Millis(from.0.saturating_sub(Millis(0).plus(CLOCKS_DIFFER).0));
-            let (year, month, day) = date(from)?;
+            let (year, month, day) = date(from.minus(CLOCKS_DIFFER))?;
             params.not_before = rcgen::date_time_ymd(year, month, day);
             let (year, month, day) = date(until)?;
             params.not_after = rcgen::date_time_ymd(year, month, day);

@@ -21,8 +21,8 @@
 //! - `outbox`, `inbox`: the two queues of a link; `core`: what its handles share; `connection`: one QUIC connection of a link, from hello to
 //!   break; `dialer`, `acceptor`: what happens between two connections; `tls`: settings of QUIC and TLS.
 //!
-//! Absent on purpose: what the frames mean, who may say what, leases, placement. This is the only module that names quinn, rustls,
-//! rcgen and x509-parser.
+//! Absent on purpose: what the frames mean, who may say what, leases, placement. This is the only module that names quinn, rustls
+//! and x509-parser, and that makes certificates.
 
 mod acceptor;
 pub mod codec;

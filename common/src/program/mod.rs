@@ -11,9 +11,11 @@ mod door;
 mod tls;
 
 use std::{
+    collections::HashSet,
     convert::Infallible,
     fmt,
     future::Future,
+    io::{self, Write as _},
     net::{SocketAddr, TcpListener},
     path::PathBuf,
     process::ExitCode,
@@ -30,7 +32,7 @@ pub use self::{
 };
 use crate::{
     config,
-    engines::masked,
+    engines::{self, masked},
     shutdown::Shutdown,
     telemetry::{self, LogFormat},
 };
@@ -44,7 +46,7 @@ pub trait Program: Serialize + DeserializeOwned + Default + Send + 'static {
     const NAME: &'static str;
     /// What it does, in a sentence.
     const ABOUT: &'static str;
-    /// Every setting's key and what it means, in the order of `--help`.
+    /// Every setting's key and what it means, in the order of `--help`; those of the servers ([`engines::MEANINGS`]) come behind.
     const MEANINGS: &'static [(&'static str, &'static str)];
     /// What else it can do than run; [`NoCommand`] when nothing.
     type Command: Subcommand + Send;
@@ -122,11 +124,22 @@ struct Arguments<C: Subcommand> {
     command: Option<C>,
 }
 
+fn meanings<P: Program>() -> Vec<(&'static str, &'static str)> {
+    [P::MEANINGS, engines::MEANINGS].concat()
+}
+
+/// Settings without a meaning, and meanings without a setting: there should be none.
+pub fn unexplained<P: Program>() -> Vec<String> {
+    let settings: HashSet<String> = config::listed(&P::default()).into_iter().map(|(key, _)| key).collect();
+    let meant = meanings::<P>().into_iter().map(|(key, _)| key.to_owned()).collect();
+    settings.symmetric_difference(&meant).cloned().collect()
+}
+
 /// The whole `main` of a program.
 pub fn main<P: Program>() -> ExitCode {
     let help = format!(
         "Settings come from the file, then from the environment, whose word is the last. In the file, in the environment, by default:\n\n{}",
-        config::table::<P>(P::MEANINGS)
+        config::table::<P>(&meanings::<P>())
     );
     let command = Arguments::<P::Command>::command().name(P::NAME).about(P::ABOUT).after_help(help);
     let arguments = match command.try_get_matches().and_then(|found| Arguments::from_arg_matches(&found)) {
@@ -189,7 +202,7 @@ async fn late(shutdown: &Shutdown) {
     tokio::time::sleep(GRACE).await;
 }
 
-fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+fn runtime() -> io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build()
 }
 
@@ -217,10 +230,9 @@ fn masked_value(value: &str) -> String {
     }
 }
 
-/// Writes a line to the standard output: what the program is asked to print.
-#[allow(clippy::print_stdout, reason = "this is what the program prints")]
+/// Writes a line to the standard output: what the program is asked to print. Whoever has stopped reading is told nothing more.
 pub fn say(what: fmt::Arguments<'_>) {
-    println!("{what}");
+    let _ = writeln!(io::stdout(), "{what}");
 }
 
 #[allow(clippy::print_stderr, reason = "what goes wrong before or after logging")]

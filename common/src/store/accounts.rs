@@ -26,7 +26,7 @@ pub(super) fn fold(username: &str) -> String {
 
 /// A revocation is kept at `now` when its token expires after this.
 pub(super) fn kept_after(now: Millis) -> Millis {
-    Millis(now.0.saturating_sub(Millis(0).plus(KEPT_AFTER_EXPIRY).0))
+    now.minus(KEPT_AFTER_EXPIRY)
 }
 
 /// Settings as their column has them.

@@ -1,21 +1,32 @@
 //! The store: what belongs to one user or one application (accounts, sessions), and what the writer drains from the
 //! log (chats, members, messages, positions).
 //!
-//! A trait for each reader or writer, because no service needs them all: [`Accounts`] (REST, dispatcher), [`People`] (REST), [`Chats`]
-//! (REST, sessions),
-//! [`Owned`] (owners taking over and looking back), [`Drain`] (the writer). [`Store`] is an engine that has all four.
+//! A trait for each reader or writer, because no service needs them all: [`Accounts`] (REST, dispatcher), [`People`] (REST), [`Relations`]
+//! (REST, owners, delivery), [`Attachments`] (uploads), [`Chats`] (REST, sessions), [`Numbered`] (REST), [`Listed`] (the storage API),
+//! [`Owned`] (owners taking over and looking back), [`Search`] (REST, and beside the writer), [`Notifications`] (REST), [`Drain`], [`Expire`] and [`Notify`]
+//! (the writer).
+//! [`Store`] is an engine that has all of them.
 //! Nothing here decides anything about a chat: the log does.
 
 mod accounts;
+mod attachments;
 #[cfg(any(test, feature = "conformance"))]
 #[doc(hidden)]
 pub mod conformance;
+mod erasing;
+mod follow;
+mod listed;
 mod names;
+mod notifications;
+mod numbered;
 mod people;
 mod plan;
 #[cfg(feature = "servers")]
 pub mod postgres;
+mod relations;
+mod retention;
 mod rows;
+mod search;
 pub mod sqlite;
 mod title;
 mod until;
@@ -27,12 +38,24 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+pub use attachments::{Added, Attachment, Attachments};
+pub use erasing::Erasing;
+pub use follow::{follow, in_time};
+pub use listed::Listed;
+pub use notifications::{
+    Attempt, Candidate, DELIVERIES_LISTED, EndpointAdded, Held, Leased, Looked, Notifications, Notify,
+    PENDING_BROWSER, PENDING_WEBHOOK, Queued, Receivers, SUBSCRIPTIONS, Sending, WEBHOOKS, Waiting,
+};
+pub use numbered::{AppCounts, Numbered};
 pub use people::{People, ProfileChange};
+pub use relations::{Contact, Pair, Related, Relation, RelationChange, Relations, Ties};
+pub use retention::{Due, Expire, Scope};
+pub use search::{CHATS_SEARCHED, Findings, Hit, MESSAGES_FOUND, Search, SearchScope};
 use title::title;
 pub(crate) use until::until_answered;
 
 use crate::{
-    applications::AppSettings,
+    applications::{AppSettings, Retention},
     ids::{
         AppId, ChatId, ChatKey, ClientId, MessageId, Number, Offset, Partition, Seq, SessionId, UserId,
         UserKey,
@@ -59,11 +82,52 @@ pub type Result<T, E = StoreError> = std::result::Result<T, E>;
 
 /// Every part of an engine.
 pub trait Store:
-    Accounts + People + Chats + Reads + Owned + Drain + fmt::Debug + Send + Sync + 'static
+    Accounts
+    + Attachments
+    + People
+    + Relations
+    + Chats
+    + Numbered
+    + Listed
+    + Reads
+    + Seen
+    + Erasing
+    + Owned
+    + Search
+    + Drain
+    + Expire
+    + Notifications
+    + Notify
+    + fmt::Debug
+    + Send
+    + Sync
+    + 'static
 {
 }
 
-impl<T: Accounts + People + Chats + Reads + Owned + Drain + fmt::Debug + Send + Sync + 'static> Store for T {}
+impl<T> Store for T where
+    T: Accounts
+        + Attachments
+        + People
+        + Relations
+        + Chats
+        + Numbered
+        + Listed
+        + Reads
+        + Seen
+        + Erasing
+        + Owned
+        + Search
+        + Drain
+        + Expire
+        + Notifications
+        + Notify
+        + fmt::Debug
+        + Send
+        + Sync
+        + 'static
+{
+}
 
 /// A store that is shared by everything in a process.
 pub type SharedStore = Arc<dyn Store>;
@@ -85,8 +149,29 @@ pub struct User {
     pub timezone: Option<String>,
     /// When the user registered.
     pub created_at: Millis,
-    /// Argon2id, in PHC form.
+    /// Argon2id, in PHC form; empty, which no password has, of who comes with tokens of their application's own.
     pub password_hash: String,
+}
+
+impl User {
+    /// One who signs in with no password.
+    pub fn without_password(id: UserId, username: String, name: String, created_at: Millis) -> Self {
+        Self {
+            id,
+            username,
+            name,
+            avatar: None,
+            mobile_number: None,
+            timezone: None,
+            created_at,
+            password_hash: String::new(),
+        }
+    }
+
+    /// Whether they sign in with one.
+    pub fn has_password(&self) -> bool {
+        !self.password_hash.is_empty()
+    }
 }
 
 impl fmt::Debug for User {
@@ -111,7 +196,7 @@ pub struct SignIn {
     pub expires_at: Millis,
 }
 
-/// A sign-in that was ended before its token expired. Numbered, so that nodes poll for what is new.
+/// A sign-in that was ended before its token expired, or all of a user's. Numbered, so that nodes poll for what is new.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Revocation {
     /// Its number, from 1. A row is seen only after every row with a lower number.
@@ -120,7 +205,7 @@ pub struct Revocation {
     pub app: AppId,
     /// Whose.
     pub user: UserId,
-    /// Which.
+    /// Which; [`SessionId::every`]: all of them.
     pub session: SessionId,
     /// Until when it matters: the token's own expiry.
     pub expires_at: Millis,
@@ -155,7 +240,7 @@ impl fmt::Debug for Application {
 /// Users and their sign-ins.
 #[async_trait]
 pub trait Accounts: Send + Sync {
-    /// Every application, in order of their ids.
+    /// Every application that was not erased, in order of their ids.
     async fn applications(&self) -> Result<Vec<Application>>;
 
     /// How often applications were made or changed: it grows with each time, and whoever has read it reads at least that change.
@@ -170,25 +255,25 @@ pub trait Accounts: Send + Sync {
     /// A secret of the cluster, made from `fresh` when there is none of that name. Whoever asks first decides; all get the same.
     async fn cluster_secret(&self, name: &str, fresh: &[u8]) -> Result<Vec<u8>>;
 
-    /// Adds a user; `false` when the username is taken.
+    /// Adds a user; `false` when the username is taken, or the id, be it by somebody who was erased.
     async fn add_user(&self, app: AppId, user: &User) -> Result<bool>;
 
     /// The user with this sign-in name.
     async fn user_by_username(&self, app: AppId, username: &str) -> Result<Option<User>>;
 
-    /// The user with this id.
+    /// The user with this id; none when they were erased.
     async fn user(&self, app: AppId, id: UserId) -> Result<Option<User>>;
 
-    /// Those of `ids` that exist, in no order. One query, up to 1,000 ids.
+    /// Those of `ids` that exist and were not erased, in no order. One query, up to 1,000 ids.
     async fn users(&self, app: AppId, ids: &[UserId]) -> Result<Vec<UserView>>;
 
-    /// Adds a sign-in.
-    async fn add_sign_in(&self, app: AppId, sign_in: &SignIn) -> Result<()>;
+    /// Adds a sign-in; `false` when its user was erased, be it at the same moment.
+    async fn add_sign_in(&self, app: AppId, sign_in: &SignIn) -> Result<bool>;
 
     /// The user's sign-ins that are neither ended nor expired, newest first, at most 100.
     async fn sign_ins(&self, app: AppId, user: UserId, now: Millis) -> Result<Vec<SignIn>>;
 
-    /// Ends a sign-in of `user` and numbers the revocation, in one transaction; `false` when there is no such one (any more).
+    /// Ends a sign-in of `user` and numbers the revocation, in one transaction, with the browsers that came with it; `false` when there is no such one (any more).
     async fn end_sign_in(&self, app: AppId, user: UserId, session: SessionId) -> Result<bool>;
 
     /// Revocations after number `after` that still matter at `now`, in order, at most 1,000.
@@ -202,9 +287,13 @@ pub struct Membership {
     pub chat: ChatId,
     /// How far it is, as stored.
     pub head: Head,
+    /// How many are in it there.
+    pub members: u64,
     /// The position of the writer after the batch that wrote the newest change: a session that was shown everything before that has seen
     /// it. Past every position when that is not known.
     pub head_upto: Offset,
+    /// Messages up to here are past their time ([`Expire`]): what they said is not told any more.
+    pub expired: Number,
     /// The change that let the user in.
     pub joined_seq: Seq,
     /// The position of the writer after the batch that wrote that one.
@@ -260,6 +349,8 @@ pub struct Slice {
     pub messages: Vec<Message>,
     /// How far the store is: changes with a higher `seq` are not in `messages`.
     pub head: Head,
+    /// Messages up to here are past their time ([`Expire`]), wherever `messages` are.
+    pub expired: Number,
 }
 
 /// What clients read.
@@ -339,6 +430,17 @@ pub trait Reads: Send + Sync {
     async fn mark_read(&self, marks: &[ReadMark]) -> Result<Vec<Option<Marked>>>;
 }
 
+/// When users were connected last: written when somebody goes offline, and kept when the cache is not.
+#[async_trait]
+pub trait Seen: Send + Sync {
+    /// Notes when users were connected last; an earlier time than the noted one changes nothing. Of who was erased, be it at the same moment,
+    /// nothing is noted. At most 1,000, in one transaction.
+    async fn note_seen(&self, seen: &[(UserKey, Millis)]) -> Result<()>;
+
+    /// When these users (at most 1,000) were seen last, in no order; who was never noted is missing.
+    async fn last_seen(&self, users: &[UserKey]) -> Result<Vec<(UserKey, Millis)>>;
+}
+
 /// A chat as its owner takes it up: all that deciding needs, read at one instant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChatRow {
@@ -350,6 +452,8 @@ pub struct ChatRow {
     pub name: Option<String>,
     /// What it is for.
     pub description: Option<String>,
+    /// How long its messages are kept; none: as its application has it.
+    pub retention: Option<Retention>,
     /// Who made it.
     pub created_by: UserId,
     /// How far it is, as stored.
@@ -568,7 +672,7 @@ pub trait Drain: Send + Sync {
     /// one exists (deleting it again changes nothing). A `client_id` that its sender uses again, without calling it a repeat, is no such
     /// case: no client may stop a partition. Both messages are kept, and the name means the first.
     ///
-    /// A deleted message keeps its number, its ids and its times; its text, attachments, reactions and mentions are gone. Chats are numbered in the order in
+    /// What is about a message that is past its time ([`Expire`]) changes nothing. A deleted message keeps its number, its ids and its times; its text, attachments, reactions and mentions are gone. Chats are numbered in the order in
     /// which they are applied, without holes. Sending moves the sender's read mark.
     async fn apply(&self, batches: &[PartitionBatch]) -> Result<Vec<std::result::Result<(), Refused>>>;
 }

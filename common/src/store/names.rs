@@ -59,7 +59,8 @@ pub(super) fn sought(query: &str) -> Vec<String> {
     words
 }
 
-fn fold(text: &str) -> String {
+/// A text without case and accents: what people are found by, and the order in which they are listed.
+pub(super) fn fold(text: &str) -> String {
     text.to_lowercase().nfkd().filter(|char| !is_combining_mark(*char)).nfc().collect()
 }
 

@@ -33,12 +33,6 @@ pub trait People: Send + Sync {
     async fn find_people(&self, app: AppId, query: &str, page: PageRequest) -> Result<Page<UserView>>;
 }
 
-/// The part of what was found that is on the page.
-pub(super) fn on_page<T: Copy>(found: &[T], page: PageRequest) -> Vec<T> {
-    let skip = usize::try_from(page.skip()).unwrap_or(usize::MAX);
-    found.iter().skip(skip).take(page.per_page as usize).copied().collect()
-}
-
 /// The users in the order in which they were found; who is gone meanwhile is left out.
 pub(super) fn in_order(found: &[UserId], mut users: Vec<UserView>) -> Vec<UserView> {
     let place = |user: &UserView| found.iter().position(|id| *id == user.id);

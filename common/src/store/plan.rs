@@ -6,10 +6,12 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use super::{Fingerprint, Refused, fingerprint};
+use super::{Fingerprint, PartitionBatch, Refused, fingerprint};
 use crate::{
-    ids::{ChatKey, ClientId, MessageId, Number, Offset, Seq, UserId},
+    applications::Retention,
+    ids::{ChatKey, ClientId, MessageId, Number, Offset, Partition, Seq, UserId},
     model::{ChatKind, Head, MessageKind, Reaction, Role},
+    search::segment,
     time::Millis,
     wire::record::{Change, What},
 };
@@ -51,6 +53,8 @@ pub(crate) struct KnownChat {
     pub(crate) active_at: Millis,
     pub(crate) members: u64,
     pub(crate) deleted: bool,
+    /// Messages up to here are past their time.
+    pub(crate) expired: Number,
 }
 
 /// Rows to write, in this order.
@@ -79,6 +83,12 @@ pub(crate) struct Plan<'a> {
     pub(crate) read: Vec<ReadMark>,
     /// Chats that were deleted: their members no longer list them. With the position that the batch leads to.
     pub(crate) deleted: Vec<(ChatKey, Offset)>,
+    /// Ends of segments of the search index that can be made from now on.
+    pub(crate) search_due: Vec<(ChatKey, Number)>,
+    /// Messages of which that index says something else from now on, or may.
+    pub(crate) search_changes: Vec<SearchChange>,
+    /// The first new message of each chat that has one: somebody may have to be notified of it.
+    pub(crate) unnotified: Vec<Unnotified>,
 }
 
 impl Plan<'_> {
@@ -98,6 +108,9 @@ impl Plan<'_> {
         self.roles.extend(other.roles);
         self.read.extend(other.read);
         self.deleted.extend(other.deleted);
+        self.search_due.extend(other.search_due);
+        self.search_changes.extend(other.search_changes);
+        self.unnotified.extend(other.unnotified);
     }
 }
 
@@ -115,6 +128,7 @@ pub(crate) struct ChatWrite<'a> {
     /// The new one; none leaves what is there.
     pub(crate) name: Option<&'a str>,
     pub(crate) description: Option<&'a str>,
+    pub(crate) retention: Option<Retention>,
     /// Set when the batch made it.
     pub(crate) made: Option<Made>,
 }
@@ -230,6 +244,25 @@ pub(crate) struct ReadMark {
     pub(crate) number: Number,
 }
 
+/// A message that the search index has, or will have in what is due already, was edited or deleted.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SearchChange {
+    pub(crate) key: ChatKey,
+    pub(crate) number: Number,
+    /// The last change of it.
+    pub(crate) seq: Seq,
+    pub(crate) at: Millis,
+}
+
+/// A message of which nobody was notified yet.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Unnotified {
+    pub(crate) key: ChatKey,
+    pub(crate) partition: Partition,
+    pub(crate) number: Number,
+    pub(crate) at: Millis,
+}
+
 /// What must be read before these changes can be planned.
 pub(crate) fn needs(changes: &[Change]) -> Needs {
     let mut needs = Needs::default();
@@ -270,14 +303,15 @@ pub(crate) fn needs(changes: &[Change]) -> Needs {
     needs
 }
 
-/// What the changes, in the order of the log, do to the rows; `upto` is the position that their batch leads to.
+/// What a batch's changes, in the order of the log, do to the rows.
 ///
 /// # Errors
 /// [`Refused::Broken`] with the first change that does not follow.
-pub(crate) fn plan<'a>(changes: &'a [Change], known: &Known, upto: Offset) -> Result<Plan<'a>, Refused> {
+pub(crate) fn plan<'a>(batch: &'a PartitionBatch, known: &Known) -> Result<Plan<'a>, Refused> {
     let mut planner = Planner {
         known,
-        upto,
+        partition: batch.partition,
+        upto: batch.next.offset,
         plan: Plan::default(),
         chats: HashMap::new(),
         messages: HashMap::new(),
@@ -287,8 +321,9 @@ pub(crate) fn plan<'a>(changes: &'a [Change], known: &Known, upto: Offset) -> Re
         cleared: BTreeSet::new(),
         reacted: BTreeMap::new(),
         answered: BTreeMap::new(),
+        changed: BTreeMap::new(),
     };
-    for change in changes {
+    for change in &batch.changes {
         planner.take(change).map_err(|why| Refused::Broken { chat: change.key(), seq: change.seq, why })?;
     }
     Ok(planner.finish())
@@ -296,6 +331,8 @@ pub(crate) fn plan<'a>(changes: &'a [Change], known: &Known, upto: Offset) -> Re
 
 struct Planner<'a, 'k> {
     known: &'k Known,
+    partition: Partition,
+    /// The position that the batch leads to.
     upto: Offset,
     plan: Plan<'a>,
     /// Places in `plan.chats`.
@@ -309,6 +346,8 @@ struct Planner<'a, 'k> {
     /// Whether it stands, by message, emoji and member.
     reacted: BTreeMap<(ChatKey, Number, &'a str, UserId), bool>,
     answered: BTreeMap<(ChatKey, Number), &'a [Reaction]>,
+    /// When messages that were there before were edited or deleted last.
+    changed: BTreeMap<(ChatKey, Number), (Seq, Millis)>,
 }
 
 /// What became of a membership.
@@ -344,6 +383,7 @@ impl<'a> Planner<'a, '_> {
                 makings: 0,
                 name: name.as_deref(),
                 description: description.as_deref(),
+                retention: None,
                 made: Some(Made { kind: *kind, by: change.by, at: change.at, request: *request }),
             });
         }
@@ -376,9 +416,10 @@ impl<'a> Planner<'a, '_> {
                     self.promote(key, *user, *role)?;
                 }
             }
-            What::Updated { name, description } => {
+            What::Updated { name, description, retention } => {
                 chat.name = name.as_deref().or(chat.name);
                 chat.description = description.as_deref().or(chat.description);
+                chat.retention = retention.or(chat.retention);
             }
             What::Deleted => {
                 chat.deleted = true;
@@ -394,6 +435,7 @@ impl<'a> Planner<'a, '_> {
                 attachments,
                 mentions,
                 mention_all,
+                sent_as,
             } => {
                 let next = newest.saturating_add(1);
                 if *number != next {
@@ -410,7 +452,7 @@ impl<'a> Planner<'a, '_> {
                     from: change.by,
                     at: change.at,
                     client_id: client_id.as_ref(),
-                    fingerprint: fingerprint(body, *kind, *reply_to, attachments),
+                    fingerprint: sent_as.unwrap_or_else(|| fingerprint(body, *kind, *reply_to, attachments)),
                     text: Text {
                         body,
                         kind: *kind,
@@ -424,6 +466,9 @@ impl<'a> Planner<'a, '_> {
                 });
                 self.read.insert((key, change.by), next);
             }
+            // Its time was over before this was written down.
+            What::Edited { message } if self.is_expired(key, message.number) => {}
+            What::Reacted { number, .. } | What::Erased { number } if self.is_expired(key, *number) => {}
             What::Edited { message } => {
                 let text = Text {
                     body: &message.body,
@@ -437,6 +482,7 @@ impl<'a> Planner<'a, '_> {
                     return Err(format!("message {} was deleted, and is edited", message.number));
                 }
                 self.rewrite(key, message.number, Some(text));
+                self.changed.insert((key, message.number), (change.seq, change.at));
             }
             What::Reacted { number, emoji, on, reactions } => {
                 if self.is_deleted(key, *number)? {
@@ -449,6 +495,7 @@ impl<'a> Planner<'a, '_> {
                 if !self.is_deleted(key, *number)? {
                     self.rewrite(key, *number, None);
                     self.clear(key, *number);
+                    self.changed.insert((key, *number), (change.seq, change.at));
                 }
             }
         }
@@ -471,6 +518,7 @@ impl<'a> Planner<'a, '_> {
                     makings: 0,
                     name: None,
                     description: None,
+                    retention: None,
                     made: None,
                 });
                 self.chats.insert(key, place);
@@ -544,6 +592,10 @@ impl<'a> Planner<'a, '_> {
         Ok(())
     }
 
+    fn is_expired(&self, key: ChatKey, number: Number) -> bool {
+        self.known.chats.get(&key).is_some_and(|chat| number <= chat.expired)
+    }
+
     fn is_deleted(&self, key: ChatKey, number: Number) -> Result<bool, String> {
         if let Some(message) =
             self.messages.get(&(key, number)).and_then(|place| self.plan.messages.get(*place))
@@ -583,7 +635,44 @@ impl<'a> Planner<'a, '_> {
         }
     }
 
+    /// What becomes of the search index.
+    fn index(&mut self) {
+        for chat in &self.plan.chats {
+            let before = self.known.chats.get(&chat.key).map_or(0, |known| known.head.number);
+            let due = segment::due(before, chat.head.number);
+            self.plan.search_due.extend(due.map(|upto| (chat.key, upto)));
+        }
+        // Those that the batch itself has brought are in no segment yet, and come into one as they are.
+        let changed = std::mem::take(&mut self.changed);
+        for ((key, number), (seq, at)) in changed {
+            let head =
+                self.chats.get(&key).and_then(|place| self.plan.chats.get(*place)).map(|chat| chat.head);
+            let indexed = head.is_some_and(|head| number <= segment::indexed(head.number));
+            if indexed && !self.messages.contains_key(&(key, number)) {
+                self.plan.search_changes.push(SearchChange { key, number, seq, at });
+            }
+        }
+    }
+
+    /// Who is not there may have to be notified.
+    fn notify(&mut self) {
+        let mut begun = HashSet::new();
+        for NewMessage { key, number, at, .. } in &self.plan.messages {
+            let deleted = self
+                .chats
+                .get(key)
+                .and_then(|place| self.plan.chats.get(*place))
+                .is_some_and(|chat| chat.deleted);
+            if begun.insert(*key) && !deleted {
+                let (key, number, at) = (*key, *number, *at);
+                self.plan.unnotified.push(Unnotified { key, partition: self.partition, number, at });
+            }
+        }
+    }
+
     fn finish(mut self) -> Plan<'a> {
+        self.index();
+        self.notify();
         for message in &self.plan.messages {
             let NewMessage { key, number, mentions, mention_all, .. } = *message;
             if mention_all {

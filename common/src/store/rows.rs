@@ -1,6 +1,8 @@
 //! Rows of either engine, read back into what the store answers. Columns have the same names in both; where an engine's tables name one
 //! otherwise, its query says `AS`.
 
+pub(super) mod notifications;
+
 use std::sync::Arc;
 
 use sqlx::{Decode, Row, Sqlite, Type, sqlite::SqliteRow};
@@ -8,10 +10,14 @@ use sqlx::{Decode, Row, Sqlite, Type, sqlite::SqliteRow};
 use sqlx::{Postgres, postgres::PgRow};
 
 use super::{
-    Application, ChatRow, Departure, Found, MemberRow, Membership, Revocation, SendKey, SignIn, User,
-    plan::KnownChat, title, words,
+    Application, Attachment, ChatRow, Contact, Departure, Due, Found, MemberRow, Membership, Pair, Relation,
+    RelationChange, Revocation, SendKey, SignIn, User,
+    plan::KnownChat,
+    retention::{Kept, retention_of},
+    title, words,
 };
 use crate::{
+    applications::Retention,
     ids::{ChatKey, ClientId, UserId, UserKey},
     model::{ChatKind, ChatView, Head, MemberView, Message, MessageKind, Role, UserView},
 };
@@ -93,12 +99,31 @@ pub(super) fn key(row: &impl Columns) -> sqlx::Result<ChatKey> {
     Ok(ChatKey { app: row.get("app")?, chat: row.get("chat")? })
 }
 
+/// Of chats that were looked through, at most `limit`: those that are due, and whether there may be more.
+pub(super) fn due(rows: &[impl Columns], limit: u32) -> sqlx::Result<Due> {
+    let mut due = Due::default();
+    for row in rows {
+        if row.get("due")? {
+            due.chats.push(key(row)?);
+        }
+    }
+    if rows.len() >= usize::try_from(limit).unwrap_or(usize::MAX) {
+        due.next = rows.last().map(key).transpose()?;
+    }
+    Ok(due)
+}
+
 pub(super) fn user_key(row: &impl Columns) -> sqlx::Result<UserKey> {
     Ok(UserKey { app: row.get("app")?, user: row.get("user")? })
 }
 
 pub(super) fn head(row: &impl Columns) -> sqlx::Result<Head> {
     Ok(Head { number: unsigned(row, "head_number")?, seq: unsigned(row, "head_seq")? })
+}
+
+/// What a chat has chosen.
+fn retention(row: &impl Columns) -> sqlx::Result<Option<Retention>> {
+    Ok(row.get::<Option<i64>>("retention")?.map(retention_of))
 }
 
 fn client_id(row: &impl Columns) -> sqlx::Result<Option<ClientId>> {
@@ -122,6 +147,7 @@ pub(super) fn message(row: &impl Columns) -> sqlx::Result<Message> {
         created_at: row.get("created_at")?,
         edited_at: row.get("edited_at")?,
         deleted: row.get("deleted")?,
+        expired: row.get("expired")?,
         reply_to: unsigned_or_null(row, "reply_to")?,
         attachments: from_json(list("attachments")?)?,
         reactions: from_json(list("reactions")?)?,
@@ -172,6 +198,7 @@ pub(super) fn view(
         kind,
         name: title(name, viewer, &members, members_count),
         description: row.get("description")?,
+        retention: retention(row)?,
         members,
         members_count,
         messages_count: head.number,
@@ -181,6 +208,7 @@ pub(super) fn view(
         unread_count: unsigned(row, "unread")?,
         mentions_count: unsigned(row, "mentioned")?,
         seq: head.seq,
+        mark: unsigned(row, "mark")?,
     })
 }
 
@@ -199,6 +227,8 @@ pub(super) fn membership(row: &impl Columns) -> sqlx::Result<Membership> {
         chat: row.get("chat")?,
         head: head(row)?,
         head_upto: unsigned(row, "head_upto")?,
+        members: unsigned(row, "members")?,
+        expired: unsigned(row, "expired_number")?,
         joined_seq: unsigned(row, "joined_seq")?,
         joined_upto: unsigned(row, "joined_upto")?,
     })
@@ -215,6 +245,7 @@ pub(super) fn known_chat(row: &impl Columns) -> sqlx::Result<KnownChat> {
         active_at: row.get("active_at")?,
         members: unsigned(row, "members")?,
         deleted: row.get("deleted")?,
+        expired: unsigned(row, "expired_number")?,
     })
 }
 
@@ -225,6 +256,7 @@ pub(super) fn chat(row: &impl Columns) -> sqlx::Result<ChatRow> {
         kind: kind(row)?,
         name: row.get("name")?,
         description: row.get("description")?,
+        retention: retention(row)?,
         created_by: row.get("created_by")?,
         head: head(row)?,
         deleted: row.get("deleted")?,
@@ -297,5 +329,42 @@ pub(super) fn revocation(row: &impl Columns) -> sqlx::Result<Revocation> {
         user: row.get("user")?,
         session: row.get("session")?,
         expires_at: row.get("expires_at")?,
+    })
+}
+
+pub(super) fn kept(row: &impl Columns) -> sqlx::Result<Kept> {
+    Ok(Kept {
+        head: unsigned(row, "head_number")?,
+        expired: unsigned(row, "expired_number")?,
+        retention: retention(row)?,
+    })
+}
+
+pub(super) fn contact(row: &impl Columns) -> sqlx::Result<Contact> {
+    Ok(Contact { user: user_view(row)?, last_message_at: row.get("last_message_at")? })
+}
+
+/// A row of `relations`: of whom, what, who.
+pub(super) fn relation(row: &impl Columns) -> sqlx::Result<(UserKey, Relation, UserId)> {
+    Ok((user_key(row)?, word(row, "kind", Relation::from_word)?, row.get("peer")?))
+}
+
+pub(super) fn relation_change(row: &impl Columns) -> sqlx::Result<RelationChange> {
+    let pair = Pair::new(row.get("app")?, row.get("user")?, row.get("peer")?);
+    Ok(RelationChange { no: unsigned(row, "no")?, pair, at: row.get("at")? })
+}
+
+/// A row of `attachments`.
+pub(super) fn attachment(row: &impl Columns) -> sqlx::Result<Attachment> {
+    Ok(Attachment {
+        id: row.get("id")?,
+        uploader: row.get("uploader")?,
+        object: row.get("object")?,
+        kind: word(row, "kind", MessageKind::from_word)?,
+        media_type: row.get("media_type")?,
+        size: unsigned(row, "size")?,
+        name: row.get("name")?,
+        digest: row.get("digest")?,
+        created_at: row.get("created_at")?,
     })
 }

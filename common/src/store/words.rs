@@ -1,6 +1,9 @@
 //! The words that stand in rows for kinds and roles: those of the wire.
 
-use crate::model::{ChatKind, Role};
+use crate::{
+    model::{ChatKind, Role},
+    notifications::DeliveryState,
+};
 
 pub(crate) fn kind_word(kind: ChatKind) -> &'static str {
     match kind {
@@ -25,6 +28,20 @@ pub(crate) fn role(word: &str) -> Option<Role> {
     [Role::Member, Role::Admin, Role::Owner].into_iter().find(|role| role_word(*role) == word)
 }
 
+pub(crate) fn state_word(state: DeliveryState) -> &'static str {
+    match state {
+        DeliveryState::Pending => "pending",
+        DeliveryState::Delivered => "delivered",
+        DeliveryState::GivenUp => "given_up",
+    }
+}
+
+pub(crate) fn state(word: &str) -> Option<DeliveryState> {
+    [DeliveryState::Pending, DeliveryState::Delivered, DeliveryState::GivenUp]
+        .into_iter()
+        .find(|state| state_word(*state) == word)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -38,6 +55,10 @@ mod tests {
         for known in [ChatKind::Direct, ChatKind::Group] {
             assert_eq!(serde_json::to_value(known).unwrap(), kind_word(known));
             assert_eq!(kind(kind_word(known)), Some(known));
+        }
+        for known in [DeliveryState::Pending, DeliveryState::Delivered, DeliveryState::GivenUp] {
+            assert_eq!(serde_json::to_value(known).unwrap(), state_word(known));
+            assert_eq!(state(state_word(known)), Some(known));
         }
         assert_eq!(role("king"), None);
     }

@@ -277,3 +277,118 @@ fn a_ticket_without_or_with_another_algorithm_is_refused() {
         assert_eq!(check(&signed(&claims), NOW), Err(BadToken::Forged), "{field}");
     }
 }
+
+/// A key of an application's own, for tests only: what signs, and what checks.
+fn chosen(algorithm: Algorithm) -> (EncodingKey, VerificationKey) {
+    use applications::Algorithm as Chosen;
+    let (signs, key, chosen) = match algorithm {
+        Algorithm::RS256 => (
+            EncodingKey::from_rsa_pem(include_bytes!("keys/rsa.pem")).unwrap(),
+            include_str!("keys/rsa.pub"),
+            Chosen::RS256,
+        ),
+        Algorithm::ES256 => (
+            EncodingKey::from_ec_pem(include_bytes!("keys/ec.pem")).unwrap(),
+            include_str!("keys/ec.pub"),
+            Chosen::ES256,
+        ),
+        Algorithm::EdDSA => (
+            EncodingKey::from_ed_pem(include_bytes!("keys/ed.pem")).unwrap(),
+            include_str!("keys/ed.pub"),
+            Chosen::EdDSA,
+        ),
+        _ => (
+            EncodingKey::from_secret(OTHER_SECRET),
+            std::str::from_utf8(OTHER_SECRET).unwrap(),
+            Chosen::HS256,
+        ),
+    };
+    let key = VerificationKey { kid: format!("{algorithm:?}"), algorithm: chosen, key: key.to_owned() };
+    (signs, key)
+}
+
+const CHOSEN: [Algorithm; 4] = [Algorithm::HS256, Algorithm::RS256, Algorithm::ES256, Algorithm::EdDSA];
+
+fn with_keys(algorithms: &[Algorithm]) -> Application {
+    let keys = algorithms.iter().map(|algorithm| chosen(*algorithm).1).collect();
+    let settings = applications::AppSettings { keys, ..Default::default() };
+    Application { settings: Arc::new(settings), ..application(AppId::DEFAULT, SECRET) }
+}
+
+/// A token that an application signs itself under the name of one of its keys, with whatever signs.
+fn foreign_token(kid: Algorithm, signs_as: Algorithm, claims: &Value) -> String {
+    let mut header = Header::new(signs_as);
+    header.kid = Some(format!("{kid:?}"));
+    encode(&header, claims, &chosen(signs_as).0).unwrap()
+}
+
+#[test]
+fn id_6_an_application_s_own_tokens_are_checked_by_the_key_they_name_with_its_algorithm_only() {
+    let tokens = Tokens::new([&with_keys(&CHOSEN), &application(OTHER_APP, OTHER_SECRET)]);
+    let claims = json!({
+        "iss": AppId::DEFAULT, "aud": "chat", "sub": "ana@school", "name": "Ana", "exp": NOW.as_secs() + 60,
+    });
+    for algorithm in CHOSEN {
+        let token = foreign_token(algorithm, algorithm, &claims);
+        let presented = tokens.present(&token, NOW).unwrap();
+        assert_eq!(presented.caller.user, UserId::external(AppId::DEFAULT, "ana@school"), "{algorithm:?}");
+        let subject = Subject { subject: "ana@school".into(), name: Some("Ana".into()) };
+        assert_eq!(presented.foreign, Some(subject));
+        assert_eq!(tokens.present(&token, NOW).unwrap(), presented, "the same token is the same sign-in");
+        assert_eq!(tokens.check(&token, NOW.plus(Duration::from_secs(66))), Err(BadToken::Expired));
+        for other in CHOSEN.into_iter().filter(|other| *other != algorithm) {
+            let confused = foreign_token(algorithm, other, &claims);
+            assert_eq!(tokens.check(&confused, NOW), Err(BadToken::Forged), "{algorithm:?} by {other:?}");
+        }
+        // The same key is nothing to another application.
+        let mut elsewhere = claims.clone();
+        elsewhere["iss"] = json!(OTHER_APP);
+        let token = foreign_token(algorithm, algorithm, &elsewhere);
+        assert_eq!(tokens.check(&token, NOW), Err(BadToken::Forged));
+    }
+    // The classic: a public key, taken for a secret.
+    let mut header = Header::new(Algorithm::HS256);
+    header.kid = Some("RS256".into());
+    let public = EncodingKey::from_secret(include_bytes!("keys/rsa.pub"));
+    assert_eq!(tokens.check(&encode(&header, &claims, &public).unwrap(), NOW), Err(BadToken::Forged));
+
+    // A key that is taken away counts no more, for everybody who shares the keys.
+    let shared = tokens.clone();
+    tokens.replace([&with_keys(&[Algorithm::EdDSA])]);
+    let good = |algorithm| shared.check(&foreign_token(algorithm, algorithm, &claims), NOW).is_ok();
+    assert_eq!(CHOSEN.map(good), [false, false, false, true]);
+    assert_eq!(shared.check(&tokens.issue(&ana(), NOW).unwrap(), NOW), Ok(ana()), "the cluster's own stays");
+}
+
+#[test]
+fn id_6_a_subject_is_a_user_of_ours_by_id_or_one_of_theirs_by_any_other_name() {
+    let tokens = Tokens::new([&with_keys(&[Algorithm::HS256])]);
+    let presented = |sub: Value| {
+        let claims = json!({"iss": AppId::DEFAULT, "aud": "chat", "sub": sub, "exp": NOW.as_secs() + 60});
+        tokens.present(&foreign_token(Algorithm::HS256, Algorithm::HS256, &claims), NOW)
+    };
+    let id = UserId::random();
+    assert_eq!(presented(json!(id)).unwrap().caller.user, id);
+    let (one, other) = (presented(json!("1")).unwrap().caller, presented(json!("2")).unwrap().caller);
+    assert!(one.user != other.user && one.session != other.session);
+    for bad in [json!(""), json!(7), json!("a\u{0}"), json!("x".repeat(256)), json!(UserId::APPLICATION)] {
+        assert_eq!(presented(bad.clone()), Err(BadToken::Forged), "{bad}");
+    }
+    // Nobody speaks for the application itself with the cluster's own key either.
+    let nobody = Caller { user: UserId::APPLICATION, ..ana() };
+    let token = tokens.issue(&nobody, NOW).unwrap();
+    assert_eq!(tokens.check(&token, NOW), Err(BadToken::Forged));
+}
+
+#[test]
+fn id_6_what_is_no_key_of_its_algorithm_is_told() {
+    for algorithm in CHOSEN {
+        let (_, key) = chosen(algorithm);
+        assert!(is_key(&key), "{algorithm:?}");
+        assert!(!is_key(&VerificationKey { key: "no key".into(), ..key.clone() }), "{algorithm:?}");
+        for other in CHOSEN.into_iter().filter(|other| ![algorithm, Algorithm::HS256].contains(other)) {
+            let confused = VerificationKey { algorithm: chosen(other).1.algorithm, ..key.clone() };
+            assert!(!is_key(&confused), "{algorithm:?} as {other:?}");
+        }
+    }
+}

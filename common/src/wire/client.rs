@@ -8,12 +8,14 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::codes::ErrorCode;
 use crate::{
+    applications::Retention,
     ids::{ChatId, ClientId, MessageId, NodeId, Number, Seq, SessionId, UserId},
-    model::{ChatView, Head, Message, MessageKind, Role},
+    model::{ChatView, Head, Message, MessageKind, Role, UserPresence},
     time::Millis,
 };
 
@@ -26,7 +28,7 @@ pub const SUBPROTOCOL_JSON: &str = "chat.v1.json";
 pub const SUBPROTOCOL_MESSAGEPACK: &str = "chat.v1.msgpack";
 
 /// A frame from a client.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum ClientFrame {
     /// The first frame: answered `ready`.
@@ -43,6 +45,8 @@ pub enum ClientFrame {
     Read(Read),
     /// Reads messages: answered `page`.
     History(History),
+    /// Says that the user writes, or no longer does: not answered.
+    Typing(Typing),
     /// Asks for the changes after one: answered by them, and then `resumed` for that chat.
     Changes(Changes),
     /// Asks whether the server is there: answered `pong`.
@@ -52,26 +56,27 @@ pub enum ClientFrame {
 impl ClientFrame {
     /// The types this server knows, as they stand in `type`.
     pub const TYPES: &[&str] =
-        &["hello", "send", "edit", "delete", "react", "history", "read", "changes", "ping"];
+        &["hello", "send", "edit", "delete", "react", "history", "read", "typing", "changes", "ping"];
 
-    /// The request's mark.
-    pub fn ref_(&self) -> Ref {
+    /// The request's mark; none of what is not answered.
+    pub fn ref_(&self) -> Option<Ref> {
         match self {
-            Self::Hello(hello) => hello.ref_,
-            Self::Send(send) => send.ref_,
-            Self::Edit(edit) => edit.ref_,
-            Self::Delete(delete) => delete.ref_,
-            Self::React(react) => react.ref_,
-            Self::Read(read) => read.ref_,
-            Self::History(history) => history.ref_,
-            Self::Changes(changes) => changes.ref_,
-            Self::Ping(ping) => ping.ref_,
+            Self::Hello(hello) => Some(hello.ref_),
+            Self::Send(send) => Some(send.ref_),
+            Self::Edit(edit) => Some(edit.ref_),
+            Self::Delete(delete) => Some(delete.ref_),
+            Self::React(react) => Some(react.ref_),
+            Self::Read(read) => Some(read.ref_),
+            Self::History(history) => Some(history.ref_),
+            Self::Typing(_) => None,
+            Self::Changes(changes) => Some(changes.ref_),
+            Self::Ping(ping) => Some(ping.ref_),
         }
     }
 }
 
 /// See [`ClientFrame::Hello`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Hello {
     /// Repeated by the answer.
     #[serde(rename = "ref")]
@@ -85,7 +90,7 @@ pub struct Hello {
 }
 
 /// Where a client left off: its last cursor, and the `seq` it has of chats that moved after it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Resume {
     /// The last `cursor` the client was given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -96,7 +101,7 @@ pub struct Resume {
 }
 
 /// See [`ClientFrame::Send`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Send {
     /// Repeated by the answer.
     #[serde(rename = "ref")]
@@ -128,7 +133,7 @@ pub struct Send {
 }
 
 /// See [`ClientFrame::Edit`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Edit {
     /// Repeated by the answer.
     #[serde(rename = "ref")]
@@ -142,7 +147,7 @@ pub struct Edit {
 }
 
 /// See [`ClientFrame::Delete`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Delete {
     /// Repeated by the answer.
     #[serde(rename = "ref")]
@@ -154,7 +159,7 @@ pub struct Delete {
 }
 
 /// See [`ClientFrame::React`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct React {
     /// Repeated by the answer.
     #[serde(rename = "ref")]
@@ -170,7 +175,7 @@ pub struct React {
 }
 
 /// See [`ClientFrame::Read`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Read {
     /// Repeated by the answer.
     #[serde(rename = "ref")]
@@ -181,8 +186,17 @@ pub struct Read {
     pub number: Number,
 }
 
+/// See [`ClientFrame::Typing`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Typing {
+    /// Which chat.
+    pub chat: ChatId,
+    /// Whether the user writes.
+    pub on: bool,
+}
+
 /// See [`ClientFrame::History`]. `before` (newest first) or `after` (oldest first), not both.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct History {
     /// Repeated by the answer.
     #[serde(rename = "ref")]
@@ -201,7 +215,7 @@ pub struct History {
 }
 
 /// See [`ClientFrame::Changes`]: how a client mends a gap.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Changes {
     /// Repeated by the answer.
     #[serde(rename = "ref")]
@@ -213,7 +227,7 @@ pub struct Changes {
 }
 
 /// See [`ClientFrame::Ping`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Ping {
     /// Repeated by the answer.
     #[serde(rename = "ref")]
@@ -221,7 +235,7 @@ pub struct Ping {
 }
 
 /// A frame to a client.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum ServerFrame {
     /// Answers `hello`: from here on the session sees every event of its chats.
@@ -336,7 +350,7 @@ pub enum ServerFrame {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         owner: Option<UserId>,
     },
-    /// The chat's name or description changed, or what members may do; only what changed is present.
+    /// The chat's name or description changed, how long its messages are kept, or what members may do; only what changed is present.
     ChatUpdated {
         /// Where.
         chat: ChatId,
@@ -352,6 +366,9 @@ pub enum ServerFrame {
         /// The new description.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         description: Option<String>,
+        /// How long messages are kept from now on (ME-9).
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        retention: Option<Retention>,
         /// Who may do what from now on.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         roles: Vec<RoleOf>,
@@ -389,6 +406,24 @@ pub enum ServerFrame {
         /// The newest message that they have read.
         number: Number,
     },
+    /// A member writes, or no longer does. Not numbered, and may be left out.
+    Typing {
+        /// Where.
+        chat: ChatId,
+        /// Who.
+        user: UserId,
+        /// Whether they write.
+        on: bool,
+    },
+    /// Somebody who shares a chat with the user came or went. Not numbered, and may be left out: what REST answers is newer.
+    Presence(UserPresence),
+    /// How many of a large group's members are connected: instead of `presence` of each. Not numbered, and may be left out.
+    PresenceCount {
+        /// Which group.
+        chat: ChatId,
+        /// How many, about: a member on two nodes counts twice.
+        online: u64,
+    },
     /// This view of the chat is not whole: read it again.
     ChatReload {
         /// Which.
@@ -407,7 +442,7 @@ pub enum ServerFrame {
 }
 
 /// What one member may do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RoleOf {
     /// Who.
     pub user: UserId,
@@ -416,7 +451,7 @@ pub struct RoleOf {
 }
 
 /// See [`ServerFrame::Ready`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Ready {
     /// The request's.
     #[serde(rename = "ref")]
@@ -438,7 +473,7 @@ pub struct Ready {
 }
 
 /// What a node takes from one socket.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SocketLimits {
     /// Bytes of a frame.
     pub frame_bytes: u64,
@@ -449,7 +484,7 @@ pub struct SocketLimits {
 }
 
 /// How far a chat was told to a session that missed some of it: see [`ServerFrame::Resumed`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Resumed {
     /// The newest change that the client had.
     pub from: Seq,
@@ -460,7 +495,7 @@ pub struct Resumed {
 }
 
 /// See [`ServerFrame::Ack`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Ack {
     /// The request's.
     #[serde(rename = "ref")]
@@ -485,10 +520,13 @@ pub struct Ack {
     /// Of a `send`: whether it was there already.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub repeat: bool,
+    /// Of a `send`: its text as it is stored, when a policy of the application changed it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub masked: Option<String>,
 }
 
 /// See [`ServerFrame::Page`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct HistoryPage {
     /// The request's.
     #[serde(rename = "ref")]
@@ -504,7 +542,7 @@ pub struct HistoryPage {
 }
 
 /// See [`ServerFrame::Error`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ErrorFrame {
     /// The request's; absent when it answers none.
     #[serde(default, rename = "ref", skip_serializing_if = "Option::is_none")]
@@ -524,7 +562,7 @@ pub struct ErrorFrame {
 }
 
 /// One field that is wrong.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct FieldError {
     /// `body`, `headers`, `query` or `params`.
     pub location: String,

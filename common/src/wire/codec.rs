@@ -194,6 +194,7 @@ fn read_frame(from: &impl Fields, kind: Option<String>, ref_: Option<Ref>) -> Fr
         "react" => from.read().map(ClientFrame::React),
         "history" => from.read().map(ClientFrame::History),
         "read" => from.read().map(ClientFrame::Read),
+        "typing" => from.read().map(ClientFrame::Typing),
         "changes" => from.read().map(ClientFrame::Changes),
         "ping" => from.read().map(ClientFrame::Ping),
         _ => return FromClient::UnknownType { ref_, kind: kind.chars().take(64).collect() },

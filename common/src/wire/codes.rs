@@ -1,12 +1,13 @@
 //! Two closed tables: an [`ErrorCode`] answers one request and the session goes on; a [`CloseCode`] ends the
 //! connection. Source: the socket's specification; REST uses the same words in `code`.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 macro_rules! error_codes {
     ($($(#[$doc:meta])* $name:ident = $word:literal, $status:literal, $temporary:literal, $title:literal;)*) => {
         /// Why one request was not done.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
         pub enum ErrorCode {
             $($(#[$doc])* #[serde(rename = $word)] $name,)*
         }

@@ -34,16 +34,16 @@ pub struct Place {
     pub term: Offset,
     /// Every change before this offset is confirmed, and was published.
     pub to: Offset,
-    /// How far coming and going was announced.
-    pub told: Told,
+    /// How far coming and going was announced; a writer has stored everything before.
+    pub told: LogPlace,
 }
 
-/// An offset up to which coming and going was announced: one that a writer has stored everything before.
+/// A place in a partition's log from which it can be read on, whatever was before.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Told {
+pub struct LogPlace {
     /// The next one.
     pub offset: Offset,
-    /// Where the rule of terms stands there, so that the log can be read from there on by whoever owns the partition.
+    /// Where the rule of terms stands there.
     pub state: TermState,
 }
 

@@ -6,9 +6,10 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     codes::ErrorCode,
-    marks::{Since, Told},
+    marks::{LogPlace, Since},
 };
 use crate::{
+    applications::Retention,
     ids::{AppId, ChatId, ChatKey, ClientId, MessageId, Number, Seq, UserId},
     model::{Head, MessageKind, Role},
     store::Fingerprint,
@@ -99,12 +100,15 @@ pub enum Ask {
         /// Whom.
         user: UserId,
     },
-    /// Change name or description: answered [`Answer::Done`].
+    /// Change name, description, or how long messages are kept: answered [`Answer::Done`].
     Update {
         /// The new name.
         name: Option<String>,
         /// The new description.
         description: Option<String>,
+        /// How long messages are to be kept.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        retention: Option<Retention>,
     },
     /// Delete the chat: answered [`Answer::Done`].
     DeleteChat,
@@ -119,7 +123,7 @@ pub enum Ask {
     /// have yet: answered [`Answer::Since`].
     Since {
         /// How far the node was told.
-        from: Option<Told>,
+        from: Option<LogPlace>,
     },
 }
 

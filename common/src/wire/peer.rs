@@ -210,6 +210,23 @@ impl From<UserKey> for Topic {
     }
 }
 
+/// A user who came or went.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Came {
+    /// Who.
+    pub user: UserId,
+    /// When they were connected last; none: they are now.
+    pub last_seen: Option<Millis>,
+    /// The chats whose members are told: each is one of the frame's topics, unless one user is told alone.
+    pub chats: Vec<ChatId>,
+    /// Members of these who are not told (ID-9).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hidden_from: Vec<UserId>,
+    /// The one member who is told, as what they are to know has changed; none: all are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub only: Option<UserId>,
+}
+
 /// A live event, from an owner to the nodes that serve whom it concerns.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Live {
@@ -250,6 +267,41 @@ pub enum Live {
         /// The socket that moved it, which was answered and is told no more.
         socket: Option<SocketId>,
         /// When, so that one that was held up on the way is not shown after a newer one.
+        at: Millis,
+    },
+    /// Users came or went. May come late, in any order, or not at all.
+    Presence {
+        /// The application.
+        app: AppId,
+        /// When this was so.
+        at: Millis,
+        /// Who.
+        users: Vec<Came>,
+    },
+    /// How many users of a large group one node serves. May be lost: it is said again.
+    Headcount {
+        /// The application.
+        app: AppId,
+        /// The group.
+        chat: ChatId,
+        /// The node.
+        node: NodeId,
+        /// How many.
+        users: u32,
+        /// Whether the others are to say theirs.
+        ask: bool,
+    },
+    /// A member writes, or no longer does. May be lost.
+    Typing {
+        /// The application.
+        app: AppId,
+        /// The chat.
+        chat: ChatId,
+        /// Who.
+        user: UserId,
+        /// Whether they write.
+        on: bool,
+        /// When, so that one that was held up on the way is not shown.
         at: Millis,
     },
     /// A sign-in was ended: look at the revocations now.

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::codec::{BadBytes, pack, unpack};
 use crate::{
+    applications::Retention,
     ids::{AppId, ChatId, ChatKey, ClientId, Incarnation, MessageId, NodeId, Number, Offset, Seq, UserId},
     model::{ChatKind, Message, MessageKind, Reaction, Role},
     store::Fingerprint,
@@ -17,7 +18,7 @@ use crate::{
 
 /// The newest version that is read. A record is written in the oldest version that can say it: so whoever knows only that one reads it,
 /// and stops at one that it could not read whole. Readers are upgraded before writers.
-pub const VERSION: u8 = 2;
+pub const VERSION: u8 = 4;
 
 /// A record of the log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -102,12 +103,15 @@ pub enum What {
         /// Who may do what from now on: one member who was named or un-named, or both who hand the group over.
         roles: Vec<(UserId, Role)>,
     },
-    /// Name or description changed; what is absent stays.
+    /// Name, description, or how long messages are kept changed; what is absent stays.
     Updated {
         /// The new name.
         name: Option<String>,
         /// The new description.
         description: Option<String>,
+        /// How long messages are kept from now on. Since version 4.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        retention: Option<Retention>,
     },
     /// The chat is no more.
     Deleted,
@@ -133,6 +137,10 @@ pub enum What {
         /// Whether it mentions everybody. Since version 2.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         mention_all: bool,
+        /// The fingerprint of what its sender sent ([`crate::store::fingerprint`]), when a policy has changed the text: by that a repeat is
+        /// recognised. Since version 3.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        sent_as: Option<Fingerprint>,
     },
     /// A message has a new text; the record holds it whole, so that readers look nothing up.
     Edited {
@@ -177,6 +185,7 @@ impl Change {
                 attachments,
                 mentions,
                 mention_all,
+                ..
             } => Some(Message {
                 id: *id,
                 chat: self.chat,
@@ -188,6 +197,7 @@ impl Change {
                 created_at: self.at,
                 edited_at: None,
                 deleted: false,
+                expired: false,
                 reply_to: *reply_to,
                 attachments: attachments.clone(),
                 reactions: Vec::new(),
@@ -224,6 +234,8 @@ impl Change {
     /// The oldest version that can say it.
     fn version(&self) -> u8 {
         match &self.what {
+            What::Updated { retention: Some(_), .. } => 4,
+            What::Sent { sent_as: Some(_), .. } => 3,
             What::Roles { .. } | What::Reacted { .. } => 2,
             What::Sent { mentions, mention_all, .. } if *mention_all || !mentions.is_empty() => 2,
             _ => 1,

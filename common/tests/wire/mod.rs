@@ -43,6 +43,7 @@ pub(crate) fn plain_message() -> Message {
         created_at: AT,
         edited_at: None,
         deleted: false,
+        expired: false,
         reply_to: None,
         attachments: Vec::new(),
         reactions: Vec::new(),
@@ -58,6 +59,7 @@ pub(crate) fn full_message() -> Message {
         kind: MessageKind::Photo,
         edited_at: Some(AT),
         deleted: true,
+        expired: false,
         reply_to: Some(789),
         attachments: vec!["att-1".into()],
         reactions: vec![Reaction { emoji: "👍".into(), count: 2, users: vec![ANA, BEN] }],
@@ -75,6 +77,7 @@ pub(crate) fn chat_view() -> ChatView {
         kind: ChatKind::Group,
         name: "Pair".into(),
         description: None,
+        retention: None,
         members: vec![MemberView { id: ANA, name: "Ana".into(), role: Role::Owner, joined_at: AT }],
         members_count: 1,
         messages_count: 0,
@@ -84,6 +87,7 @@ pub(crate) fn chat_view() -> ChatView {
         unread_count: 0,
         mentions_count: 0,
         seq: 1,
+        mark: 0,
     }
 }
 

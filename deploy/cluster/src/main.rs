@@ -1,10 +1,10 @@
 //! `cluster`: the whole cluster as processes on this machine.
 
-use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
-use cluster::{Processes, Setup};
-use common::{config, engines::EngineUrls};
+use cluster::{Kind, Processes, Setup, quoted};
+use common::{config, engines::EngineUrls, program::say};
 use serde::{Deserialize, Serialize};
 
 /// The cluster as processes on this machine, on Kafka, Postgres and Redis that run already: a dispatcher, nodes and writers.
@@ -21,7 +21,9 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Action {
     /// Makes what log and store lack, starts everything, waits until it serves, and prints the cluster's address as its last line.
-    /// Where the engines are it takes from CHAT_ENGINES__LOG, CHAT_ENGINES__STORE and CHAT_ENGINES__CACHE, as `deploy/engines up` prints them.
+    /// Where the engines are it takes from CHAT_ENGINES__LOG, CHAT_ENGINES__STORE and CHAT_ENGINES__CACHE, as `deploy/engines up` prints them;
+    /// CHAT_ADMIN_KEY and CHAT_LIMITS__… it hands on to the nodes, and CHAT_STORAGE_API__KEY and CHAT_STORAGE_API__LISTEN, where the first
+    /// node's storage API listens; the others take the ports after it.
     Up {
         /// Where the cluster listens; the nodes take the ports after it.
         #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8080")]
@@ -46,10 +48,20 @@ enum Action {
 }
 
 /// What the environment says.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Default, Serialize, Deserialize)]
 #[serde(default)]
 struct Environment {
     engines: EngineUrls,
+    admin_key: String,
+    limits: BTreeMap<String, f64>,
+    storage_api: StorageApi,
+}
+
+#[derive(Default, Serialize, Deserialize)]
+#[serde(default)]
+struct StorageApi {
+    listen: Option<SocketAddr>,
+    key: String,
 }
 
 fn main() -> ExitCode {
@@ -67,9 +79,16 @@ async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let folder = arguments.folder;
     match arguments.command {
         Action::Up { listen, nodes, writers, partitions, log } => {
-            let Environment { engines } = config::load(None)?;
+            let Environment { engines, admin_key, limits, storage_api } = config::load(None)?;
             let folder = std::path::absolute(&folder)?;
-            let setup = Setup { listen, nodes, writers, partitions, log, ..Setup::new(folder, engines) };
+            let storage = storage_api.listen;
+            let mut setup =
+                Setup { listen, nodes, writers, partitions, storage, log, ..Setup::new(folder, engines) }
+                    .with(Kind::Node, "admin_key", quoted(&admin_key))
+                    .with(Kind::Node, "storage_api.key", quoted(&storage_api.key));
+            for (key, value) in limits {
+                setup = setup.with(Kind::Node, &format!("limits.{key}"), value);
+            }
             let cluster = Processes::start(setup).await?;
             for process in cluster.all() {
                 say(format_args!("{:<13} {}", process.name(), process.url()));
@@ -104,11 +123,6 @@ async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             Ok(if all { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
     }
-}
-
-#[allow(clippy::print_stdout, reason = "this is what the program prints")]
-fn say(what: std::fmt::Arguments<'_>) {
-    println!("{what}");
 }
 
 #[allow(clippy::print_stderr, reason = "what goes wrong")]

@@ -149,6 +149,11 @@ impl Process {
     pub fn start(&self) -> anyhow::Result<()> {
         let mut state = self.state.lock();
         ensure!(!state.is_running(), "{} runs already", self.name);
+        // Whoever listens there would answer in its place.
+        let free = std::net::TcpListener::bind(self.address);
+        free.with_context(|| {
+            format!("{} cannot listen on {}: name another place with --listen", self.name, self.address)
+        })?;
         let config = self.file("toml");
         let mut text = String::new();
         for (key, value) in &state.settings {

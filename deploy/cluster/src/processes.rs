@@ -263,6 +263,12 @@ impl Processes {
             self.certificate(kind, &name)?;
             let links = format!("[{}]", quoted(&reached(self.links).to_string()));
             settings.entry("dispatchers".into()).or_insert(links);
+            if let Some(first) = self.setup.storage {
+                let after = u16::try_from(number - 1).ok().and_then(|after| first.port().checked_add(after));
+                let port = after.context("no port is left for the node's storage API")?;
+                let listen = SocketAddr::new(first.ip(), port);
+                settings.insert("storage_api.listen".into(), quoted(&listen.to_string()));
+            }
             if self.setup.listen.ip().is_unspecified() {
                 settings.entry("advertise".into()).or_insert(quoted("localhost"));
                 settings.entry("advertise_http".into()).or_insert(quoted("localhost"));

@@ -31,6 +31,8 @@ pub struct Setup {
     pub partitions: Partition,
     /// Where the dispatcher listens; nodes take the ports after it. Port 0: free ones for all.
     pub listen: SocketAddr,
+    /// Where the storage API of the first node listens, if there is to be one; the others take the ports after it. Its key is a setting.
+    pub storage: Option<SocketAddr>,
     /// What processes log.
     pub log: String,
     /// More settings by kind of process: key, and value as TOML ([`quoted`] for text).
@@ -49,6 +51,7 @@ impl Setup {
             writers: 2,
             partitions: 64,
             listen: SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0),
+            storage: None,
             log: "info".into(),
             settings: Vec::new(),
             programs: beside(),
@@ -88,6 +91,10 @@ impl Setup {
             let authority = self.certificates().join("authority.pem");
             set("name", quoted(name));
             set("tls.authority", quoted(&authority.to_string_lossy()));
+        }
+        if kind == Kind::Node {
+            let url = format!("file:{}", self.folder.join("attachments").display());
+            set("attachments.url", quoted(&url));
         }
         for (_, key, value) in self.settings.iter().filter(|(of, _, _)| *of == kind) {
             set(key, value.clone());

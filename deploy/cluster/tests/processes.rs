@@ -18,7 +18,7 @@ use std::{
     time::Duration,
 };
 
-use cluster::{Kind, Process};
+use cluster::{Kind, Process, quoted};
 use common::{
     engines::{EngineUrls, open_store},
     ids::{AppId, ChatId, ChatKey},
@@ -35,7 +35,7 @@ use loadtest::{
         mixed::{Mixed, MixedOptions},
     },
 };
-use stage::{PARTITIONS, Stage, apart_on, judged};
+use stage::{PARTITIONS, Stage, apart_on, gate::Gate, judged};
 use tokio::{
     task::block_in_place,
     time::{Instant, sleep},
@@ -46,13 +46,8 @@ const SECOND: Duration = Duration::from_secs(1);
 /// How long the partitions of a writer that is gone may stay without one.
 const MOVED: Duration = Duration::from_secs(10);
 
-/// How often a writer is stopped and wakes (at most four times as often, until one had something in hand), and how long the first time.
-const TURNS: usize = 4;
+/// How long a writer is stopped, the first time.
 const STOPPED: Duration = Duration::from_secs(60);
-
-/// What is written meanwhile: messages in each chat, and how long before it is stopped.
-const FLOOD: usize = 20;
-const FLOODED: Duration = Duration::from_millis(100);
 
 /// How long a process may take to its end that is told so for the second time: far less than it gives itself to finish.
 const AT_ONCE: Duration = Duration::from_secs(5);
@@ -94,15 +89,6 @@ async fn have_all(writers: &[Arc<Process>]) {
         );
         sleep(Duration::from_millis(50)).await;
     }
-}
-
-/// How many of their batches were refused, because another had moved the position.
-async fn refused(writers: &[Arc<Process>]) -> f64 {
-    let mut refused = 0.0;
-    for writer in writers {
-        refused += writer.metric("writer_refused_total").await.unwrap().unwrap_or(0.0);
-    }
-    refused
 }
 
 /// A message is written to each of the chats again and again, until told so: from each ack to the moment that a read of the store shows it.
@@ -174,7 +160,7 @@ async fn each_kind_of_process_is_killed_and_comes_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn writers_are_added_and_taken_away_and_die_and_others_go_on_where_they_were() {
+async fn op_5_writers_are_added_and_taken_away_and_die_and_others_go_on_where_they_were() {
     let stage = Stage::new(2, 1).await;
     let crowd = judged::crowd(&stage.cluster.url(), &stage.folder, 7, 1).await;
     let load = mixed(&crowd, 42).await;
@@ -226,33 +212,39 @@ async fn a_writer_that_was_stopped_and_wakes_writes_nothing_that_another_has_wri
     let chats = groups(&crowd).await;
     let load = mixed(&crowd, 43).await;
     let writers = stage.cluster.of(Kind::Writer);
-    let mut turn = 0;
-    while turn < TURNS || refused(&writers).await == 0.0 && turn < 4 * TURNS {
+    let mut gates = Vec::new();
+    for (stopped, other, time) in
+        [(0, 1, STOPPED), (1, 0, SECOND)].map(|(a, b, time)| (&writers[a], &writers[b], time))
+    {
+        let gate = Gate::new(&stage.engines.store).await;
+        stopped.terminate(10 * SECOND).await.unwrap();
+        stopped.set("engines.store", quoted(gate.url()));
+        // It does not give up what it has in hand only because time has passed.
+        stopped.set("engines.postgres.statement_timeout", (4 * STOPPED).as_millis());
+        stopped.start().unwrap();
+        stopped.ready(30 * SECOND).await.unwrap();
         have_all(&writers).await;
-        let (stopped, other) = (&writers[turn % 2], &writers[(turn + 1) % 2]);
-        // It has something in hand when it is stopped.
-        let flood = async {
-            let device = crowd.device(0).unwrap();
-            for n in 0..FLOOD {
-                for chat in &chats {
-                    device.post(Post::new(*chat, format!("message {n} of turn {turn}"))).await;
-                }
-            }
-        };
-        let stop = async {
-            sleep(FLOODED).await;
-            stopped.pause().unwrap();
-        };
-        tokio::join!(flood, stop);
+        gate.close();
+        let device = crowd.device(0).unwrap();
+        for chat in &chats {
+            device.post(Post::new(*chat, "is in the hands of a writer that is stopped")).await;
+        }
+        // What it has read it begins to write within a second, and gets no further.
+        sleep(SECOND).await;
+        assert!(gate.held() > 0, "a writer has nothing in hand");
+        stopped.pause().unwrap();
         have_all(&[Arc::clone(other)]).await;
-        sleep(if turn == 0 { STOPPED } else { SECOND }).await;
+        sleep(time).await;
+        gate.open();
         stopped.resume().unwrap();
-        sleep(2 * SECOND).await;
-        println!("{} batches of writers that woke were refused after turn {turn}", refused(&writers).await);
-        turn += 1;
+        let woke = Instant::now();
+        while stopped.metric("writer_refused_total").await.unwrap().unwrap_or(0.0) == 0.0 {
+            assert!(woke.elapsed() < MOVED, "a writer that woke was not refused");
+            sleep(LOOK).await;
+        }
+        have_all(&writers).await;
+        gates.push(gate);
     }
-    have_all(&writers).await;
-    assert!(refused(&writers).await > 0.0, "no writer that woke tried to write");
     for writer in &writers {
         assert_eq!(writer.metric("writer_partition_stopped").await.unwrap().unwrap_or(0.0), 0.0);
     }

@@ -9,7 +9,7 @@
 
 mod stage;
 
-use std::{process::Command, time::Duration};
+use std::time::Duration;
 
 use common::{engines::EngineUrls, servers::Servers};
 use loadtest::{
@@ -17,7 +17,7 @@ use loadtest::{
     workload::mixed::{Mixed, MixedOptions},
 };
 use stage::{
-    Stage, apart_on, judged,
+    Stage, apart_on, ask_redis, judged,
     steady::{Steady, outage},
 };
 use tokio::{task::block_in_place, time::Instant};
@@ -32,17 +32,10 @@ fn engines() -> (EngineUrls, Servers) {
     })
 }
 
-/// What Redis answers.
-fn ask(engines: &EngineUrls, command: &str) -> String {
-    let answer = Command::new("redis-cli").args(["-u", &engines.cache, command]).output().unwrap();
-    assert!(answer.status.success(), "{}", String::from_utf8_lossy(&answer.stderr));
-    String::from_utf8(answer.stdout).unwrap().trim().to_owned()
-}
-
 /// Waits until there is something in Redis.
 async fn filled(engines: &EngineUrls) {
     let until = Instant::now() + 10 * SECOND;
-    while ask(engines, "DBSIZE") == "0" {
+    while ask_redis(engines, "DBSIZE") == "0" {
         assert!(Instant::now() < until, "nothing comes into the cache");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
@@ -61,7 +54,7 @@ async fn redis_is_flushed_ten_times_and_nothing_is_lost() {
     for _ in 0..10 {
         tokio::time::sleep(SECOND).await;
         filled(&engines).await;
-        assert_eq!(ask(&engines, "FLUSHALL"), "OK");
+        assert_eq!(ask_redis(&engines, "FLUSHALL"), "OK");
     }
     tokio::time::sleep(SECOND).await;
     load.stop().await;

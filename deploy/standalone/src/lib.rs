@@ -19,12 +19,12 @@ use common::{
     link::{Authority, Endpoint, Name, Role},
     shutdown::Shutdown,
 };
-use dispatcher::DispatcherConfig;
+use dispatcher::{DispatcherConfig, gateway::GatewaySettings};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 pub use self::{
     service::{Runtimes, Service},
-    settings::{Auth, Settings},
+    settings::{AttachmentSettings, Auth, Limits, Presence, Settings, StorageApi},
 };
 
 /// The way from a node to the dispatcher: the address itself, or, in tests, something in between that fails on request.
@@ -51,6 +51,8 @@ pub struct Cluster {
 
 struct Node {
     http: SocketAddr,
+    /// Of its storage API.
+    storage: Option<SocketAddr>,
     service: Service,
 }
 
@@ -139,6 +141,10 @@ impl Cluster {
             partitions: self.settings.partitions,
             expect_nodes: usize::from(self.settings.nodes),
             allowed_origins: self.settings.allowed_origins.clone(),
+            gateway: GatewaySettings {
+                max_upload: self.settings.attachments.max_bytes,
+                ..GatewaySettings::default()
+            },
             ..DispatcherConfig::default()
         };
         let engines = dispatcher::Engines { store: self.engines.store.clone() };
@@ -167,13 +173,20 @@ impl Cluster {
             0 => 0,
             port => port + self.made,
         };
-        self.start_node(name.clone(), port)?;
+        let nth = self.made - 1;
+        let storage = self.settings.storage_api.listen.map(|first| match first.port() {
+            0 => first,
+            port => SocketAddr::new(first.ip(), port.saturating_add(nth)),
+        });
+        self.start_node(name.clone(), port, storage)?;
         Ok(name)
     }
 
-    fn start_node(&mut self, name: String, port: u16) -> anyhow::Result<()> {
+    fn start_node(&mut self, name: String, port: u16, storage: Option<SocketAddr>) -> anyhow::Result<()> {
         let listener = listen(SocketAddr::new(self.settings.listen.ip(), port))?;
         let http = listener.local_addr()?;
+        let storage_listener = storage.map(listen).transpose()?;
+        let storage = storage_listener.as_ref().map(TcpListener::local_addr).transpose()?;
         let identity = self.authority.issue(Role::Node, &Name::new(&name)?)?;
         let config: NodeConfig = self.settings.node(NodeId::new(&name)?, http);
         let engines = self.engines.clone();
@@ -182,10 +195,12 @@ impl Cluster {
             let local = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
             let links = Endpoint::bind(local, &identity, config.incarnation, Default::default())?;
             let http = tokio::net::TcpListener::from_std(listener)?;
-            let listeners = chat_node::Listeners { http, links, dispatchers: vec![dispatcher.to_string()] };
+            let storage = storage_listener.map(tokio::net::TcpListener::from_std).transpose()?;
+            let dispatchers = vec![dispatcher.to_string()];
+            let listeners = chat_node::Listeners { http, storage, links, dispatchers };
             Ok(chat_node::run(config, engines, listeners, shutdown).await?)
         })?;
-        self.nodes.insert(name, Node { http, service });
+        self.nodes.insert(name, Node { http, storage, service });
         Ok(())
     }
 
@@ -199,8 +214,16 @@ impl Cluster {
             planted: self.settings.planted,
             ..self.settings.writer.clone()
         };
-        let engines =
-            storage_writer::Engines { log: self.engines.log.clone(), store: self.engines.store.clone() };
+        let engines = storage_writer::Engines {
+            log: self.engines.log.clone(),
+            store: self.engines.store.clone(),
+            search: self.engines.store.clone(),
+            retention: self.engines.store.clone(),
+            notify: self.engines.store.clone(),
+            reads: self.engines.store.clone(),
+            cache: self.engines.cache.clone(),
+            clock: storage_writer::Clock::default(),
+        };
         let name = format!("writer-{}", self.writers.len() + 1);
         let service = Service::start(name, self.runtimes, &self.shutdown, |shutdown| async move {
             Ok(storage_writer::run(config, engines, prometheus::Registry::new(), shutdown.soft()).await?)
@@ -222,6 +245,12 @@ impl Cluster {
             .map(move |(name, node)| (name.as_str(), format!("http://{host}:{}", node.http.port())))
     }
 
+    /// Where each node's storage API is, if there is to be one.
+    pub fn storage(&self) -> impl Iterator<Item = (&str, String)> {
+        let at = |node: &Node| Some(format!("http://{}", settings::reachable(node.storage?)));
+        self.nodes.iter().filter_map(move |(name, node)| Some((name.as_str(), at(node)?)))
+    }
+
     /// The engines, for a look at what is stored.
     pub fn engines(&self) -> &Engines {
         &self.engines
@@ -240,7 +269,8 @@ impl Cluster {
     /// When no port can be had.
     pub fn restart_node(&mut self, name: &str) -> anyhow::Result<()> {
         self.kill_node(name);
-        self.start_node(name.to_owned(), 0)
+        let storage = self.settings.storage_api.listen.map(|first| SocketAddr::new(first.ip(), 0));
+        self.start_node(name.to_owned(), 0, storage)
     }
 
     /// Asks a node to leave, and waits for it.

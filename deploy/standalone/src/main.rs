@@ -1,6 +1,11 @@
 //! `chat-cluster`: the whole cluster in one process.
 
-use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
+use std::{
+    io::{self, Write as _},
+    net::SocketAddr,
+    path::PathBuf,
+    process::ExitCode,
+};
 
 use clap::Parser;
 use common::{config, shutdown::Shutdown, telemetry};
@@ -11,7 +16,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// A chat cluster in one process: a dispatcher, chat nodes and a storage writer, on embedded engines.
 #[derive(Debug, Parser)]
-#[command(version, after_help = AFTER_HELP)]
+#[command(name = "chat-cluster", version, after_help = AFTER_HELP)]
 struct Args {
     /// A TOML file with settings.
     #[arg(long, value_name = "FILE")]
@@ -45,13 +50,39 @@ Settings come from the file, then from the environment, then from flags; the las
   capacity           CHAT_CAPACITY                  20000 sockets a node
   allowed_origins    (file only)                    [] browsers' origins that may call
   log                CHAT_LOG                       info
+  admin_key          CHAT_ADMIN_KEY                 (none) the operator's, for /api/v1/applications
+  [storage_api] listen       CHAT_STORAGE_API__LISTEN       (none) of the first node; the others take the ports after it
+  [storage_api] key          CHAT_STORAGE_API__KEY          (none) what opens it
   [auth] token_life          CHAT_AUTH__TOKEN_LIFE          2592000 seconds
   [auth] argon2_memory_kib   CHAT_AUTH__ARGON2_MEMORY_KIB   19456
   [auth] argon2_iterations   CHAT_AUTH__ARGON2_ITERATIONS   2
+  [owner] undrained_bytes    CHAT_OWNER__UNDRAINED_BYTES    67108864 a partition
+  [owner] drained_bytes      CHAT_OWNER__DRAINED_BYTES      16777216 a partition
+  [owner] chats              CHAT_OWNER__CHATS              50000 a partition
+  [presence] grace_ms        CHAT_PRESENCE__GRACE_MS        10000 milliseconds that a drop is not seen
+  [presence] timeout_ms      CHAT_PRESENCE__TIMEOUT_MS      30000 milliseconds after a node's death
+  [presence] group           CHAT_PRESENCE__GROUP           100 members, above which only a number is told
+  [limits] messages_per_second CHAT_LIMITS__MESSAGES_PER_SECOND 1 of one user in one chat; 0: no limit
+  [limits] message_burst     CHAT_LIMITS__MESSAGE_BURST     10 at once after a pause
+  [attachments] url             CHAT_ATTACHMENTS__URL             (attachments beside the data) or s3://BUCKET[/PREFIX]
+  [attachments] max_bytes       CHAT_ATTACHMENTS__MAX_BYTES       104857600
+  [attachments] types           (file only)                       [\"*/*\"] by content
+  [attachments] refused_types   (file only)                       programs
+  [attachments] unused_after    CHAT_ATTACHMENTS__UNUSED_AFTER    86400 seconds
+  [attachments] upload_time     CHAT_ATTACHMENTS__UPLOAD_TIME     3600 seconds
   [writer] group             CHAT_WRITER__GROUP             storage-writer
   [writer] batch_records     CHAT_WRITER__BATCH_RECORDS     2000
   [writer] batch_bytes       CHAT_WRITER__BATCH_BYTES       4194304
-  [writer] linger            CHAT_WRITER__LINGER            2 milliseconds";
+  [writer] linger            CHAT_WRITER__LINGER            2 milliseconds
+  [writer] sweep_every       CHAT_WRITER__SWEEP_EVERY       60000 milliseconds between sweeps for messages past their time
+  [writer.notify] allow         CHAT_WRITER__NOTIFY__ALLOW         [] internal networks that webhooks may be in: 10.0.0.0/8,fd00::/8
+  [writer.notify] contact       CHAT_WRITER__NOTIFY__CONTACT       mailto: or https:, for operators of push services
+  [writer.notify] every         CHAT_WRITER__NOTIFY__EVERY         1000 milliseconds between looks for who is to be notified
+  [writer.notify] settle        CHAT_WRITER__NOTIFY__SETTLE        30000 milliseconds that a message waits at least
+  [writer.notify] gather        CHAT_WRITER__NOTIFY__GATHER        30000 milliseconds from telling of a chat to the next time
+  [writer.notify] retry_first   CHAT_WRITER__NOTIFY__RETRY_FIRST   5000 milliseconds, then twice as many
+  [writer.notify] retry_longest CHAT_WRITER__NOTIFY__RETRY_LONGEST 3600000 milliseconds
+  [writer.notify] keep          CHAT_WRITER__NOTIFY__KEEP          259200000 milliseconds, then it is given up";
 
 fn main() -> ExitCode {
     match run(Args::parse()) {
@@ -78,7 +109,8 @@ fn run(args: Args) -> anyhow::Result<()> {
 async fn serve(settings: Settings) -> anyhow::Result<()> {
     let shutdown = Shutdown::new();
     let cluster = Cluster::start(settings, Runtimes::Shared, shutdown.clone()).await?;
-    greet(&cluster);
+    // It serves, read or not.
+    let _ = greet(&cluster);
     let signals = shutdown.clone();
     let signals = tokio::spawn(async move { signals.signals().await });
     shutdown.soft().cancelled().await;
@@ -92,14 +124,17 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
 }
 
 /// Says where everything is, and what to try first.
-#[allow(clippy::print_stdout, reason = "this is what the program prints")]
-fn greet(cluster: &Cluster) {
-    let url = cluster.url();
-    println!("The cluster is at   {url}");
+fn greet(cluster: &Cluster) -> io::Result<()> {
+    let (url, mut out) = (cluster.url(), io::stdout().lock());
+    writeln!(out, "The cluster is at   {url}")?;
     for (name, address) in cluster.nodes() {
-        println!("  {name:<17} {address}");
+        writeln!(out, "  {name:<17} {address}")?;
     }
-    println!(
+    for (name, address) in cluster.storage() {
+        writeln!(out, "  {name:<17} {address} (storage API)")?;
+    }
+    writeln!(
+        out,
         "
 Try it:
   curl -s {url}/api/v1/users -H 'content-type: application/json' \\
@@ -109,7 +144,7 @@ Try it:
   curl -s {url}/chat/location -H \"authorization: Bearer $TOKEN\"
 Open the url of that answer with a WebSocket client, and say  {{\"type\":\"hello\",\"ref\":1}}
 Ctrl-C stops it; what was said is kept."
-    );
+    )
 }
 
 #[allow(clippy::print_stderr, reason = "what goes wrong before or after logging")]

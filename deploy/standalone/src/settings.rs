@@ -5,9 +5,13 @@ use std::{
     path::PathBuf,
 };
 
-pub use chat_node::settings::Auth;
 use chat_node::{NodeConfig, owner::OwnerLimits, socket::SocketConfig};
+pub use chat_node::{
+    attachments::AttachmentSettings,
+    settings::{Auth, Limits, Presence, StorageApi},
+};
 use common::{
+    admin_key::AdminKey,
     ids::{Incarnation, NodeId},
     partition::check_count,
 };
@@ -36,8 +40,20 @@ pub struct Settings {
     pub allowed_origins: Vec<String>,
     /// What is logged: `info`, or `warn,chat_node=debug`.
     pub log: String,
+    /// The operator's key for applications; empty: nobody may.
+    pub admin_key: AdminKey,
+    /// The storage API: the first node listens there, the others on the ports after it.
+    pub storage_api: StorageApi,
     /// Sign-in.
     pub auth: Auth,
+    /// What the owners' memory may hold.
+    pub owner: OwnerLimits,
+    /// Who is shown as connected.
+    pub presence: Presence,
+    /// What one user may do.
+    pub limits: Limits,
+    /// Files that messages refer to; in the folder of the data unless said otherwise.
+    pub attachments: AttachmentSettings,
     /// The storage writers.
     pub writer: WriterConfig,
     /// What is planted in all of it.
@@ -57,7 +73,13 @@ impl Default for Settings {
             capacity: 20_000,
             allowed_origins: Vec::new(),
             log: "info".into(),
+            admin_key: AdminKey::default(),
+            storage_api: StorageApi::default(),
             auth: Auth::default(),
+            owner: OwnerLimits::default(),
+            presence: Presence::default(),
+            limits: Limits::default(),
+            attachments: AttachmentSettings::default(),
             writer: WriterConfig::default(),
             #[cfg(feature = "planted")]
             planted: Default::default(),
@@ -83,6 +105,20 @@ impl Settings {
         );
         check_count(self.partitions)?;
         self.auth.check()?;
+        self.presence.check()?;
+        self.limits.check()?;
+        anyhow::ensure!(!self.admin_key.is_short(), "admin_key: at least 16 characters");
+        self.storage_api.check()?;
+        if let Some(storage) = self.storage_api.listen {
+            let last = u32::from(storage.port()) + u32::from(self.nodes) - 1;
+            anyhow::ensure!(
+                last <= 65_535,
+                "storage_api.listen: the nodes need {} ports from it on",
+                self.nodes
+            );
+        }
+        self.attachments.check()?;
+        self.writer.notify.check().map_err(|fault| anyhow::anyhow!("writer.notify.{fault}"))?;
         let last = u32::from(self.listen.port()) + u32::from(self.nodes);
         anyhow::ensure!(last <= 65_535, "listen: the nodes need the {} ports after it", self.nodes);
         Ok(())
@@ -108,13 +144,19 @@ impl Settings {
             // The gateway is in this process.
             http_url: format!("http://{}", reachable(http)),
             identity: self.auth.identity(),
+            admin_key: self.admin_key.clone(),
+            storage_key: self.storage_api.key.clone(),
+            attachments: self.attachments.clone().or_in(&self.data.join("attachments")),
             gateways: vec![IpAddr::V4(Ipv4Addr::LOCALHOST), reachable(http).ip()],
-            owner: OwnerLimits::default(),
+            owner: self.limits.owner(self.owner),
             socket: SocketConfig {
                 origins: self.allowed_origins.clone(),
                 capacity: self.capacity,
                 ..SocketConfig::default()
             },
+            presence: self.presence.config(),
+            // One list for who takes a URL and who sends there.
+            notify_allow: self.writer.notify.allow.clone(),
             incarnation: Incarnation::random(),
             #[cfg(feature = "planted")]
             planted: self.planted,

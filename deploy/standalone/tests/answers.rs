@@ -73,6 +73,8 @@ async fn reactions_are_seen_by_everybody_and_survive_a_break_me_8() {
     scene.say(ana, json!({ "body": "one" })).await;
     let (mut hers, mut his) = (Ear::open(ana).await, Ear::open(ben).await);
     let mut away = Ear::open(ana).await;
+    // One comes when something has moved.
+    ask(ana, Method::POST, "/api/v1/chats", json!({ "members": [] })).await.unwrap();
     let cursor = away.hear("cursor").await["cursor"].clone();
     drop(away);
 
@@ -292,5 +294,45 @@ async fn a_bundle_has_every_chat_with_its_newest_messages_me_10() {
     }
     let stranger = reqwest::get(format!("{}/chat/message", scene.stage.cluster.url())).await.unwrap();
     assert_eq!(stranger.status(), 401);
+    scene.stage.cluster.stop().await.unwrap();
+}
+
+/// What the list and the chat itself say of it: messages, the newest of them, unread ones, mentions.
+fn said_of(view: &Value) -> (u64, u64, u64, u64) {
+    let count = |name: &str| view[name].as_u64().unwrap();
+    let last = view["last_message"]["number"].as_u64().unwrap();
+    (count("messages_count"), last, count("unread_count"), count("mentions_count"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ch_1_pr_5_the_list_counts_whatever_was_acknowledged_before_it_is_asked_for() {
+    let scene = Scene::new().await;
+    let quiet = json!({ "name": "Quiet", "members": [scene.ben.user()] });
+    ask(&scene.ana, Method::POST, "/api/v1/chats", quiet).await.unwrap();
+    let (mut sent, mut mentions) = (0, 0);
+    for round in 0..20 {
+        scene.say(&scene.ana, json!({ "body": "for all", "mention_all": true })).await;
+        (sent, mentions) = (sent + 1, mentions + 1);
+        if round % 5 == 4 {
+            // One's own answer is read, and all before it.
+            scene.say(&scene.ben, json!({ "body": "answer" })).await;
+            (sent, mentions) = (sent + 1, 0);
+        }
+        let of_ben = (sent, sent, mentions, mentions);
+        let list = get(&scene.ben, "/api/v1/chats").await;
+        assert_eq!(list["results"][0]["id"], json!(scene.id), "the most active comes first");
+        assert_eq!((said_of(&list["results"][0]), &list["unread_count"]), (of_ben, &json!(mentions)));
+        assert_eq!(said_of(&get(&scene.ben, &scene.chat).await), of_ben);
+        let own = round % 5 == 4;
+        assert_eq!(list["results"][0]["last_message"]["client_id"].is_string(), own, "one's own alone");
+    }
+    ask(&scene.ana, Method::PATCH, &scene.chat, json!({ "name": "Renamed" })).await.unwrap();
+    assert_eq!(get(&scene.ben, "/api/v1/chats").await["results"][0]["name"], "Renamed");
+    let last = format!("{}/messages/{sent}", scene.chat);
+    ask(&scene.ben, Method::PUT, &last, json!({ "body": "better" })).await.unwrap();
+    assert_eq!(get(&scene.ana, &scene.chat).await["last_message"]["body"], "better");
+    ask(&scene.ben, Method::DELETE, &last, Value::Null).await.unwrap();
+    let shown = get(&scene.ana, &scene.chat).await["last_message"].clone();
+    assert_eq!((&shown["deleted"], &shown["number"]), (&json!(true), &json!(sent)));
     scene.stage.cluster.stop().await.unwrap();
 }

@@ -300,7 +300,7 @@ async fn a_socket_answers_bad_input_and_goes_on_or_closes_as_specified() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_ticket_opens_one_socket_on_its_own_node() {
+async fn lo_1_a_ticket_opens_one_socket_on_its_own_node() {
     let stage = Stage::new(2).await;
     let scene = Scene::new(&stage).await;
     let location = scene.ana.location().await.unwrap();
@@ -325,7 +325,7 @@ async fn a_ticket_opens_one_socket_on_its_own_node() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_session_that_was_ended_is_closed_within_two_seconds_and_refused_everywhere() {
+async fn id_2_a_session_that_was_ended_is_closed_within_two_seconds_and_refused_everywhere() {
     let stage = Stage::new(3).await;
     let scene = Scene::new(&stage).await;
     let url = &scene.url;

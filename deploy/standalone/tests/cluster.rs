@@ -22,7 +22,7 @@ use stage::{MEND, Stage};
 use tokio_tungstenite::tungstenite::Message;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn people_on_different_nodes_chat_on_all_their_devices() {
+async fn id_5_me_3_people_on_different_nodes_chat_on_all_their_devices() {
     let stage = Stage::new(3).await;
     let crowd = stage.crowd(9, 2).await;
     let mut nodes = HashSet::new();
@@ -46,7 +46,7 @@ async fn people_on_different_nodes_chat_on_all_their_devices() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn twenty_senders_of_five_hundred_messages_each_get_the_numbers_up_to_ten_thousand() {
+async fn me_1_twenty_senders_of_five_hundred_messages_each_get_the_numbers_up_to_ten_thousand() {
     let stage = Stage::new(3).await;
     let crowd = stage.crowd(20, 1).await;
     let chat = crowd.group("busy", 0, &(1..20).collect::<Vec<_>>()).await.unwrap();
@@ -70,7 +70,7 @@ async fn twenty_senders_of_five_hundred_messages_each_get_the_numbers_up_to_ten_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn fifty_requests_for_one_direct_chat_open_one() {
+async fn ch_2_fifty_requests_for_one_direct_chat_open_one() {
     let stage = Stage::new(3).await;
     let crowd = stage.crowd(2, 1).await;
     let asks = (0..50).map(|n| crowd.direct(n % 2, 1 - n % 2));
@@ -82,7 +82,7 @@ async fn fifty_requests_for_one_direct_chat_open_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_repeat_through_another_node_is_the_same_message() {
+async fn me_2_a_repeat_through_another_node_is_the_same_message() {
     let mut stage = Stage::new(2).await;
     let crowd = stage.crowd(2, 1).await;
     let chat = crowd.direct(0, 1).await.unwrap();
@@ -105,7 +105,7 @@ async fn a_repeat_through_another_node_is_the_same_message() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_member_removed_while_writing_adds_nothing_afterwards() {
+async fn ch_7_a_member_removed_while_writing_adds_nothing_afterwards() {
     let stage = Stage::new(3).await;
     let crowd = stage.crowd(4, 1).await;
     let chat = crowd.group("a group", 0, &[1, 2, 3]).await.unwrap();
@@ -141,7 +141,7 @@ async fn everything_at_once_leaves_nothing_to_complain_of() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_that_is_asked_to_stop_tells_its_clients_when_others_have_its_place() {
+async fn lo_5_op_4_a_node_that_is_asked_to_stop_tells_its_clients_when_others_have_its_place() {
     let mut stage = Stage::new(2).await;
     let crowd = stage.crowd(2, 1).await;
     let chat = crowd.direct(0, 1).await.unwrap();

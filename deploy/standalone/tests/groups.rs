@@ -191,6 +191,12 @@ impl File {
         sqlx::raw_sql(sqlx::AssertSqlSafe(script)).execute(&mut self.0).await.unwrap();
     }
 
+    /// Messages written since [`Self::written`] was called.
+    async fn messages_written(&mut self) -> i64 {
+        let count = sqlx::query_scalar("SELECT count(*) FROM written WHERE name = 'messages'");
+        count.fetch_one(&mut self.0).await.unwrap()
+    }
+
     /// What was written since the last call, in order of its name.
     async fn written(&mut self) -> Vec<(String, String, i64)> {
         let written = sqlx::query_as(
@@ -272,7 +278,7 @@ async fn a_group_of_fifty_thousand_is_made_at_once_and_a_message_in_it_costs_wha
             };
             ear.hear_one(here, "the message").await;
             // Stored before the next, so that each is a batch of its own.
-            while get(&ana, chat).await["messages_count"] != number {
+            while file.messages_written().await < number {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         }

@@ -19,7 +19,7 @@ use std::{
 use common::link::relay::FaultyPath;
 use reqwest::{Client, Response};
 use serde_json::{Value, json};
-use stage::Stage;
+use stage::{MEND, Stage};
 
 /// Somebody signed in.
 struct Person {
@@ -52,6 +52,13 @@ impl Person {
         let body = json!({"name": name, "members": [other.id]});
         let made = self.post(format!("{url}/api/v1/chats"), &body, Duration::from_secs(20)).await.unwrap();
         made.json::<Value>().await.unwrap()["id"].as_str().unwrap().to_owned()
+    }
+
+    /// Whether a search in all chats says that it is complete.
+    async fn searches_all(&self, url: &str) -> bool {
+        let (url, query) = (format!("{url}/api/v1/messages/search"), json!({"query": "hello"}));
+        let found = self.post(url, &query, Duration::from_secs(20)).await.unwrap();
+        found.json::<Value>().await.unwrap()["complete"].as_bool().unwrap()
     }
 
     async fn page(&self, url: &str, chat: &str, query: &str) -> Value {
@@ -132,6 +139,7 @@ async fn recent_history_is_whole_from_every_node_while_no_writer_lives() {
     let url = stage.cluster.url();
     let (ana, ben) = (Person::new(&url, "ana").await, Person::new(&url, "ben").await);
     let chat = ana.group(&url, "a group", &ben).await;
+    assert!(ben.searches_all(&url).await);
     stage.cluster.kill_writers();
     // More than one answer of an owner holds, and more than one frame of a link.
     let body = json!({"body": "x".repeat(16_000)});
@@ -147,6 +155,14 @@ async fn recent_history_is_whole_from_every_node_while_no_writer_lives() {
             assert_eq!(page["complete"], true, "{name} {query}");
             assert_eq!(page["head"]["number"], 300, "{name} {query}");
         }
+    }
+    // What is looked for in the store alone may not be there, and is told so until a writer has come.
+    for complete in [false, true] {
+        if complete {
+            stage.cluster.add_writer().unwrap();
+        }
+        let told = async { while ben.searches_all(&url).await != complete {} };
+        tokio::time::timeout(MEND, told).await.expect("nothing is told of the writers");
     }
     stage.cluster.stop().await.unwrap();
 }

@@ -39,7 +39,7 @@ async fn killed_under_load_and_started_again_it_has_lost_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn asked_to_stop_it_stops_within_seconds() {
+async fn op_4_asked_to_stop_it_stops_within_seconds() {
     let folder = Folder::new();
     let program = Program::start(&folder.path().join("data"), port()).await;
     let crowd = stage::crowd(&program.url, &folder, 2, 1).await;

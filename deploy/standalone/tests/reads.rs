@@ -56,7 +56,7 @@ async fn say(device: &Client, chat: ChatId, times: usize) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_mark_reaches_every_other_session_of_the_chat_on_every_node_and_nobody_else() {
+async fn pr_4_a_mark_reaches_every_other_session_of_the_chat_on_every_node_and_nobody_else() {
     let stage = Stage::new(3).await;
     let crowd = stage.crowd(7, 2).await;
     let chat = crowd.group("readers", 0, &[1, 2, 3, 4, 5]).await.unwrap();
@@ -100,7 +100,7 @@ async fn a_mark_reaches_every_other_session_of_the_chat_on_every_node_and_nobody
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn marks_that_race_on_two_devices_never_go_back_though_nodes_die() {
+async fn pr_4_marks_that_race_on_two_devices_never_go_back_though_nodes_die() {
     let mut stage = Stage::new(3).await;
     let crowd = stage.crowd(3, 2).await;
     let chat = crowd.group("racers", 0, &[1, 2]).await.unwrap();
@@ -170,7 +170,7 @@ async fn live(crowd: &Crowd, user: usize, chats: &[ChatId], seed: u64) -> Marks 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn at_rest_unread_is_what_histories_and_marks_say_for_every_member() {
+async fn pr_5_at_rest_unread_is_what_histories_and_marks_say_for_every_member() {
     let mut stage = Stage::new(3).await;
     let crowd = stage.crowd(6, 2).await;
     let mut of_user: HashMap<usize, Vec<ChatId>> = HashMap::new();

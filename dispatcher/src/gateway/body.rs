@@ -36,6 +36,7 @@ pub(super) struct Upload {
     source: Mutex<Source>,
     touched: AtomicBool,
     too_large: AtomicBool,
+    broken: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -43,20 +44,33 @@ struct Source {
     body: Body,
     /// Bytes that may still come.
     left: u64,
+    /// When the last piece came.
+    moved_at: Option<Instant>,
 }
 
 impl Upload {
     pub(super) fn new(body: Body, max: u64) -> Self {
         Self {
-            source: Mutex::new(Source { body, left: max }),
+            source: Mutex::new(Source { body, left: max, moved_at: None }),
             touched: AtomicBool::new(false),
             too_large: AtomicBool::new(false),
+            broken: AtomicBool::new(false),
         }
     }
 
     /// Whether nothing of it was read, and so nothing of it sent.
     pub(super) fn is_untouched(&self) -> bool {
         !self.touched.load(Relaxed)
+    }
+
+    /// When the last piece of it came.
+    pub(super) fn moved_at(&self) -> Option<Instant> {
+        self.source.lock().moved_at
+    }
+
+    /// Whether it ended before it was whole, for what its client did.
+    pub(super) fn is_broken(&self) -> bool {
+        self.broken.load(Relaxed)
     }
 
     /// Whether it was cut off for its length.
@@ -86,7 +100,10 @@ impl HttpBody for Outgoing {
         let mut source = self.0.source.lock();
         let frame = match ready!(Pin::new(&mut source.body).poll_frame(context)) {
             None => return Poll::Ready(None),
-            Some(Err(error)) => return Poll::Ready(Some(Err(BodyError::Broken(error.to_string())))),
+            Some(Err(error)) => {
+                self.0.broken.store(true, Relaxed);
+                return Poll::Ready(Some(Err(BodyError::Broken(error.to_string()))));
+            }
             Some(Ok(frame)) => frame,
         };
         // Trailers are for one connection, and no API of ours has any.
@@ -94,6 +111,7 @@ impl HttpBody for Outgoing {
         match source.left.checked_sub(data.len() as u64) {
             Some(left) => {
                 source.left = left;
+                source.moved_at = Some(Instant::now());
                 Poll::Ready(Some(Ok(Frame::data(data))))
             }
             None => {
@@ -112,16 +130,18 @@ impl HttpBody for Outgoing {
     }
 }
 
-/// A node's body on its way to the client. It may take as long as it likes, but not stand still.
+/// A node's body on its way to the client. It may take as long as it likes, but not stand still while it is wanted: how long the client takes
+/// is not counted here.
 pub(super) struct Incoming {
     body: hyper::body::Incoming,
     patience: Duration,
-    limit: Pin<Box<Sleep>>,
+    /// Set while the next piece is waited for.
+    limit: Option<Pin<Box<Sleep>>>,
 }
 
 impl Incoming {
     pub(super) fn new(body: hyper::body::Incoming, patience: Duration) -> Self {
-        Self { body, patience, limit: Box::pin(tokio::time::sleep(patience)) }
+        Self { body, patience, limit: None }
     }
 }
 
@@ -135,12 +155,13 @@ impl HttpBody for Incoming {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match Pin::new(&mut self.body).poll_frame(context) {
             Poll::Ready(frame) => {
-                let next = Instant::now() + self.patience;
-                self.limit.as_mut().reset(next);
+                self.limit = None;
                 Poll::Ready(frame.map(|frame| frame.map_err(|error| BodyError::Broken(error.to_string()))))
             }
             Poll::Pending => {
-                ready!(self.limit.as_mut().poll(context));
+                let patience = self.patience;
+                let limit = self.limit.get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)));
+                ready!(limit.as_mut().poll(context));
                 Poll::Ready(Some(Err(BodyError::Stalled)))
             }
         }

@@ -135,16 +135,7 @@ impl Rig {
     /// Writes the caller's sign-in into the store, so that it can be ended.
     pub(crate) async fn sign_in(&self, caller: &Caller) {
         let now = Millis::now();
-        let row = User {
-            id: caller.user,
-            username: caller.user.to_string(),
-            name: "Ana".into(),
-            avatar: None,
-            mobile_number: None,
-            timezone: None,
-            created_at: now,
-            password_hash: String::new(),
-        };
+        let row = User::without_password(caller.user, caller.user.to_string(), "Ana".into(), now);
         assert!(self.store.add_user(caller.app, &row).await.unwrap());
         let sign_in = SignIn {
             id: caller.session,

@@ -32,6 +32,7 @@ fn sample(body_bytes: usize) -> Vec<u8> {
         created_at: at,
         edited_at: None,
         deleted: false,
+        expired: false,
         reply_to: None,
         attachments: Vec::new(),
         reactions: Vec::new(),

@@ -12,7 +12,12 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use http::Method;
 use serde_json::{Value, json};
 
-use super::{Bench, report::Row, server::Server};
+use super::{
+    Bench,
+    crowds::{groups, people},
+    report::Row,
+    server::Server,
+};
 use crate::{
     client::{
         connection::{Connection, Received},
@@ -21,7 +26,6 @@ use crate::{
         rest::{Session, patiently},
     },
     progress::Progress,
-    workload::sign_in,
 };
 
 /// Members of each chat.
@@ -44,23 +48,12 @@ pub(super) async fn cut(bench: &Bench, folder: &Path, progress: &Progress) -> an
     let mut server = Server::new(&bench.server, folder)?;
     server.start(3).await?;
     let http = Http::new(&server.url())?;
-    let people = sign_in(&http, bench.idle, 1, progress).await?;
-    let sessions: Vec<Session> = people.into_iter().flat_map(|(_, sessions)| sessions).collect();
+    let sessions = people(&http, bench.idle, progress).await?;
 
-    let groups: Vec<&[Session]> = sessions.chunks(MEMBERS).collect();
-    let stage = progress.stage("a chat for every ten", groups.len() as u64);
-    let making = groups.iter().map(|members| {
-        let stage = &stage;
-        async move {
-            let (first, others) = members.split_first().context("no members")?;
-            let others: Vec<_> = others.iter().map(Session::user).collect();
-            let chat = first.create_group("storm", &others).await?;
-            stage.step();
-            anyhow::Ok((first, chat))
-        }
-    });
-    let chats: Vec<(&Session, ChatId)> = stream::iter(making).buffered(PREPARING).try_collect().await?;
-    drop(stage);
+    let members: Vec<Vec<&Session>> =
+        sessions.chunks(MEMBERS).map(|members| members.iter().collect()).collect();
+    let chats = groups(&members, progress).await?;
+    let chats: Vec<(&Session, ChatId)> = sessions.iter().step_by(MEMBERS).zip(chats).collect();
 
     let stage = progress.stage("connecting", sessions.len() as u64);
     let opening = sessions.iter().map(|session| {

@@ -13,6 +13,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use super::{
     Bench, Part,
     bare::Bare,
+    crowds::{self, groups, people},
     cut::cut,
     readers::{Messages, Open, Reader, Readers},
     report::Row,
@@ -22,7 +23,6 @@ use crate::{
     client::{http::Http, rest::Session},
     progress::Progress,
     server_process::ServerProcess,
-    workload::sign_in,
 };
 
 /// Senders at once, in the figure with many.
@@ -30,7 +30,7 @@ const SENDERS: usize = 100;
 /// Sends that each keeps under way.
 const WINDOW: usize = 16;
 /// Sockets and requests that are opened at once.
-const AT_ONCE: usize = 64;
+pub(super) const AT_ONCE: usize = 64;
 /// Of a hundred readers, one stalls.
 const STALLED: usize = 100;
 /// Messages a second while some stall, each of so many bytes: after some seconds the system's buffers are full.
@@ -63,29 +63,38 @@ pub(super) async fn all(bench: &Bench, folder: &Path, progress: &Progress) -> an
     if bench.wants(Part::Cut) {
         rows.push(cut(bench, &folder.join("cut"), progress).await?);
     }
+    if bench.wants(Part::Chats) {
+        rows.push(crowds::listing(bench, &folder.join("chats"), progress).await?);
+    }
+    if bench.wants(Part::Large) {
+        rows.extend(crowds::large(bench, &folder.join("large"), progress).await?);
+    }
+    if bench.wants(Part::Presence) {
+        rows.push(crowds::coming(bench, &folder.join("presence"), progress).await?);
+    }
     Ok(rows)
 }
 
 /// What something cost.
 #[derive(Debug, Default, Clone, Copy)]
-struct Cost {
+pub(super) struct Cost {
     cpu_micros: u64,
     deliveries: u64,
 }
 
 impl Cost {
-    fn each(self) -> f64 {
+    pub(super) fn each(self) -> f64 {
         self.cpu_micros as f64 / self.deliveries.max(1) as f64
     }
 
-    fn add(&mut self, other: Self) {
+    pub(super) fn add(&mut self, other: Self) {
         self.cpu_micros += other.cpu_micros;
         self.deliveries += other.deliveries;
     }
 }
 
 /// The CPU time that a process takes for `work`, until it is quiet again: what is put off counts as well.
-async fn cost<F>(process: ServerProcess, readers: &Readers, work: F) -> anyhow::Result<Cost>
+pub(super) async fn cost<F>(process: ServerProcess, readers: &Readers, work: F) -> anyhow::Result<Cost>
 where
     F: Future<Output = anyhow::Result<()>>,
 {
@@ -131,8 +140,7 @@ impl Room {
         let mut server = Server::new(&bench.server, folder)?;
         server.start(1).await?;
         let http = Http::new(&server.url())?;
-        let people = sign_in(&http, bench.sessions, 1, progress).await?;
-        let sessions: Vec<Session> = people.into_iter().flat_map(|(_, sessions)| sessions).collect();
+        let sessions = people(&http, bench.sessions, progress).await?;
         let (owner, others) = sessions.split_first().context("no sessions")?;
         let others: Vec<_> = others.iter().map(Session::user).collect();
         let chat = owner.create_group("bench", &others).await?;
@@ -141,11 +149,7 @@ impl Room {
 
     /// Opens everybody's socket; the first sends.
     async fn open(&self, readers: &Readers, how: impl Fn(usize) -> Open) -> anyhow::Result<Vec<Reader>> {
-        let opening = self.sessions.iter().enumerate().map(|(at, session)| {
-            let how = how(at);
-            async move { readers.open(&session.location().await?.url, how).await }
-        });
-        stream::iter(opening).buffered(AT_ONCE).try_collect().await
+        open_each(readers, &self.sessions, how).await
     }
 
     async fn delivery(&mut self, bench: &Bench, progress: &Progress) -> anyhow::Result<Vec<Row>> {
@@ -280,12 +284,25 @@ impl Room {
     }
 }
 
-fn hello() -> Open {
+/// Opens a socket for each of them.
+pub(super) async fn open_each(
+    readers: &Readers,
+    sessions: &[Session],
+    how: impl Fn(usize) -> Open,
+) -> anyhow::Result<Vec<Reader>> {
+    let opening = sessions.iter().enumerate().map(|(at, session)| {
+        let how = how(at);
+        async move { readers.open(&session.location().await?.url, how).await }
+    });
+    stream::iter(opening).buffered(AT_ONCE).try_collect().await
+}
+
+pub(super) fn hello() -> Open {
     Open { hello: Some(r#"{"type":"hello","ref":0}"#.to_owned()), ..Open::default() }
 }
 
 /// Waits until a cluster that was started says where to open a socket.
-async fn settle(sessions: &[Session]) -> anyhow::Result<()> {
+pub(super) async fn settle(sessions: &[Session]) -> anyhow::Result<()> {
     let session = sessions.first().context("no sessions")?;
     let end = Instant::now() + Duration::from_secs(20);
     while let Err(error) = session.location().await {
@@ -377,19 +394,8 @@ async fn idle(bench: &Bench, folder: &Path, progress: &Progress) -> anyhow::Resu
     let mut server = Server::new(&bench.server, folder)?;
     server.start(1).await?;
     let http = Http::new(&server.url())?;
-    let people = sign_in(&http, bench.idle, 1, progress).await?;
-    let sessions: Vec<Session> = people.into_iter().flat_map(|(_, sessions)| sessions).collect();
-    let stage = progress.stage("a chat for each", sessions.len() as u64);
-    let making = sessions.iter().map(|session| {
-        let stage = &stage;
-        async move {
-            session.create_group("mine", &[]).await?;
-            stage.step();
-            anyhow::Ok(())
-        }
-    });
-    stream::iter(making).buffer_unordered(AT_ONCE).try_collect::<Vec<()>>().await?;
-    drop(stage);
+    let sessions = people(&http, bench.idle, progress).await?;
+    groups(&sessions.iter().map(|session| vec![session]).collect::<Vec<_>>(), progress).await?;
 
     // Started anew: what registering and making chats needed is not a session's.
     server.start(1).await?;

@@ -6,10 +6,12 @@
 //! | `server`, `bare` | what is measured, each a process of its own |
 //! | `readers`, `frames` | the other end of the sockets, as cheap as can be |
 //! | `figures` | the figures, one function each |
+//! | `crowds` | the figures of many chats, many members, and many who come |
 //! | `cut` | the figure of a storm of clients that come back |
 //! | `report` | the table |
 
 mod bare;
+mod crowds;
 mod cut;
 mod figures;
 mod frames;
@@ -41,6 +43,12 @@ pub enum Part {
     Idle,
     /// How long it takes until all are back and whole whose sockets were cut at one instant.
     Cut,
+    /// The first page of somebody with 2,000 chats.
+    Chats,
+    /// A burst of messages in a group of 50,000.
+    Large,
+    /// What a send costs while 10,000 people come.
+    Presence,
 }
 
 /// What is measured, and how long.
@@ -75,7 +83,8 @@ impl Bench {
 pub async fn run(bench: &Bench, progress: &Progress) -> anyhow::Result<BenchReport> {
     ensure!(bench.server.is_file(), "{}: no such program; cargo build --release", bench.server.display());
     ensure!(bench.sessions >= 100, "at least 100 sessions: so many send at once");
-    let most = bench.sessions.max(bench.idle);
+    let coming = if bench.wants(Part::Presence) { crowds::COMING } else { 0 };
+    let most = bench.sessions.max(bench.idle).max(coming);
     enough_files(most)?;
     let folder = std::env::temp_dir().join(format!("loadtest-bench-{:08x}", rand::random::<u32>()));
     let rows = figures::all(bench, &folder, progress).await;

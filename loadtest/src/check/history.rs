@@ -180,7 +180,8 @@ fn changed(
     };
     let deletes: Vec<_> = changes.iter().filter(|asked| matches!(asked.ask, Ask::Delete { .. })).collect();
     if message.deleted {
-        if deletes.is_empty() {
+        // What ended by itself nobody deleted.
+        if deletes.is_empty() && !message.expired {
             wrong(2, "is deleted, and nobody asked for that", None);
         }
         return;
@@ -343,6 +344,8 @@ mod tests {
         assert_eq!(gone(done(2)).history(2, vec![deleted()]).broken(), CLEAN);
         assert_eq!(gone(done(2)).history(2, vec![kept(1, 'a', "one")]).broken(), [1]);
         assert_eq!(one().history(2, vec![deleted()]).broken(), [2]);
+        let expired = || Kept { expired: true, ..deleted() };
+        assert_eq!(one().history(2, vec![expired()]).broken(), CLEAN, "its time was over");
         let refused = Answer::Refused { code: ErrorCode::Forbidden };
         assert_eq!(gone(refused).history(2, vec![deleted()]).broken(), [2]);
     }

@@ -145,6 +145,7 @@ impl Page<'_, '_> {
             let later = |change: &&Change| change.done.is_none_or(|(_, other)| other >= seq);
             let shown = changes.iter().filter(later).any(|change| match change.body {
                 None => message.deleted,
+                Some(_) if message.expired => true,
                 Some(body) => !message.deleted && message.edited && message.body == body,
             });
             if shown {

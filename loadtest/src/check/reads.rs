@@ -159,8 +159,8 @@ fn unread(facts: &Facts<'_>, acked: &BTreeMap<Whose, Vec<Acked>>, found: &mut Ve
                 wrong("which is more than there are".to_owned(), None);
             } else if let Some((mark, place)) =
                 // A mark may be ahead of the stored messages, which are the ones counted.
-                least(facts, &members, acked, whose, asked.place)
-                    .filter(|(mark, _)| read < *mark.min(messages))
+                least(facts, &members, acked, whose, asked.place, *messages)
+                        .filter(|(mark, _)| read < *mark.min(messages))
             {
                 wrong(format!("who had read them up to {mark}"), Some(place));
             } else if most(facts, &members, whose).is_some_and(|most| read > most) {
@@ -175,13 +175,14 @@ fn stayed(members: &Members, whose: Whose) -> bool {
     members.get(&whose).is_some_and(|member| member.founder && member.changes.is_empty())
 }
 
-/// How far the mark was at least when something was asked.
+/// How far the mark was at least when something was asked, and `messages` of the chat were stored.
 fn least(
     facts: &Facts<'_>,
     members: &Members,
     acked: &BTreeMap<Whose, Vec<Acked>>,
     whose: Whose,
     before: Place,
+    messages: Number,
 ) -> Option<(Number, Place)> {
     if !stayed(members, whose) {
         return None;
@@ -191,16 +192,10 @@ fn least(
     let marks = acked.get(&whose).into_iter().flatten().map(|ack| (ack.number, ack.answered.1));
     let own = facts.sent.iter().filter(|((chat, user, _), _)| (*chat, *user) == whose);
     let own = own.flat_map(|(_, sent)| sent.acks.iter().map(|ack| (ack.number, ack.place)));
-    // One's own messages count when they are stored, a moment after they are acknowledged: those of others tell nothing of it.
-    let settled = |place: Place| facts.time(place).is_some_and(|(_, at)| at + STORED_WITHIN < until);
-    marks
-        .filter(|(_, place)| earlier(*place))
-        .chain(own.filter(|(_, place)| earlier(*place) && settled(*place)))
-        .max_by_key(|(number, _)| *number)
+    // One's own messages count when they are stored, which may be a while after they are acknowledged.
+    let own = own.filter(|(number, _)| *number <= messages);
+    marks.chain(own).filter(|(_, place)| earlier(*place)).max_by_key(|(number, _)| *number)
 }
-
-/// In microseconds: how long a message may take to its row. The list of chats is read from the store.
-const STORED_WITHIN: u64 = 5_000_000;
 
 /// How far the mark can be at most, over the whole run; not known of who came later than the chat began.
 fn most(facts: &Facts<'_>, members: &Members, whose: Whose) -> Option<Number> {
@@ -275,7 +270,11 @@ mod tests {
         }
         let mut run = two();
         let counted = Counted { chat: run.chat, messages: 2, unread: 1 };
-        run.later(6 * SECOND).asks('a', Ask::Chats, Answer::Chats { chats: vec![counted] });
+        run.asks('a', Ask::Chats, Answer::Chats { chats: vec![counted] });
         assert_eq!(run.broken(), [11], "one's own message is read");
+        let mut run = two();
+        let counted = Counted { chat: run.chat, messages: 1, unread: 0 };
+        run.later(60 * SECOND).asks('a', Ask::Chats, Answer::Chats { chats: vec![counted] });
+        assert_eq!(run.broken(), [] as [u8; 0], "its second message is not stored yet");
     }
 }

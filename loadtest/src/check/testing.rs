@@ -39,6 +39,7 @@ pub(super) fn kept(number: Number, from: char, text: &str) -> Kept {
         body: Print::of(text),
         edited: false,
         deleted: false,
+        expired: false,
         reactions: None,
         mentions: Vec::new(),
     }

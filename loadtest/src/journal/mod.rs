@@ -366,6 +366,9 @@ pub struct Kept {
     pub edited: bool,
     /// Whether it was deleted.
     pub deleted: bool,
+    /// Whether it says nothing any more because its time was over; then it is shown as a deleted one.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub expired: bool,
     /// What it is answered with; none when with nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reactions: Option<Print>,
@@ -397,6 +400,7 @@ impl From<&Message> for Kept {
             body: Print::of(&message.body),
             edited: message.edited_at.is_some(),
             deleted: message.deleted,
+            expired: message.expired,
             reactions: Self::reactions(&message.reactions),
             mentions: message.mentions.clone(),
         }

@@ -68,7 +68,7 @@ pub fn bugs() -> Vec<Case> {
         Case::new("position_before_rows", "position_before_rows", &[1, 12]).work(6).kills(4),
         Case::new("no_compare_and_set", "no_compare_and_set+stale_writer", &[12]).work(4),
         Case::new("deliver_to_removed", "deliver_to_removed", &[9]).work(4),
-        Case { reads: 300, ..Case::new("read_goes_back", "read_goes_back", &[11]).work(4) },
+        Case { reads: 300, ..Case::new("read_goes_back", "read_goes_back", &[11]).work(8) },
     ]
 }
 

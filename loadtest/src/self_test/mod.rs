@@ -127,10 +127,6 @@ impl fmt::Display for Outcome {
     }
 }
 
-/// Runs that a planted bug is given until it shows: some need a misfortune that comes by chance, such as the loss of the last frame of a chat.
-/// A clean run has one.
-const TRIES: u32 = 5;
-
 impl SelfTest {
     /// Runs everything, and says of each run what came of it as soon as that is known.
     ///
@@ -145,7 +141,7 @@ impl SelfTest {
                 // On a task of its own: the runs share nothing.
                 async move {
                     let name = case.name.clone();
-                    let run = tokio::spawn(until_it_shows(server, folder.clone(), case)).await;
+                    let run = tokio::spawn(one(server, folder.clone(), case)).await;
                     let outcome = run.map_err(anyhow::Error::from).flatten().with_context(|| name)?;
                     if outcome.as_it_should() && !keep {
                         // Whatever stays is among the temporary files.
@@ -163,20 +159,6 @@ impl SelfTest {
         }
         Ok(outcomes)
     }
-}
-
-/// Runs a clean case once, and one with a bug until the judge finds it or the tries are used up; the last run is the outcome.
-async fn until_it_shows(program: PathBuf, folder: PathBuf, case: Case) -> anyhow::Result<Outcome> {
-    let tries = if case.is_clean() { 1 } else { TRIES };
-    for _ in 1..tries {
-        let outcome = one(program.clone(), folder.clone(), case.clone()).await?;
-        if outcome.as_it_should() {
-            return Ok(outcome);
-        }
-        // The next run begins in an empty folder, or says why it cannot.
-        let _ = std::fs::remove_dir_all(&folder);
-    }
-    one(program, folder, case).await
 }
 
 /// One run, from an empty folder to the verdict.

@@ -80,6 +80,7 @@ impl Server {
             // Passwords are not what is tested.
             .env("CHAT_AUTH__ARGON2_MEMORY_KIB", "8")
             .env("CHAT_AUTH__ARGON2_ITERATIONS", "1")
+            .env("CHAT_LIMITS__MESSAGES_PER_SECOND", "0")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(log);

@@ -148,7 +148,8 @@ async fn whatever_befalls_an_honest_resume_nobody_is_blamed_and_every_view_is_wh
         let (violations, exercise) = mixed(fault, 2, 100, true).await;
         assert_eq!(violations, [], "{fault:?}");
         assert!(exercise.resumed > 5, "{exercise}");
-        assert_eq!(exercise.resumed < exercise.resuming, fault == Fault::CutInResume, "{exercise}");
+        // Without that fault it happens as well, to whoever is cut off again at once.
+        assert!(fault != Fault::CutInResume || exercise.resumed < exercise.resuming, "{exercise}");
         assert_eq!(exercise.incomplete > 0, fault == Fault::Incomplete, "{exercise}");
     }
 }

@@ -13,6 +13,10 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use common::{
+    cache::{
+        SharedCache,
+        memory::{Bounds, MemoryCache},
+    },
     ids::{
         AppId, ChatId, ChatKey, ClientId, Incarnation, MessageId, NodeId, Number, Offset, Partition, UserId,
     },
@@ -27,7 +31,7 @@ use common::{
     wire::record::{Change, Claim, Record, What},
 };
 use prometheus::Registry;
-use storage_writer::{Engines, RunError, WriterConfig, run};
+use storage_writer::{Clock, Engines, RunError, WriterConfig, run};
 use tempfile::TempDir;
 use tokio::{sync::Notify, task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
@@ -39,6 +43,7 @@ pub(crate) struct Bench {
     pub(crate) folder: TempDir,
     pub(crate) log: SharedLog,
     pub(crate) store: SharedStore,
+    pub(crate) cache: SharedCache,
 }
 
 impl Bench {
@@ -46,7 +51,8 @@ impl Bench {
         let folder = TempDir::new().unwrap();
         let log = Arc::new(SqliteLog::open(&folder.path().join("log.db"), partitions).await.unwrap());
         let store = Arc::new(Sqlite::open(&folder.path().join("store.db")).await.unwrap());
-        Self { folder, log, store }
+        let cache = Arc::new(MemoryCache::new(Bounds::default()));
+        Self { folder, log, store, cache }
     }
 
     /// A writer in the group that all are in.
@@ -55,7 +61,16 @@ impl Bench {
     }
 
     pub(crate) fn engines(&self, store: Arc<dyn Drain>) -> Engines {
-        Engines { log: self.log.clone(), store }
+        Engines {
+            log: self.log.clone(),
+            store,
+            search: self.store.clone(),
+            retention: self.store.clone(),
+            notify: self.store.clone(),
+            reads: self.store.clone(),
+            cache: self.cache.clone(),
+            clock: Clock::default(),
+        }
     }
 
     pub(crate) async fn offset(&self, partition: Partition) -> Offset {
@@ -145,6 +160,14 @@ impl Writer {
         timeout(SOON, self.task).await.expect("it stops when asked").unwrap().unwrap();
     }
 
+    /// Waits until it has looked once from beginning to end at `what` of notifications ("chats", "webhooks"): what it had to do there is begun.
+    pub(crate) async fn looks_at(&self, what: &str) {
+        let looks = || self.metric("writer_notify_looks_total", what);
+        // The one that goes on may have begun before.
+        let enough = looks() + 2.0;
+        until(&format!("it looks at {what}"), async || looks() >= enough).await;
+    }
+
     /// The value of a metric with this label, 0 when there is none.
     pub(crate) fn metric(&self, name: &str, label: &str) -> f64 {
         let families = self.registry.gather();
@@ -221,8 +244,13 @@ impl Owner {
         self.append(change).await;
     }
 
+    /// The number of the chat's next message.
+    pub(crate) fn next_number(&self, chat: ChatId) -> Number {
+        self.heads.get(&chat).map_or(0, |head| head.1) + 1
+    }
+
     pub(crate) async fn send(&mut self, chat: ChatId) -> MessageId {
-        let (id, number) = (MessageId::random(), self.heads.get(&chat).map_or(0, |head| head.1) + 1);
+        let (id, number) = (MessageId::random(), self.next_number(chat));
         let what = What::Sent {
             id,
             number,
@@ -233,6 +261,7 @@ impl Owner {
             attachments: Vec::new(),
             mentions: Vec::new(),
             mention_all: false,
+            sent_as: None,
         };
         let change = self.change(chat, what);
         self.append(change).await;

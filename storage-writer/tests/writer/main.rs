@@ -3,7 +3,9 @@
 
 mod kills;
 mod kit;
+mod notify;
 mod property;
+mod retention;
 mod stops;
 
 use common::{

@@ -128,7 +128,7 @@ async fn a_log_that_is_closed_ends_the_writer() {
     let bench = Bench::new(1).await;
     let other = TempDir::new().unwrap();
     let log = Arc::new(SqliteLog::open(&other.path().join("log.db"), 1).await.unwrap());
-    let engines = storage_writer::Engines { log: log.clone(), store: bench.store.clone() };
+    let engines = storage_writer::Engines { log: log.clone(), ..bench.engines(bench.store.clone()) };
     let task = tokio::spawn(storage_writer::run(
         crate::kit::small(),
         engines,

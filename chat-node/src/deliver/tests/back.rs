@@ -3,7 +3,7 @@
 use common::problem::Problem;
 
 use super::*;
-use crate::resume::{GATHERED, MENDING, SESSIONS, Told as Answer};
+use crate::resume::{GATHERED, MENDING, Replay as Answer, SESSIONS};
 
 impl Stage {
     /// Everything happens, is in the store, and in the chat's tail; sessions are told nothing of it.

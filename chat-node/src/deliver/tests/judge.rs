@@ -52,7 +52,11 @@ pub(super) fn judge(client: &Client, truth: &Truth) -> View {
                     assert!(whole, "{view:?}: {frames:?}");
                     view
                 }
-                _ => View::Reads(*confirmed),
+                _ => {
+                    // It reads anew, also a chat that it was just told of.
+                    last = None;
+                    View::Reads(*confirmed)
+                }
             },
             // Once more than it knew, when it came in and went before it could be told.
             ("chat_removed", ..) => {
@@ -68,6 +72,8 @@ pub(super) fn judge(client: &Client, truth: &Truth) -> View {
             (_, _, None) => panic!("{kind} when {view:?}: {frames:?}"),
             ("new_chat", _, Some(seq)) => {
                 assert!(!matches!(view, View::Has(at) if at > had), "it has it: {frames:?}");
+                // Whatever it had before is another life of the chat.
+                had = seq;
                 View::Has(seq)
             }
             ("chat_deleted", _, Some(seq)) => {

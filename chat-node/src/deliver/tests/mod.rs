@@ -16,19 +16,22 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use common::{
-    cache::{Cache, SharedCache, TailEntry, memory::MemoryCache},
+    cache::{Cache, NodeLife, SharedCache, TailEntry, memory::MemoryCache},
     ids::{
         AppId, ChatId, ChatKey, Incarnation, MessageId, NodeId, Number, Offset, Partition, Seq, SessionId,
         SocketId, UserId, UserKey,
     },
     log::{AppendError, Entry, Log, LogError, ReadError, ReadLimit, Receipt, SharedLog, Subscription},
-    model::{ChatKind, ChatView, ChatsPage, Head, MemberView, MessageKind, Page, PageRequest, Role},
+    model::{
+        ChatKind, ChatView, ChatsPage, Head, MemberView, MessageKind, Page, PageRequest, Role, UserView,
+    },
     partition::partition_of,
     revocations::Revocations,
     seal::Sealer,
     store::{
-        self, Chats, Departure, Membership, Position, Range, SharedStore, Slice, Standing, StoreError,
-        UserChats, sqlite::Sqlite,
+        self, Chats, Contact, Departure, Membership, Pair, Position, Range, Related, Relation,
+        RelationChange, Relations, Seen, SharedStore, Slice, Standing, StoreError, Ties, UserChats,
+        sqlite::Sqlite,
     },
     term::TermState,
     time::Millis,
@@ -36,7 +39,7 @@ use common::{
         client::{Resume, ServerFrame},
         codec::Format,
         codes::ErrorCode,
-        marks::{Mark, Place, Since, Told},
+        marks::{LogPlace, Mark, Place, Since},
         owner::{Answer, Ask, OwnerRequest, Refusal},
         peer::{Live, Placement},
         record::{Change, Claim, Record, What},
@@ -51,7 +54,7 @@ use uuid::Uuid;
 
 use self::{
     judge::{View, judge, judge_end},
-    world::{ANA, APP, BEN, CHAT, Truth, USERS, World},
+    world::{ANA, APP, BEN, CHAT, Truth, USERS, Unrelated, Unseen, World},
 };
 use super::{Deliver, DeliverDeps};
 use crate::{
@@ -177,6 +180,13 @@ impl Stage {
             log: Arc::clone(&world) as SharedLog,
             partitions: Partitions { count: 16, log: Uuid::nil(), placement: placement.subscribe() },
             sealer: Sealer::new(&[7; 32]).unwrap(),
+            presence: crate::presence::PresenceDeps {
+                config: Default::default(),
+                life: NodeLife { node: NodeId::new("here").unwrap(), incarnation: Incarnation(1) },
+                seen: Arc::new(Unseen),
+                hint: Arc::new(|_, _| {}),
+            },
+            relationships: crate::relationships::Relationships::new(Arc::new(Unrelated)),
             tasks: TaskTracker::new(),
             shutdown: shutdown.clone(),
             #[cfg(feature = "planted")]
@@ -242,7 +252,7 @@ impl Stage {
                 let outbox = &admitted.handle().outbox;
                 let listed = told.is_none() && truth.members(truth.drained).contains(&user);
                 match told {
-                    Some(resume::Told { frames, chats, .. }) => {
+                    Some(resume::Replay { frames, chats, .. }) => {
                         frames.into_iter().for_each(|frame| outbox.answer(frame));
                         outbox.answer(framed(&ServerFrame::Resumed { ref_: 0, chats }, Format::Json));
                     }
@@ -299,7 +309,7 @@ impl Stage {
         let partition = partition_of(CHAT, 16);
         let mark = Mark { partition, from: before.to, told_from: before.told.offset, place, whole };
         // Nothing happens in the others.
-        let told = Told { offset: 0, state: TermState::default() };
+        let told = LogPlace { offset: 0, state: TermState::default() };
         let still =
             Mark { partition, from: 0, told_from: 0, place: Place { term: 0, to: 0, told }, whole: true };
         let others = (0..16).filter(|other| *other != partition);
@@ -361,6 +371,7 @@ fn sent(number: usize) -> What {
         attachments: Vec::new(),
         mentions: Vec::new(),
         mention_all: false,
+        sent_as: None,
     }
 }
 

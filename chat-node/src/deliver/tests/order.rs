@@ -19,7 +19,7 @@ fn welcome() -> Stage {
 /// A membership as the store showed it when the chat was at `seq`.
 fn seen_at(key: ChatKey, seq: Seq) -> Membership {
     let head = Head { number: 0, seq };
-    Membership { chat: key.chat, head, head_upto: 0, joined_seq: 1, joined_upto: 0 }
+    Membership { chat: key.chat, head, members: 2, head_upto: 0, expired: 0, joined_seq: 1, joined_upto: 0 }
 }
 
 /// Somebody has begun to write what the chat has to say.

@@ -11,7 +11,7 @@ use crate::{
 const PARTITIONS: Partition = 2;
 
 fn cursor(places: [Offset; 2]) -> Cursor {
-    let place = |offset| Told { offset, state: TermState::default() };
+    let place = |offset| LogPlace { offset, state: TermState::default() };
     Cursor::new(Uuid::nil(), places.map(place).to_vec())
 }
 
@@ -27,7 +27,15 @@ fn departures(places: impl IntoIterator<Item = Offset>) -> Vec<Departure> {
 
 fn joined(joined_upto: Offset) -> Membership {
     let head = Head { number: 0, seq: 1 };
-    Membership { chat: ChatId::random(), head, head_upto: joined_upto, joined_seq: 1, joined_upto }
+    Membership {
+        chat: ChatId::random(),
+        head,
+        members: 2,
+        head_upto: joined_upto,
+        expired: 0,
+        joined_seq: 1,
+        joined_upto,
+    }
 }
 
 #[test]

@@ -64,7 +64,7 @@ impl Truth {
 
     /// The first change stands behind the claim, at 1.
     pub(super) fn place(&self) -> Place {
-        let told = Told { offset: self.drained as u64 + 1, state: self.state(self.drained) };
+        let told = LogPlace { offset: self.drained as u64 + 1, state: self.state(self.drained) };
         Place { term: 0, to: self.confirmed as u64 + 1, told }
     }
 
@@ -85,8 +85,8 @@ impl Truth {
     }
 
     /// The place of a writer that has so many changes.
-    fn told(&self, changes: usize) -> Told {
-        Told { offset: changes as Offset + 1, state: self.state(changes) }
+    fn told(&self, changes: usize) -> LogPlace {
+        LogPlace { offset: changes as Offset + 1, state: self.state(changes) }
     }
 
     /// Where `user` stands, as stored.
@@ -110,7 +110,9 @@ impl Truth {
         let membership = joined.map(|joined_seq| Membership {
             chat,
             head,
+            members: 2,
             head_upto: self.upto(head.seq),
+            expired: 0,
             joined_seq,
             joined_upto: self.upto(joined_seq),
         });
@@ -118,7 +120,9 @@ impl Truth {
         let elsewhere = self.elsewhere.iter().map(|(key, changes)| Membership {
             chat: key.chat,
             head: Head { number: 0, seq: changes.len() as Seq },
+            members: 2,
             head_upto: changes.len() as Offset + 1,
+            expired: 0,
             joined_seq: 1,
             joined_upto: 2,
         });
@@ -235,7 +239,7 @@ impl Chats for World {
         let standing = {
             let mut truth = self.0.lock();
             truth.asked[0] += 1;
-            let position = |key, Told { offset, state }| {
+            let position = |key, LogPlace { offset, state }| {
                 (partition_of(key, 16), Position { log: Uuid::nil(), offset, state })
             };
             let elsewhere = truth.elsewhere.iter();
@@ -262,6 +266,7 @@ impl Chats for World {
             kind: ChatKind::Group,
             name: "a group".into(),
             description: None,
+            retention: None,
             members: Vec::new(),
             members_count: 0,
             messages_count: 0,
@@ -271,6 +276,7 @@ impl Chats for World {
             unread_count: 0,
             mentions_count: 0,
             seq,
+            mark: 0,
         }))
     }
 
@@ -356,5 +362,61 @@ impl Log for World {
 
     async fn close(&self) -> Result<(), LogError> {
         Ok(())
+    }
+}
+
+/// Nobody is seen.
+pub(super) struct Unseen;
+
+#[async_trait]
+impl Seen for Unseen {
+    async fn note_seen(&self, _: &[(UserKey, Millis)]) -> store::Result<()> {
+        Ok(())
+    }
+
+    async fn last_seen(&self, _: &[UserKey]) -> store::Result<Vec<(UserKey, Millis)>> {
+        Ok(Vec::new())
+    }
+}
+
+/// Nobody is anything to anybody.
+pub(super) struct Unrelated;
+
+#[async_trait]
+impl Relations for Unrelated {
+    async fn relate(
+        &self,
+        _: UserKey,
+        _: Relation,
+        _: UserId,
+        _: bool,
+        _: Millis,
+        _: u64,
+    ) -> store::Result<Related> {
+        Ok(Related::Already)
+    }
+
+    async fn contacts(&self, _: UserKey, page: PageRequest) -> store::Result<Page<Contact>> {
+        Ok(page.answer(0, Vec::new()))
+    }
+
+    async fn blocks(&self, _: UserKey, page: PageRequest) -> store::Result<Page<UserView>> {
+        Ok(page.answer(0, Vec::new()))
+    }
+
+    async fn ties(&self, _: &[Pair]) -> store::Result<Vec<Ties>> {
+        Ok(Vec::new())
+    }
+
+    async fn blocked_by(&self, _: &[UserKey]) -> store::Result<Vec<(UserKey, UserId)>> {
+        Ok(Vec::new())
+    }
+
+    async fn blockers_of(&self, _: UserKey, _: &[UserId]) -> store::Result<Vec<(UserId, Millis)>> {
+        Ok(Vec::new())
+    }
+
+    async fn relation_changes(&self, _: u64) -> store::Result<Vec<RelationChange>> {
+        Ok(Vec::new())
     }
 }

@@ -1,6 +1,6 @@
 //! What a partition's memory holds: it follows the writer, and forgets what the store has and nobody uses.
 
-use common::{ids::Offset, wire::marks::Told};
+use common::{ids::Offset, wire::marks::LogPlace};
 use tokio::time::Instant;
 
 use super::{
@@ -18,24 +18,27 @@ impl Owned {
         let position = read.positions.get(&self.partition).filter(|at| at.log == self.context.log.id());
         // What was read before the term began says less than the term began with.
         if read.asked > self.since {
-            self.still_has(self.drained, position.map_or(0, |position| position.offset))?;
+            self.still_has(self.drained.offset, position.map_or(0, |position| position.offset))?;
         }
-        let Some(position) = position.filter(|position| position.offset > self.drained) else {
+        let Some(position) = position.filter(|position| position.offset > self.drained.offset) else {
             return Ok(());
         };
-        self.drained = position.offset;
-        let later = self.announcements.split_off(&self.drained);
+        // Only what was appended in this term lies behind its claim.
+        let end = self.tail.offset_of(self.tail.next_n());
+        if position.offset > end {
+            return Err(Lost::Passed { term: self.tail.term(), end, offset: position.offset });
+        }
+        self.drained = LogPlace { offset: position.offset, state: position.state };
+        let later = self.announcements.split_off(&position.offset);
         for change in std::mem::replace(&mut self.announcements, later).into_values() {
             if let Some((topics, live)) = announcement(&change) {
                 self.context.outlet.publish(topics, live);
             }
         }
-        self.undrained.drained(self.drained);
-        if let Some(place) = self.place.lock().as_mut() {
-            place.told = Told { offset: position.offset, state: position.state };
-        }
+        self.undrained.drained(position.offset);
+        self.tell_position();
         self.context.outlet.flush();
-        let later = self.unstored.split_off(&self.drained);
+        let later = self.unstored.split_off(&position.offset);
         for open in std::mem::replace(&mut self.unstored, later).into_values().flatten() {
             open.finish();
         }
@@ -43,6 +46,14 @@ impl Owned {
             self.shed();
         }
         Ok(())
+    }
+
+    /// Marks speak of how far the writer is where that was confirmed here: only then was it shown to everybody by this owner, and not by another
+    /// who has replaced it unheard.
+    pub(super) fn tell_position(&self) {
+        if let Some(place) = self.place.lock().as_mut().filter(|place| self.drained.offset <= place.to) {
+            place.told = self.drained;
+        }
     }
 
     /// The store, whose position is `offset` now, had drained the partition up to `drained` before. One that has less was put back, and
@@ -73,7 +84,7 @@ impl Owned {
 
     /// Forgets what the store has and nobody uses. Each chat keeps `keep` drained changes.
     pub(super) fn tidy(&mut self, keep: usize) {
-        let (drained, now) = (self.drained, Instant::now());
+        let (drained, now) = (self.drained.offset, Instant::now());
         // Whoever waited for the store and has stopped waiting.
         self.unstored.retain(|_, open| {
             open.retain(|open| !open.is_abandoned());
@@ -81,7 +92,8 @@ impl Owned {
         });
         self.tail.forget_abandoned();
         let mut bytes = 0;
-        self.slots.retain(|_, slot| {
+        let context = &self.context;
+        self.slots.retain(|key, slot| {
             // Of a chat that nobody has asked for since the take-over: what was drained meanwhile the store has. An answer that is under
             // way may have been read before.
             if !slot.fetching {
@@ -95,6 +107,7 @@ impl Owned {
                     if !slot.fetching {
                         chat.forget(drained, keep, now);
                     }
+                    chat.rates.forget(context.message_rate(key.app), now);
                     bytes += chat.kept_bytes;
                     chat.idle(drained, now)
                 }

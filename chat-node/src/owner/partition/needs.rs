@@ -1,8 +1,9 @@
-//! What a request needs to know of the store before it is decided: its chat, whether its sends are there, the message it is about.
+//! What a request needs to know of the store before it is decided: its chat, whether its sends are there, the message it is about, what the
+//! two of a direct chat are to each other.
 
 use std::ops::ControlFlow;
 
-use common::ids::ChatKey;
+use common::{ids::ChatKey, store::Pair};
 use tokio::time::Instant;
 
 use super::{
@@ -14,6 +15,13 @@ use super::{
     },
     Fetch, Fetched, Owned,
 };
+use crate::relationships::Relationships;
+
+/// The pair whose ties a request needs and nobody knows here.
+fn unknown_pair(relationships: &Relationships, job: &Job, chat: &Chat) -> Option<Pair> {
+    let pair = job.pair(chat).filter(|_| job.ties.is_none())?;
+    relationships.known(pair).is_none().then_some(pair)
+}
 
 impl Owned {
     /// The chat's next request, if it has what it needs; else what it needs is asked for.
@@ -22,7 +30,7 @@ impl Owned {
             return ControlFlow::Break(());
         };
         let Some(job) = slot.jobs.front() else { return ControlFlow::Break(()) };
-        let (lookup, drained) = (self.context.lookup.clone(), self.drained);
+        let (lookup, drained) = (self.context.lookup.clone(), self.drained.offset);
         let fetch = match &slot.chat {
             None => {
                 self.fetches.spawn(async move {
@@ -33,7 +41,8 @@ impl Owned {
             Some(None) => false,
             Some(Some(chat)) => {
                 let now = Instant::now();
-                if let Some(unknown) = job.unknown_message(chat) {
+                let ends = self.context.messages_end(key.app, chat);
+                if let Some(unknown) = job.unknown_message(chat, ends) {
                     let store = self.context.store.clone();
                     self.fetches.spawn(async move {
                         let fetched = match unknown {
@@ -46,7 +55,15 @@ impl Owned {
                     });
                     true
                 } else if job.unknown_names(chat, self.since, now).is_empty() {
-                    false
+                    // Last, so that nothing else is waited for between what is read and what is decided.
+                    let unknown = unknown_pair(&self.context.relationships, job, chat);
+                    if let Some(pair) = unknown {
+                        let relationships = self.context.relationships.clone();
+                        self.fetches.spawn(async move {
+                            Fetch { key, drained, fetched: Fetched::Ties(relationships.read(pair).await) }
+                        });
+                    }
+                    unknown.is_some()
                 } else {
                     // Whatever else waits here is asked for along with it.
                     let mut names = Vec::new();
@@ -80,7 +97,9 @@ impl Owned {
             Fetched::Sends(Ok(read)) => Some(read.offset(self.partition)),
             Fetched::Message(Ok(read)) => Some(read.offset(self.partition)),
             Fetched::Reaction(Ok(read)) => Some(read.offset(self.partition)),
-            Fetched::Chat(Err(_))
+            // They are no part of the log.
+            Fetched::Ties(_)
+            | Fetched::Chat(Err(_))
             | Fetched::Sends(Err(_))
             | Fetched::Message(Err(_))
             | Fetched::Reaction(Err(_)) => None,
@@ -133,7 +152,14 @@ impl Owned {
                 }
                 None
             }
-            Fetched::Chat(Err(error))
+            Fetched::Ties(Ok(ties)) => {
+                if let Some(job) = slot.jobs.front_mut() {
+                    job.ties = Some(ties);
+                }
+                None
+            }
+            Fetched::Ties(Err(error))
+            | Fetched::Chat(Err(error))
             | Fetched::Sends(Err(error))
             | Fetched::Message(Err(error))
             | Fetched::Reaction(Err(error)) => Some(error),

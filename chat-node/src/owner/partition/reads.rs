@@ -4,11 +4,15 @@ use std::sync::Arc;
 
 use common::{
     ids::{ChatKey, UserId},
-    wire::{marks::Told, owner::Answer},
+    wire::{
+        marks::LogPlace,
+        owner::{Answer, Refusal},
+    },
 };
+use tokio::sync::watch;
 
 use super::{
-    super::{chat::Kept, policy, queue::Job, retry_later, since},
+    super::{Context, chat::Kept, policy, queue::Job, retry_later, since},
     Owned,
 };
 
@@ -19,14 +23,15 @@ const ANSWER_BYTES: usize = 1024 * 1024;
 
 impl Owned {
     /// What `by` may read that the store may lack.
-    pub(super) fn recent(&self, key: ChatKey, by: UserId) -> Answer {
-        let Some(chat) = self.chat(key).filter(|chat| chat.reader(by)) else {
-            return self.read(Answer::Refused(policy::no_such_chat()));
-        };
+    ///
+    /// # Errors
+    /// Who is in the chat no more as decided: that may not be in the log yet.
+    pub(super) fn recent(&self, key: ChatKey, by: UserId) -> Result<Answer, Refusal> {
+        let chat = self.chat(key).filter(|chat| chat.reader(by)).ok_or_else(policy::no_such_chat)?;
         // The newest, as far as an answer may be long. A reader sees the hole before them, and says that its answer is not whole.
         let mut bytes = 0;
         let mut changes: Vec<_> = chat
-            .undrained(self.drained)
+            .undrained(self.drained.offset)
             .rev()
             .take_while(|kept| {
                 bytes += kept.payload.len();
@@ -35,7 +40,7 @@ impl Owned {
             .map(|kept| kept.payload.clone())
             .collect();
         changes.reverse();
-        self.read(Answer::Recent { head: chat.confirmed, changes })
+        Ok(self.read(Answer::Recent { head: chat.confirmed, changes }))
     }
 
     /// What a node missed of a chat; none when memory does not reach back that far.
@@ -61,22 +66,24 @@ impl Owned {
     }
 
     /// What changed in the partition. From memory, or, further back, from the log: meanwhile others are served.
-    pub(super) fn since(&mut self, job: Job, from: Option<Told>) {
+    pub(super) fn since(&mut self, job: Job, from: Option<LogPlace>) {
         let Some(place) = *self.place.lock() else { return job.answer(Answer::NotOwner) };
         match from {
-            Some(told) if told.offset > place.to.max(self.drained) => {
+            Some(told) if told.offset > place.to.max(self.drained.offset) => {
                 // Of another log.
                 job.answer(self.read(Answer::Since(since::everything(place))));
             }
-            Some(told) if told.offset < self.drained => {
+            Some(told) if told.offset < self.drained.offset => {
                 if self.reads.len() >= READS {
                     return job.answer(retry_later("the partition's owner reads for others at the moment"));
                 }
                 let (context, partition) = (Arc::clone(&self.context), self.partition);
+                let named = self.named.clone();
                 self.reads.spawn(async move {
                     let answer = since::read(&context, partition, told, place).await;
                     // Whatever is confirmed stays so; but who is owner by now may have confirmed more.
-                    job.answer(if context.lease.holds() { Answer::Since(answer) } else { Answer::NotOwner });
+                    let owner = is_owner(&context, &named);
+                    job.answer(if owner { Answer::Since(answer) } else { Answer::NotOwner });
                 });
             }
             from => {
@@ -88,6 +95,17 @@ impl Owned {
 
     /// What the log does not check (a read, a refusal) counts only if nobody else can own the partition by now: asked afterwards.
     pub(super) fn read(&self, answer: Answer) -> Answer {
-        if self.context.lease.holds() { answer } else { Answer::NotOwner }
+        if self.is_owner() { answer } else { Answer::NotOwner }
     }
+
+    /// Whether nobody else can own the partition, as far as this node knows.
+    pub(super) fn is_owner(&self) -> bool {
+        is_owner(&self.context, &self.named)
+    }
+}
+
+/// The dispatchers name another only when this node has said that it gave the partition up, or a lease later. A node that is linked to
+/// them keeps its lease, and can be slow to give up: it goes by both.
+fn is_owner(context: &Context, named: &watch::Receiver<bool>) -> bool {
+    context.lease.holds() && *named.borrow()
 }

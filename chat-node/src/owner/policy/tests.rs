@@ -95,6 +95,7 @@ fn message(from: UserId) -> Message {
         created_at: Millis(1),
         edited_at: None,
         deleted: false,
+        expired: false,
         reply_to: None,
         attachments: Vec::new(),
         reactions: Vec::new(),
@@ -121,7 +122,7 @@ type Act = fn(&Chat, UserId) -> Result<Decision, Refusal>;
 const TABLE: &[(&str, &str, Act)] = &[
     ("write", "0YYY", |chat, by| send(chat, by, &draft(), MessageId::random()).map(Decision::Append)),
     ("edit one's own", "0YYY", |chat, by| edit(chat, by, Some(message(by)), "new", Millis(2))),
-    ("edit another's", "0---", |chat, by| edit(chat, by, Some(message(OTHER_MEMBER)), "new", Millis(2))),
+    ("edit another's", "0-YY", |chat, by| edit(chat, by, Some(message(OTHER_MEMBER)), "new", Millis(2))),
     ("answer one's own", "0YYY", |chat, by| react(chat, by, Some(message(by)), "+", true, false)),
     ("answer another's", "0YYY", |chat, by| react(chat, by, Some(message(OTHER_MEMBER)), "+", true, false)),
     ("answer it once more", "0===", |chat, by| react(chat, by, Some(message(OTHER_MEMBER)), "+", true, true)),
@@ -129,8 +130,11 @@ const TABLE: &[(&str, &str, Act)] = &[
     ("answer no message", "0000", |chat, by| react(chat, by, None, "+", true, false)),
     ("delete one's own", "0YYY", |chat, by| erase(chat, by, 1, Some(message(by)))),
     ("delete another's", "0-YY", |chat, by| erase(chat, by, 1, Some(message(OTHER_MEMBER)))),
-    ("name the group", "0-YY", |chat, by| update(chat, by, Some(&"New".to_owned()), None)),
-    ("describe the group", "0-YY", |chat, by| update(chat, by, None, Some(&"New".to_owned()))),
+    ("name the group", "0-YY", |chat, by| update(chat, by, Some(&"New".to_owned()), None, None)),
+    ("describe the group", "0-YY", |chat, by| update(chat, by, None, Some(&"New".to_owned()), None)),
+    ("say how long messages are kept (me_9)", "0-YY", |chat, by| {
+        update(chat, by, None, None, Some(Retention::UntilRead))
+    }),
     ("let somebody in", "0-YY", |chat, by| add_member(chat, by, UserId::random())),
     ("let a member in once more", "0-==", |chat, by| add_member(chat, by, OTHER_MEMBER)),
     ("let somebody in as a member", "0-YY", |chat, by| set_role(chat, by, UserId::random(), Role::Member)),
@@ -183,7 +187,7 @@ fn in_a_direct_chat_nobody_is_named_let_in_or_removed_ch_4() {
         |chat, by| set_role(chat, by, STRANGER, Role::Member),
         |chat, by| add_member(chat, by, STRANGER),
         |chat, by| remove_member(chat, by, by, false),
-        |chat, by| update(chat, by, Some(&"New".to_owned()), None),
+        |chat, by| update(chat, by, Some(&"New".to_owned()), None, None),
         |chat, by| delete_chat(chat, by, false),
     ];
     for act in acts {

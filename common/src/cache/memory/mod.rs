@@ -5,6 +5,8 @@ mod limits;
 mod presence;
 mod tails;
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use parking_lot::Mutex;
 
@@ -95,9 +97,27 @@ impl Cache for MemoryCache {
         Ok(self.presence.lock().of(user))
     }
 
+    async fn lives_of(&self, users: &[UserKey]) -> Result<Vec<Vec<NodeLife>>, CacheError> {
+        let presence = self.presence.lock();
+        Ok(users.iter().map(|user| presence.lives_of(*user)).collect())
+    }
+
+    async fn is_whole(&self) -> Result<bool, CacheError> {
+        Ok(self.presence.lock().is_whole())
+    }
+
+    async fn keep_life(&self, life: &NodeLife, term: Duration) -> Result<(), CacheError> {
+        self.presence.lock().keep(life, term);
+        Ok(())
+    }
+
     async fn node_gone(&self, life: &NodeLife) -> Result<(), CacheError> {
         self.presence.lock().gone(life);
         Ok(())
+    }
+
+    async fn take_lapsed(&self) -> Result<Vec<UserKey>, CacheError> {
+        Ok(self.presence.lock().take_lapsed())
     }
 
     async fn take(

@@ -1,6 +1,9 @@
 //! Who is connected where: by user, and by the node that may die.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    time::{Duration, Instant},
+};
 
 use crate::{
     cache::{CacheError, LiveSession, NodeLife},
@@ -14,11 +17,20 @@ pub(super) struct Presence {
     count: usize,
     by_user: HashMap<UserKey, Vec<LiveSession>>,
     by_life: HashMap<NodeLife, HashSet<(UserKey, SocketId)>>,
+    /// Until when a life is up that somebody keeps up. One that is over stays until it is taken.
+    up: HashMap<NodeLife, Instant>,
 }
 
 impl Presence {
     pub(super) fn new(most: usize, most_of_user: usize) -> Self {
-        Self { most, most_of_user, count: 0, by_user: HashMap::new(), by_life: HashMap::new() }
+        Self {
+            most,
+            most_of_user,
+            count: 0,
+            by_user: HashMap::new(),
+            by_life: HashMap::new(),
+            up: HashMap::new(),
+        }
     }
 
     pub(super) fn opened(&mut self, user: UserKey, session: LiveSession) -> Result<(), CacheError> {
@@ -45,20 +57,61 @@ impl Presence {
 
     pub(super) fn of(&self, user: UserKey) -> Vec<LiveSession> {
         let mut sessions = self.by_user.get(&user).cloned().unwrap_or_default();
+        sessions.retain(|session| self.is_up(&session.life));
         sessions.sort_by_key(|session| (session.since, session.socket));
         sessions
     }
 
-    pub(super) fn gone(&mut self, life: &NodeLife) {
-        for (user, socket) in self.by_life.remove(life).unwrap_or_default() {
-            self.forget(user, socket);
+    pub(super) fn lives_of(&self, user: UserKey) -> Vec<NodeLife> {
+        let sessions = self.by_user.get(&user).into_iter().flatten();
+        let mut lives: Vec<_> = sessions.map(|session| session.life.clone()).collect();
+        lives.sort_unstable();
+        lives.dedup();
+        lives.retain(|life| self.is_up(life));
+        lives
+    }
+
+    pub(super) fn keep(&mut self, life: &NodeLife, term: Duration) {
+        self.up.insert(life.clone(), Instant::now() + term);
+    }
+
+    fn is_up(&self, life: &NodeLife) -> bool {
+        match self.up.get(life) {
+            Some(until) => *until > Instant::now(),
+            None => self.by_life.contains_key(life),
         }
+    }
+
+    pub(super) fn is_whole(&self) -> bool {
+        let now = Instant::now();
+        self.up.values().all(|until| *until > now)
+    }
+
+    pub(super) fn take_lapsed(&mut self) -> Vec<UserKey> {
+        let now = Instant::now();
+        let lapsed: Vec<NodeLife> =
+            self.up.iter().filter(|(_, until)| **until <= now).map(|(life, _)| life.clone()).collect();
+        let users: HashSet<UserKey> = lapsed.iter().flat_map(|life| self.gone(life)).collect();
+        users.into_iter().collect()
+    }
+
+    pub(super) fn gone(&mut self, life: &NodeLife) -> Vec<UserKey> {
+        self.up.remove(life);
+        let sockets = self.by_life.remove(life).unwrap_or_default();
+        sockets
+            .into_iter()
+            .map(|(user, socket)| {
+                self.forget(user, socket);
+                user
+            })
+            .collect()
     }
 
     pub(super) fn clear(&mut self) {
         self.count = 0;
         self.by_user.clear();
         self.by_life.clear();
+        self.up.clear();
     }
 
     /// Takes a socket from its user, and says whose it was.

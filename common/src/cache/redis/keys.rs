@@ -33,11 +33,27 @@ impl Keys {
         format!("{}user:{{{user}}}", self.0)
     }
 
+    /// There while a life is up.
     pub(super) fn life(&self, life: &NodeLife) -> String {
         format!("{}life:{{{}/{}}}", self.0, life.incarnation, life.node)
     }
 
-    /// Where a life's set goes when it is over.
+    /// The sockets of a life.
+    pub(super) fn held(&self, life: &NodeLife) -> String {
+        format!("{}held:{{{}/{}}}", self.0, life.incarnation, life.node)
+    }
+
+    /// The names of all lives.
+    pub(super) fn lives(&self) -> String {
+        format!("{}lives", self.0)
+    }
+
+    /// Since when nothing was forgotten.
+    pub(super) fn whole(&self) -> String {
+        format!("{}whole", self.0)
+    }
+
+    /// Where a life's sockets go when it is over.
     pub(super) fn ended(&self, life: &NodeLife) -> String {
         format!("{}ended:{{{}/{}}}", self.0, life.incarnation, life.node)
     }

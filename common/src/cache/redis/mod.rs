@@ -14,6 +14,7 @@ mod keys;
 mod link;
 mod presence;
 mod tails;
+mod whole;
 
 use std::{
     fmt,
@@ -120,20 +121,7 @@ impl RedisCache {
     /// # Errors
     /// [`OpenError`].
     pub async fn open_with(url: &str, settings: &Settings) -> Result<Self, OpenError> {
-        let info = url.into_connection_info().map_err(|error| OpenError::Url(error.to_string()))?;
-        if !matches!(info.addr(), ConnectionAddr::Tcp(..)) {
-            return Err(OpenError::Url("another scheme".into()));
-        }
-        let client = Client::open(info).map_err(|error| OpenError::Url(error.to_string()))?;
-        let keys = Keys::new(&settings.prefix)
-            .ok_or(OpenError::Setting("the prefix must have 1 to 64 letters, digits and :._-/"))?;
-        if settings.timeout_ms == 0
-            || settings.in_flight == 0
-            || settings.tail_ms == 0
-            || settings.life_ms < 3
-        {
-            return Err(OpenError::Setting("time-outs, terms and calls in flight must not be 0"));
-        }
+        let (client, keys) = read(url, settings)?;
         let patience = Duration::from_millis(settings.timeout_ms);
         // More than the semaphore can count is no bound.
         let in_flight = settings.in_flight.min(1 << 20);
@@ -148,6 +136,28 @@ impl RedisCache {
         let renewal = tokio::spawn(presence::keep(Arc::clone(&inner)));
         Ok(Self { inner, renewal })
     }
+}
+
+/// Looks whether a cache could be opened there with these settings, without asking the server.
+///
+/// # Errors
+/// [`OpenError`].
+pub fn check(url: &str, settings: &Settings) -> Result<(), OpenError> {
+    read(url, settings).map(drop)
+}
+
+fn read(url: &str, settings: &Settings) -> Result<(Client, Keys), OpenError> {
+    let info = url.into_connection_info().map_err(|error| OpenError::Url(error.to_string()))?;
+    if !matches!(info.addr(), ConnectionAddr::Tcp(..)) {
+        return Err(OpenError::Url("another scheme".into()));
+    }
+    let client = Client::open(info).map_err(|error| OpenError::Url(error.to_string()))?;
+    let keys = Keys::new(&settings.prefix)
+        .ok_or(OpenError::Setting("the prefix must have 1 to 64 letters, digits and :._-/"))?;
+    if settings.timeout_ms == 0 || settings.in_flight == 0 || settings.tail_ms == 0 || settings.life_ms < 3 {
+        return Err(OpenError::Setting("time-outs, terms and calls in flight must not be 0"));
+    }
+    Ok((client, keys))
 }
 
 impl Drop for RedisCache {
@@ -220,8 +230,24 @@ impl Cache for RedisCache {
         self.inner.sessions(user).await
     }
 
+    async fn lives_of(&self, users: &[UserKey]) -> Result<Vec<Vec<NodeLife>>, CacheError> {
+        self.inner.lives(users).await
+    }
+
+    async fn is_whole(&self) -> Result<bool, CacheError> {
+        self.inner.is_whole().await
+    }
+
+    async fn keep_life(&self, life: &NodeLife, term: Duration) -> Result<(), CacheError> {
+        self.inner.keep_up(life, term).await
+    }
+
     async fn node_gone(&self, life: &NodeLife) -> Result<(), CacheError> {
-        self.inner.gone(life).await
+        self.inner.gone(life).await.map(drop)
+    }
+
+    async fn take_lapsed(&self) -> Result<Vec<UserKey>, CacheError> {
+        self.inner.lapsed().await
     }
 
     async fn take(

@@ -1,8 +1,9 @@
-//! Who is connected where: a hash per user, and a set per life of a node.
+//! Who is connected where: a hash per user, and for each life of a node a key that expires and the set of its sockets.
 //!
-//! A session is shown while the set of its node's life is there. Who opened a session keeps its life up, and remembers the session: when the
-//! server has forgotten the life, all its sessions are noted again. A mark of this process in the set tells that nothing was
-//! forgotten. User and life lie in different slots: what is noted of the one may be missing with the other, and each way is harmless.
+//! A session is shown while its life's key is there. Who opened a session remembers it, and keeps its life up unless somebody else does: when
+//! the server has forgotten the life's sockets, all its sessions are noted again. A mark of this process in the set tells that nothing was
+//! forgotten. The set outlasts the key, so that it can be told whose sockets ended with a node that vanished; a set of all lives tells
+//! which to look at. User and life lie in different slots: what is noted of the one may be missing with the other, and each way is harmless.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -16,7 +17,7 @@ use redis::Script;
 use serde::{Deserialize, Serialize};
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::Inner;
+use super::{Inner, whole};
 use crate::{
     cache::{CacheError, LiveSession, NodeLife},
     ids::{AppId, Incarnation, NodeId, SessionId, SocketId, UserId, UserKey},
@@ -33,6 +34,9 @@ const SESSIONS_OF_USER: usize = 256;
 const USER_MS: u64 = 24 * 60 * 60 * 1000;
 const NOTE_AGAIN: Duration = Duration::from_secs(8 * 60 * 60);
 
+/// How long the sockets of a life are kept after it was last heard of, and all lives' names.
+const HELD_MS: u64 = 60 * 60 * 1000;
+
 /// How long the set of a life that is over may take to be worked off.
 const ENDED_MS: u64 = 60 * 60 * 1000;
 
@@ -48,6 +52,7 @@ pub(super) struct Presence {
     remove: Script,
     add_to_life: Script,
     end_life: Script,
+    pub(super) keep_whole: Script,
     own: Mutex<Own>,
 }
 
@@ -59,8 +64,12 @@ struct Own {
     unclosed: HashSet<(UserKey, SocketId)>,
     /// Lives that carry the mark, as far as is known.
     marked: HashSet<NodeLife>,
+    /// Lives that [`Inner::keep_up`] is called for: they are kept up by nobody else.
+    kept: HashSet<NodeLife>,
     /// Something was not noted.
     behind: bool,
+    /// Since when the server has forgotten nothing, as it said last.
+    whole_since: Option<i64>,
 }
 
 impl Presence {
@@ -72,8 +81,13 @@ impl Presence {
             remove: Script::new(include_str!("session_remove.lua")),
             add_to_life: Script::new(include_str!("life_add.lua")),
             end_life: Script::new(include_str!("life_end.lua")),
+            keep_whole: whole::keep_script(),
             own: Mutex::default(),
         }
+    }
+
+    pub(super) fn life_ms(&self) -> u64 {
+        self.life_ms
     }
 }
 
@@ -130,17 +144,7 @@ impl Inner {
         if lives.is_empty() {
             return Ok(Vec::new());
         }
-        let mut exist = redis::pipe();
-        for life in &lives {
-            exist.cmd("EXISTS").arg(self.keys.life(life));
-        }
-        let exist: Vec<bool> = self.link.call(async |mut to| exist.query_async(&mut to).await).await?;
-        let kept: HashSet<NodeLife> = lives
-            .into_iter()
-            .zip(exist)
-            .filter(|(_, exists)| *exists)
-            .map(|(life, _)| life.clone())
-            .collect();
+        let kept = self.up(lives).await?;
         let (mut shown, over): (Vec<_>, Vec<_>) =
             sessions.into_iter().partition(|session| kept.contains(&session.life));
         for session in over {
@@ -153,20 +157,101 @@ impl Inner {
         Ok(shown)
     }
 
-    pub(super) async fn gone(&self, life: &NodeLife) -> Result<(), CacheError> {
+    /// Those of `lives` that are up.
+    async fn up(&self, lives: impl IntoIterator<Item = &NodeLife>) -> Result<HashSet<NodeLife>, CacheError> {
+        let lives: Vec<&NodeLife> = lives.into_iter().collect();
+        if lives.is_empty() {
+            return Ok(HashSet::new());
+        }
+        let mut exist = redis::pipe();
+        for life in &lives {
+            exist.cmd("EXISTS").arg(self.keys.life(life));
+        }
+        let exist: Vec<bool> = self.link.call(async |mut to| exist.query_async(&mut to).await).await?;
+        let up = lives.into_iter().zip(exist).filter(|(_, exists)| *exists);
+        Ok(up.map(|(life, _)| life.clone()).collect())
+    }
+
+    pub(super) async fn lives(&self, users: &[UserKey]) -> Result<Vec<Vec<NodeLife>>, CacheError> {
+        if users.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut noted = redis::pipe();
+        for user in users {
+            noted.cmd("HVALS").arg(self.keys.user(*user));
+        }
+        let noted: Vec<Vec<Vec<u8>>> =
+            self.link.call(async |mut to| noted.query_async(&mut to).await).await?;
+        let lives: Vec<HashSet<NodeLife>> =
+            noted.iter().map(|noted| noted.iter().filter_map(|noted| read_life(noted)).collect()).collect();
+        let up = self.up(lives.iter().flatten().collect::<HashSet<_>>()).await?;
+        Ok(lives
+            .into_iter()
+            .map(|lives| lives.into_iter().filter(|life| up.contains(life)).collect())
+            .collect())
+    }
+
+    pub(super) async fn keep_up(&self, life: &NodeLife, term: Duration) -> Result<(), CacheError> {
+        self.presence.own.lock().kept.insert(life.clone());
+        let millis = u64::try_from(term.as_millis()).unwrap_or(u64::MAX).max(1);
+        let (key, all, name) = (self.keys.life(life), self.keys.lives(), life_name(life));
+        let mut keep = redis::pipe();
+        keep.cmd("SET").arg(&key).arg(1).arg("PX").arg(millis).ignore();
+        keep.cmd("SADD").arg(&all).arg(&name).ignore();
+        keep.cmd("PEXPIRE").arg(&all).arg(HELD_MS).ignore();
+        self.link.call(async |mut to| keep.query_async::<()>(&mut to).await).await?;
+        let since = self.keep_whole(term).await?;
+        let mut own = self.presence.own.lock();
+        // What it knows may be old: the mark may be there, and sockets missing.
+        own.behind |= own.whole_since.replace(since).is_some_and(|before| before != since);
+        Ok(())
+    }
+
+    pub(super) async fn lapsed(&self) -> Result<Vec<UserKey>, CacheError> {
+        let all = self.keys.lives();
+        let names: Vec<String> = self
+            .link
+            .call(async |mut to| redis::cmd("SMEMBERS").arg(&all).query_async(&mut to).await)
+            .await?;
+        let mut users = HashSet::new();
+        for life in &self.over(&names).await? {
+            let name = life_name(life);
+            let mine: bool = self
+                .link
+                .call(async |mut to| redis::cmd("SREM").arg(&all).arg(&name).query_async(&mut to).await)
+                .await?;
+            if mine {
+                users.extend(self.gone(life).await?);
+            }
+        }
+        Ok(users.into_iter().collect())
+    }
+
+    /// Those of the lives with these names that are not up.
+    pub(super) async fn over(&self, names: &[String]) -> Result<Vec<NodeLife>, CacheError> {
+        let mut lives: Vec<NodeLife> = names.iter().filter_map(|name| parse_life(name)).collect();
+        let up = self.up(&lives).await?;
+        lives.retain(|life| !up.contains(life));
+        Ok(lives)
+    }
+
+    /// Ends a life, and gives those who had sockets there.
+    pub(super) async fn gone(&self, life: &NodeLife) -> Result<HashSet<UserKey>, CacheError> {
         {
             let mut own = self.presence.own.lock();
             own.sessions.retain(|_, session| session.life != *life);
             own.marked.remove(life);
+            own.kept.remove(life);
         }
+        let mut users = HashSet::new();
         let ended = self.keys.ended(life);
         let call = {
-            let mut call = self.presence.end_life.key(self.keys.life(life));
-            call.key(&ended).arg(ENDED_MS);
+            let mut call = self.presence.end_life.key(self.keys.held(life));
+            call.key(&ended).key(self.keys.life(life)).arg(ENDED_MS);
             call
         };
         if !self.invoke::<bool>(&call).await? {
-            return Ok(());
+            return Ok(users);
         }
         // From here on none of them is shown: what follows makes room.
         let beginning = beginning(life);
@@ -177,6 +262,7 @@ impl Inner {
             let (next, members): (u64, Vec<Vec<u8>>) =
                 self.link.call(async |mut to| scan.query_async(&mut to).await).await?;
             let removals: Vec<_> = members.iter().filter_map(|member| parse_member(member)).collect();
+            users.extend(removals.iter().map(|(user, _)| *user));
             let results: Vec<Result<_, _>> = stream::iter(removals)
                 .map(|(user, socket)| self.remove(user, socket, &beginning))
                 .buffer_unordered(TOGETHER)
@@ -188,7 +274,10 @@ impl Inner {
             }
             cursor = next;
         }
-        self.link.call(async |mut to| redis::cmd("UNLINK").arg(&ended).query_async::<()>(&mut to).await).await
+        self.link
+            .call(async |mut to| redis::cmd("UNLINK").arg(&ended).query_async::<()>(&mut to).await)
+            .await?;
+        Ok(users)
     }
 
     /// Keeps a life up. `true` when the server did not know that this process does.
@@ -197,8 +286,10 @@ impl Inner {
     }
 
     async fn add_to_life(&self, life: &NodeLife, what: &[u8]) -> Result<bool, CacheError> {
-        let mut call = self.presence.add_to_life.key(self.keys.life(life));
-        call.arg(what).arg(self.presence.life_ms);
+        let kept = self.presence.own.lock().kept.contains(life);
+        let term = if kept { 0 } else { self.presence.life_ms };
+        let mut call = self.presence.add_to_life.key(self.keys.held(life));
+        call.key(self.keys.life(life)).arg(what).arg(HELD_MS).arg(term);
         self.invoke(&call).await
     }
 
@@ -217,7 +308,7 @@ impl Inner {
     async fn take_back(&self, user: UserKey, socket: SocketId) -> Result<(), CacheError> {
         let Some(noted) = self.remove(user, socket, "").await? else { return Ok(()) };
         let Some(session) = read(socket.to_string().as_bytes(), &noted) else { return Ok(()) };
-        let key = self.keys.life(&session.life);
+        let key = self.keys.held(&session.life);
         let member = member(user, socket);
         self.link
             .call(async |mut to| redis::cmd("SREM").arg(&key).arg(&member).query_async::<()>(&mut to).await)
@@ -313,7 +404,23 @@ pub(super) async fn keep(inner: Arc<Inner>) {
 
 /// What is noted of a socket begins with a version and the life, so that a script can tell whose it is. No name has a line break.
 fn beginning(life: &NodeLife) -> String {
-    format!("1 {}/{}\n", life.incarnation, life.node)
+    format!("1 {}\n", life_name(life))
+}
+
+fn life_name(life: &NodeLife) -> String {
+    format!("{}/{}", life.incarnation, life.node)
+}
+
+fn parse_life(name: &str) -> Option<NodeLife> {
+    let (incarnation, node) = name.split_once('/')?;
+    let incarnation = Incarnation(u64::from_str_radix(incarnation, 16).ok()?);
+    Some(NodeLife { node: NodeId::new(node).ok()?, incarnation })
+}
+
+/// The life in what is noted of a socket.
+fn read_life(noted: &[u8]) -> Option<NodeLife> {
+    let end = noted.iter().position(|byte| *byte == b'\n')?;
+    parse_life(str::from_utf8(noted.get(..end)?).ok()?.strip_prefix("1 ")?)
 }
 
 #[derive(Serialize, Deserialize)]
@@ -332,16 +439,12 @@ fn write(session: &LiveSession) -> Result<String, CacheError> {
 /// `None` for what another version, or somebody else, put there.
 fn read(socket: &[u8], noted: &[u8]) -> Option<LiveSession> {
     let (life, noted) = str::from_utf8(noted).ok()?.strip_prefix("1 ")?.split_once('\n')?;
-    let (incarnation, node) = life.split_once('/')?;
     let noted: Noted = serde_json::from_str(noted).ok()?;
     Some(LiveSession {
         socket: str::from_utf8(socket).ok()?.parse().ok()?,
         session: noted.session,
         device: noted.device,
-        life: NodeLife {
-            node: NodeId::new(node).ok()?,
-            incarnation: Incarnation(u64::from_str_radix(incarnation, 16).ok()?),
-        },
+        life: parse_life(life)?,
         since: Millis(noted.since),
     })
 }

@@ -137,8 +137,9 @@ impl Admin {
                  delete {meta} as well if the log is to begin again"
             )));
         }
-        self.create(topic, partitions).await?;
-        self.create(&meta, 1).await?;
+        self.create(topic, partitions, &self.settings.retention_ms()).await?;
+        // The log's id stays as long as the log.
+        self.create(&meta, 1, "-1").await?;
         let has = self.ready(topic).await?;
         if has != usize::from(partitions) {
             return Err(self.partition_count(has, partitions));
@@ -207,12 +208,12 @@ impl Admin {
         }
     }
 
-    async fn create(&self, topic: &str, partitions: Partition) -> Result<(), OpenError> {
+    async fn create(&self, topic: &str, partitions: Partition, retention_ms: &str) -> Result<(), OpenError> {
         let replication = i32::from(self.settings.replication);
         let in_sync = (replication - 1).max(1).to_string();
         let new = NewTopic::new(topic, i32::from(partitions), TopicReplication::Fixed(replication))
             .set("cleanup.policy", "delete")
-            .set("retention.ms", "-1")
+            .set("retention.ms", retention_ms)
             .set("retention.bytes", "-1")
             .set("unclean.leader.election.enable", "false")
             .set("min.insync.replicas", &in_sync);
@@ -261,9 +262,12 @@ impl Admin {
                 "topic {topic} has cleanup.policy={policy}, which drops records; set it to delete"
             )));
         }
-        for (name, safe) in
-            [("retention.ms", "-1"), ("retention.bytes", "-1"), ("unclean.leader.election.enable", "false")]
-        {
+        let chosen = self.settings.retention_ms();
+        for (name, safe) in [
+            ("retention.ms", chosen.as_str()),
+            ("retention.bytes", "-1"),
+            ("unclean.leader.election.enable", "false"),
+        ] {
             if value(name) != safe {
                 warn!(log, setting = name, value = value(name), "the topic can lose records; {safe} is safe");
             }

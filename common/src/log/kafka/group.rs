@@ -174,9 +174,8 @@ pub(super) fn join(
         Member { topic: settings.topic.clone(), shared: Arc::clone(&shared), leaves: AtomicBool::new(false) };
     let member = BaseConsumer::from_config_and_context(&client::member(settings, group), context)
         .map_err(unavailable)?;
-    let fetcher =
-        BaseConsumer::from_config_and_context(&client::reader(settings, group, client::TAIL_WAIT), Quiet)
-            .map_err(unavailable)?;
+    let fetcher = BaseConsumer::from_config_and_context(&client::fetcher(settings, group), Quiet)
+        .map_err(unavailable)?;
     member.subscribe(&[&settings.topic]).map_err(unavailable)?;
     let thread = Group {
         topic: settings.topic.clone(),

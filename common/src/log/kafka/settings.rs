@@ -31,6 +31,9 @@ const SESSION_MS: std::ops::RangeInclusive<u32> = 1000..=300_000;
 /// Copies of each record.
 const REPLICATION: std::ops::RangeInclusive<u16> = 1..=15;
 
+/// A hundred years.
+const MAX_RETENTION_DAYS: u32 = 36_500;
+
 /// What the contract of the log rests on, under each of its names: no override may change it.
 const FIXED: [&str; 28] = [
     "acks",
@@ -92,6 +95,9 @@ pub struct KafkaSettings {
     pub group_session_ms: u32,
     /// Copies of each record, for the topics that [`super::KafkaLog::init`] makes: an append is confirmed when all but one have it.
     pub replication: u16,
+    /// Days after which Kafka drops records, for the topic that [`super::KafkaLog::init`] makes; 0: never. Longer than writers may ever lag, and
+    /// than the oldest backup of the store is kept: records that are dropped before they are drained stop their partition.
+    pub retention_days: u32,
     /// Settings of the client library (librdkafka), for producers and consumers alike: TLS, SASL, buffers.
     pub overrides: BTreeMap<String, String>,
 }
@@ -105,6 +111,7 @@ impl Default for KafkaSettings {
             group_protocol: GroupProtocol::default(),
             group_session_ms: 6000,
             replication: 3,
+            retention_days: 0,
             overrides: BTreeMap::new(),
         }
     }
@@ -120,6 +127,7 @@ impl fmt::Debug for KafkaSettings {
             .field("group_protocol", &self.group_protocol)
             .field("group_session_ms", &self.group_session_ms)
             .field("replication", &self.replication)
+            .field("retention_days", &self.retention_days)
             .field("overrides", &self.overrides.keys())
             .finish()
     }
@@ -132,6 +140,16 @@ impl fmt::Display for KafkaSettings {
     }
 }
 
+impl KafkaSettings {
+    /// `retention.ms` of the topic of the records.
+    pub(super) fn retention_ms(&self) -> String {
+        match self.retention_days {
+            0 => "-1".to_owned(),
+            days => (u64::from(days) * 86_400_000).to_string(),
+        }
+    }
+}
+
 /// What is wrong with settings.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SettingsError {
@@ -140,7 +158,7 @@ pub enum SettingsError {
     Url(String),
     /// An option of the URL has no meaning.
     #[error(
-        "{0:?} is no option of a Kafka log; known: linger_ms, group_protocol, group_session_ms, replication, and \
+        "{0:?} is no option of a Kafka log; known: linger_ms, group_protocol, group_session_ms, replication, retention_days, and \
          rdkafka.NAME for the settings of the client library"
     )]
     Unknown(String),
@@ -187,6 +205,7 @@ impl KafkaSettings {
                 "linger_ms" => settings.linger_ms = number(name, value)?,
                 "group_session_ms" => settings.group_session_ms = number(name, value)?,
                 "replication" => settings.replication = number(name, value)?,
+                "retention_days" => settings.retention_days = number(name, value)?,
                 "group_protocol" => {
                     settings.group_protocol = match value {
                         "consumer" => GroupProtocol::Consumer,
@@ -237,6 +256,10 @@ impl KafkaSettings {
         if !REPLICATION.contains(&self.replication) {
             return Err(bad("replication", format!("{} is not in {REPLICATION:?}", self.replication)));
         }
+        if self.retention_days > MAX_RETENTION_DAYS {
+            let why = format!("{} is more than {MAX_RETENTION_DAYS}", self.retention_days);
+            return Err(bad("retention_days", why));
+        }
         if self.overrides.len() > MAX_OVERRIDES {
             return Err(bad("rdkafka", format!("there are more than {MAX_OVERRIDES} settings")));
         }
@@ -284,7 +307,7 @@ mod tests {
         assert_eq!(plain, KafkaSettings { brokers: vec!["kafka:9092".into()], ..KafkaSettings::default() });
         let full = KafkaSettings::from_url(
             "kafka://a.example:9092,[::1]:9093/talk?linger_ms=5&group_protocol=classic&group_session_ms=9000\
-             &replication=1&rdkafka.security.protocol=ssl",
+             &replication=1&retention_days=30&rdkafka.security.protocol=ssl",
         )
         .unwrap();
         let expected = KafkaSettings {
@@ -294,9 +317,11 @@ mod tests {
             group_protocol: GroupProtocol::Classic,
             group_session_ms: 9000,
             replication: 1,
+            retention_days: 30,
             overrides: [("security.protocol".to_owned(), "ssl".to_owned())].into(),
         };
         assert_eq!(full, expected);
+        assert_eq!((plain.retention_ms().as_str(), full.retention_ms().as_str()), ("-1", "2592000000"));
         assert_eq!(full.to_string(), "kafka://a.example:9092,[::1]:9093/talk");
     }
 
@@ -316,6 +341,7 @@ mod tests {
             ("kafka://kafka:9092/chat?group_protocol=new", "group_protocol"),
             ("kafka://kafka:9092/chat?group_session_ms=10", "group_session_ms"),
             ("kafka://kafka:9092/chat?replication=0", "replication"),
+            ("kafka://kafka:9092/chat?retention_days=36501", "retention_days"),
             ("kafka://kafka:9092/chat?rdkafka.acks=1", "rdkafka.acks"),
             ("kafka://kafka:9092/chat?rdkafka.delivery.timeout.ms=1", "rdkafka.delivery.timeout.ms"),
         ] {

@@ -64,7 +64,7 @@ pub async fn applications_are_added_and_changed_and_each_time_is_counted(fixture
     let settings = AppSettings {
         message_rate: Some(MessageRate { per_second: 2.5, burst: 3 }),
         words: Words { list: vec!["Ärger".into()], action: PolicyAction::Mask },
-        links: Links { action: PolicyAction::Refuse },
+        links: Links { action: PolicyAction::Refuse, own_hosts: vec!["example.org".into()] },
         retention: Retention::Days { days: 30 },
         register_on_first_sight: true,
         keys,

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     ids::{AppId, ChatId, ClientId, Number, UserId, UserKey},
     model::{ChatKind, ChatView, Head, MessageKind, PageRequest, Role},
-    store::{DEPARTURES, Departure, Membership, Range, Refused, SendKey, fingerprint},
+    store::{AppCounts, DEPARTURES, Departure, Membership, Range, Refused, SendKey, fingerprint},
     time::Millis,
     wire::record::What,
 };
@@ -43,7 +43,7 @@ pub async fn a_chat_is_seen_by_its_members_only(fixture: &dyn Fixture) {
     let head = Head { number: 1, seq: 2 };
     assert_eq!(
         scribe.memberships(ben).await,
-        [Membership { chat, head, head_upto: 2, joined_seq: 1, joined_upto: 1 }]
+        [Membership { chat, head, members: 2, expired: 0, head_upto: 2, joined_seq: 1, joined_upto: 1 }]
     );
     assert!(store.is_member(key, ben).await.unwrap());
 
@@ -73,7 +73,11 @@ pub async fn chats_are_listed_by_their_latest_activity(fixture: &dyn Fixture) {
     // A message is activity; a new name is not.
     scribe.say(chats[3], ben, "up").await;
     scribe
-        .does(chats[5], ana, What::Updated { name: Some("five".into()), description: Some("of 23".into()) })
+        .does(
+            chats[5],
+            ana,
+            What::Updated { name: Some("five".into()), description: Some("of 23".into()), retention: None },
+        )
         .await;
     let mut expected: Vec<ChatId> = chats.iter().rev().copied().filter(|chat| *chat != chats[3]).collect();
     expected.insert(0, chats[3]);
@@ -90,7 +94,13 @@ pub async fn chats_are_listed_by_their_latest_activity(fixture: &dyn Fixture) {
     assert_eq!((past.current, past.total, past.results.len()), (4, 3, 0));
     let five = view(&scribe, chats[5], ben).await;
     assert_eq!((five.name.as_str(), five.description.as_deref()), ("five", Some("of 23")));
-    scribe.does(chats[5], ana, What::Updated { name: None, description: Some("of many".into()) }).await;
+    scribe
+        .does(
+            chats[5],
+            ana,
+            What::Updated { name: None, description: Some("of many".into()), retention: None },
+        )
+        .await;
     let five = view(&scribe, chats[5], ben).await;
     assert_eq!((five.name.as_str(), five.description.as_deref()), ("five", Some("of many")));
 }
@@ -271,10 +281,13 @@ pub async fn what_a_user_is_in_and_has_left_is_told_with_its_place_in_the_log(fi
     let found: HashMap<_, _> =
         found.users.into_iter().map(|(user, chats)| (user, chats.memberships)).collect();
     let head = Head { number: 1, seq: 4 };
-    let in_first = Membership { chat: first, head, head_upto: 5, joined_seq: 1, joined_upto: 1 };
+    let in_first =
+        Membership { chat: first, head, members: 2, expired: 0, head_upto: 5, joined_seq: 1, joined_upto: 1 };
     let in_second = Membership {
         chat: second,
         head: Head { number: 0, seq: 1 },
+        members: 2,
+        expired: 0,
         head_upto: 2,
         joined_seq: 1,
         joined_upto: 2,
@@ -571,4 +584,52 @@ pub async fn applications_do_not_see_each_other(fixture: &dyn Fixture) {
     let asked = SendKey { chat: here, from: ana, client_id: ClientId::new("x").unwrap() };
     assert!(store.find_sent(&[asked]).await.unwrap().answer.is_empty());
     assert_eq!(store.load(&[here, there]).await.unwrap().answer.len(), 2);
+}
+
+pub async fn an_application_finds_its_chats_by_number_and_counts_them(fixture: &dyn Fixture) {
+    let mut scribe = Scribe::new(fixture.open().await);
+    let (ana, ben) = (scribe.user("Ana").await, scribe.user("Ben").await);
+    let counts = async |scribe: &Scribe| scribe.store.application_counts(scribe.app).await.unwrap();
+    assert_eq!(counts(&scribe).await, AppCounts::default());
+    let one = scribe.group(Some("one"), &[ana, ben]).await;
+    let two = scribe.direct(ana, ben).await;
+    // Of nobody: an application may make one.
+    let three = ChatId::random();
+    scribe.does(three, UserId::APPLICATION, group(Some("three"), &[])).await;
+    scribe.say(one, ana, "hello").await;
+    scribe.say(one, UserId::APPLICATION, "a notice").await;
+    scribe.say(two, ben, "hello").await;
+    scribe.does(one, ana, What::Erased { number: 1 }).await;
+    assert_eq!(counts(&scribe).await, AppCounts { chats: 3, messages: 3 });
+
+    let store = scribe.store.clone();
+    let page = store.app_chats(scribe.app, PageRequest { page: 1, per_page: 2 }).await.unwrap();
+    assert_eq!((page.current, page.total), (1, 2));
+    assert_eq!(
+        page.results.iter().map(|chat| (chat.id, chat.number)).collect::<Vec<_>>(),
+        [(one, 1), (two, 2)]
+    );
+    let view = store.app_chat(scribe.key(one)).await.unwrap().unwrap();
+    assert_eq!(view, page.results[0]);
+    assert_eq!((view.messages_count, view.members_count, view.unread_count), (2, 2, 0));
+    let newest = view.last_message.unwrap();
+    assert_eq!(
+        (newest.from, newest.body.as_str(), newest.client_id),
+        (UserId::APPLICATION, "a notice", None)
+    );
+    assert_eq!(store.app_chat(scribe.key(three)).await.unwrap().unwrap().members_count, 0);
+    assert_eq!(store.chat_numbered(scribe.app, 2).await.unwrap(), Some(two));
+    for none in [0, 4, u64::MAX] {
+        assert_eq!(store.chat_numbered(scribe.app, none).await.unwrap(), None, "{none}");
+    }
+
+    scribe.does(one, ana, What::Deleted).await;
+    assert_eq!(counts(&scribe).await, AppCounts { chats: 2, messages: 1 });
+    assert_eq!(store.chat_numbered(scribe.app, 1).await.unwrap(), None);
+    assert_eq!(store.app_chat(scribe.key(one)).await.unwrap(), None);
+    assert_eq!(store.app_chats(scribe.app, FIRST).await.unwrap().results.len(), 2);
+    let other = AppId::random();
+    assert_eq!(store.application_counts(other).await.unwrap(), AppCounts::default());
+    assert_eq!(store.chat_numbered(other, 2).await.unwrap(), None);
+    assert!(store.app_chats(other, FIRST).await.unwrap().results.is_empty());
 }

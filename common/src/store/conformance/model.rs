@@ -87,7 +87,7 @@ fn any(scribe: &mut Scribe, rng: &mut StdRng, chat: ChatId, model: &Model, users
             let role = [Role::Member, Role::Admin, Role::Owner].choose(rng).copied().unwrap_or_default();
             What::Roles { roles: vec![(by, role)] }
         }
-        (5, ..) => What::Updated { name: Some("name".into()), description: None },
+        (5, ..) => What::Updated { name: Some("name".into()), description: None, retention: None },
         _ => {
             let name = rng.random::<bool>().then(|| format!("{}", scribe.now));
             return scribe.named(chat, by, "body", name.as_deref());

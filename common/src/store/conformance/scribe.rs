@@ -116,6 +116,14 @@ impl Scribe {
         outcome
     }
 
+    /// Makes a group of these in another partition.
+    pub async fn group_in(&mut self, partition: Partition, members: &[UserId]) -> ChatId {
+        let chat = ChatId::random();
+        let change = self.change(chat, members[0], group(None, members));
+        assert_eq!(self.attempt(partition, vec![change]).await, Ok(()));
+        chat
+    }
+
     /// Makes a group of these, the first of them its owner.
     pub async fn group(&mut self, name: Option<&str>, members: &[UserId]) -> ChatId {
         let chat = ChatId::random();
@@ -191,6 +199,7 @@ pub(super) fn sent(number: Number, body: &str, client_id: Option<&str>) -> What 
         attachments: Vec::new(),
         mentions: Vec::new(),
         mention_all: false,
+        sent_as: None,
     }
 }
 

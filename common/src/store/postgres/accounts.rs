@@ -2,10 +2,10 @@
 
 use async_trait::async_trait;
 
-use super::{Postgres, value::column};
+use super::{Postgres, notifications, value::column};
 use crate::{
     applications::AppSettings,
-    ids::{AppId, SessionId, UserId},
+    ids::{AppId, EndpointId, SessionId, UserId},
     model::UserView,
     store::{
         Accounts, Application, Result, Revocation, SignIn, User,
@@ -21,7 +21,7 @@ impl Accounts for Postgres {
     async fn applications(&self) -> Result<Vec<Application>> {
         self.call(|| async move {
             let rows = sqlx::query(
-                "SELECT id, name, token_secret, token_kid, settings FROM applications ORDER BY id",
+                "SELECT id, name, token_secret, token_kid, settings FROM applications WHERE erased_at IS NULL ORDER BY id",
             )
             .fetch_all(&self.pool)
             .await?;
@@ -63,7 +63,7 @@ impl Accounts for Postgres {
         self.call(|| async move {
             let updated: i64 = sqlx::query_scalar(
                 "WITH counted AS (UPDATE application_changes SET last = last + 1),
-                 updated AS (UPDATE applications SET name = $2, settings = $3 WHERE id = $1 RETURNING id)
+                 updated AS (UPDATE applications SET name = $2, settings = $3 WHERE id = $1 AND erased_at IS NULL RETURNING id)
                  SELECT count(*) FROM updated",
             )
             .bind(app)
@@ -102,7 +102,7 @@ impl Accounts for Postgres {
                 "WITH added AS (
                    INSERT INTO users
                      (app, id, username, folded, name, mobile_number, timezone, created_at, password_hash, avatar)
-                   VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT (app, folded) DO NOTHING RETURNING app, id),
+                   VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT DO NOTHING RETURNING app, id),
                  named AS (
                    INSERT INTO user_words (app, word, user_id)
                    SELECT a.app, w.word, a.id FROM added a CROSS JOIN UNNEST($11::text[]) AS w (word))
@@ -140,7 +140,7 @@ impl Accounts for Postgres {
 
     async fn user(&self, app: AppId, id: UserId) -> Result<Option<User>> {
         self.call(|| async move {
-            let row = sqlx::query("SELECT * FROM users WHERE app = $1 AND id = $2")
+            let row = sqlx::query("SELECT * FROM users WHERE app = $1 AND id = $2 AND erased_at IS NULL")
                 .bind(app)
                 .bind(id)
                 .fetch_optional(&self.pool)
@@ -152,21 +152,24 @@ impl Accounts for Postgres {
 
     async fn users(&self, app: AppId, ids: &[UserId]) -> Result<Vec<UserView>> {
         self.call(|| async move {
-            let rows = sqlx::query("SELECT id, name, avatar FROM users WHERE app = $1 AND id = ANY($2)")
-                .bind(app)
-                .bind(column(ids, |id| *id))
-                .fetch_all(&self.pool)
-                .await?;
+            let rows = sqlx::query(
+                "SELECT id, name, avatar FROM users WHERE app = $1 AND id = ANY($2) AND erased_at IS NULL",
+            )
+            .bind(app)
+            .bind(column(ids, |id| *id))
+            .fetch_all(&self.pool)
+            .await?;
             rows.iter().map(rows::user_view).collect()
         })
         .await
     }
 
-    async fn add_sign_in(&self, app: AppId, sign_in: &SignIn) -> Result<()> {
+    async fn add_sign_in(&self, app: AppId, sign_in: &SignIn) -> Result<bool> {
         self.call(|| async move {
             // A user who comes and goes leaves nothing behind but what still matters. What another one is just removing is skipped, and
-            // what has gathered is removed a piece at a time: nobody waits for it.
-            sqlx::query(
+            // what has gathered is removed a piece at a time: nobody waits for it. The user's row is held, so that whoever erases the user comes
+            // before, and is seen here, or after, and ends this one as well.
+            let added = sqlx::query(
                 "WITH expired AS (
                    DELETE FROM sign_ins WHERE (app, user_id, id) IN (
                      SELECT app, user_id, id FROM sign_ins
@@ -174,9 +177,10 @@ impl Accounts for Postgres {
                  useless AS (
                    DELETE FROM revocations WHERE no IN (
                      SELECT no FROM revocations WHERE expires_at <= $7
-                     ORDER BY expires_at LIMIT 1000 FOR UPDATE SKIP LOCKED))
+                     ORDER BY expires_at LIMIT 1000 FOR UPDATE SKIP LOCKED)),
+                 living AS (SELECT erased_at FROM users WHERE app = $1 AND id = $2 FOR SHARE)
                  INSERT INTO sign_ins (app, user_id, id, device, created_at, expires_at)
-                 VALUES ($1, $2, $3, $4, $5, $6)",
+                 SELECT $1, $2, $3, $4, $5, $6 WHERE NOT EXISTS (SELECT 1 FROM living WHERE erased_at IS NOT NULL)",
             )
             .bind(app)
             .bind(sign_in.user)
@@ -187,7 +191,7 @@ impl Accounts for Postgres {
             .bind(kept_after(sign_in.created_at))
             .execute(&self.pool)
             .await?;
-            Ok(())
+            Ok(added.rows_affected() == 1)
         })
         .await
     }
@@ -212,6 +216,12 @@ impl Accounts for Postgres {
     async fn end_sign_in(&self, app: AppId, user: UserId, session: SessionId) -> Result<bool> {
         self.call(|| async move {
             let mut write = self.begin().await?;
+            // A browser of this sign-in comes before, and goes here, or after, and sees that it was ended.
+            sqlx::query("SELECT 1 FROM users WHERE app = $1 AND id = $2 FOR SHARE")
+                .bind(app)
+                .bind(user)
+                .execute(&mut *write)
+                .await?;
             let expires_at: Option<Millis> = sqlx::query_scalar(
                 "DELETE FROM sign_ins WHERE app = $1 AND user_id = $2 AND id = $3 RETURNING expires_at",
             )
@@ -221,6 +231,15 @@ impl Accounts for Postgres {
             .fetch_optional(&mut *write)
             .await?;
             let Some(expires_at) = expires_at else { return Ok(false) };
+            let browsers: Vec<EndpointId> = sqlx::query_scalar(
+                "DELETE FROM notify_endpoints WHERE app = $1 AND session = $2 AND user_id = $3 RETURNING id",
+            )
+            .bind(app)
+            .bind(session)
+            .bind(user)
+            .fetch_all(&mut *write)
+            .await?;
+            notifications::removed(&mut write, app, &browsers).await?;
             // Last, so that others wait for the count only as long as the commit takes; and until then, so that numbers are seen in order.
             sqlx::query(
                 "WITH next AS (UPDATE revocation_count SET last = last + 1 RETURNING last)

@@ -15,28 +15,29 @@ use crate::{
     },
 };
 
-/// How many messages of a chat a member has not read. A mark may be past the stored head for a moment: the log had it.
+/// How many messages of a chat a member has not read, of those that are not past their time. A mark may be past the stored head for a moment: the log had it.
 macro_rules! unread {
     () => {
-        "greatest(0, c.head_number - greatest(s.joined_number, s.read_number))"
+        "greatest(0, c.head_number - greatest(s.joined_number, s.read_number, c.expired_number))"
     };
 }
 
-/// How many of those mention the member: a row for each named mention, and one for each that is of all.
+/// How many of those mention the member: a row for each named mention, and one for each that is of all. Beside it the mark.
 macro_rules! mentioned {
     () => {
         "(SELECT count(*) FROM mentions n WHERE n.app = s.app AND n.user_id = s.user_id AND n.chat = s.chat
             AND n.number > greatest(s.joined_number, s.read_number))
           + (SELECT count(*) FROM mentions_of_all n WHERE n.app = s.app AND n.chat = s.chat
-            AND n.number > greatest(s.joined_number, s.read_number)) AS mentioned"
+            AND n.number > greatest(s.joined_number, s.read_number)) AS mentioned,
+          greatest(s.joined_number, s.read_number, c.expired_number) AS mark"
     };
 }
 
 /// What of a chat makes a view; who is asking has the rest.
 macro_rules! view_columns {
     () => {
-        "c.app, c.chat, c.number, c.kind, c.name, c.description, c.created_by, c.created_at, c.head_number, c.head_seq,
-         c.members"
+        "c.app, c.chat, c.number, c.kind, c.name, c.description, c.retention, c.created_by, c.created_at, c.head_number,
+         c.head_seq, c.members"
     };
 }
 
@@ -44,7 +45,7 @@ macro_rules! view_columns {
 macro_rules! history {
     ($side:literal, $order:literal) => {
         concat!(
-            "SELECT c.head_number, c.head_seq, m.* FROM chats c
+            "SELECT c.head_number, c.head_seq, c.expired_number, m.* FROM chats c
              LEFT JOIN LATERAL (
                SELECT * FROM messages m WHERE m.app = $1 AND m.chat = $2 AND m.number ",
             $side,
@@ -64,7 +65,7 @@ impl Chats for Postgres {
             let mut instant = self.instant().await?;
             let positions = positions(&mut *instant).await?;
             let memberships = sqlx::query(
-                "SELECT s.app, s.user_id AS user, c.chat, c.head_number, c.head_seq, c.head_upto, s.joined_seq, s.joined_upto
+                "SELECT s.app, s.user_id AS user, c.chat, c.head_number, c.head_seq, c.head_upto, c.members, c.expired_number, s.joined_seq, s.joined_upto
                  FROM UNNEST($1::uuid[], $2::uuid[]) AS k (app, user_id)
                  JOIN memberships s ON s.app = k.app AND s.user_id = k.user_id
                  JOIN chats c ON c.app = s.app AND c.chat = s.chat",
@@ -209,7 +210,7 @@ impl Chats for Postgres {
                 Some(_) => rows.iter().map(rows::message).collect::<sqlx::Result<_>>()?,
                 None => Vec::new(),
             };
-            Ok(Some(Slice { messages, head }))
+            Ok(Some(Slice { messages, head, expired: unsigned(first, "expired_number")? }))
         })
         .await
     }
@@ -251,7 +252,11 @@ impl Chats for Postgres {
 }
 
 /// These chats with their first members and their newest messages.
-async fn views(instant: &mut PgConnection, chats: &[&PgRow], viewer: UserId) -> sqlx::Result<Vec<ChatView>> {
+pub(super) async fn views(
+    instant: &mut PgConnection,
+    chats: &[&PgRow],
+    viewer: UserId,
+) -> sqlx::Result<Vec<ChatView>> {
     if chats.is_empty() {
         return Ok(Vec::new());
     }

@@ -110,7 +110,7 @@ async fn apply(connection: &mut PgConnection, batches: &[PartitionBatch]) -> sql
     let known = read(connection, &needs).await?;
     let mut plan = Plan::default();
     for (batch, outcome) in batches.iter().zip(&mut outcomes).filter(|(_, outcome)| outcome.is_ok()) {
-        match plan::plan(&batch.changes, &known, batch.next.offset) {
+        match plan::plan(batch, &known) {
             Ok(own) => plan.join(own),
             Err(refused) => *outcome = Err(refused),
         }
@@ -232,7 +232,7 @@ async fn read(connection: &mut PgConnection, needs: &Needs) -> sqlx::Result<Know
     if !needs.chats.is_empty() {
         let keys: Vec<&ChatKey> = needs.chats.iter().collect();
         let rows = sqlx::query(
-            "SELECT c.app, c.chat, c.head_number, c.head_seq, c.active_at, c.members, c.deleted
+            "SELECT c.app, c.chat, c.head_number, c.head_seq, c.active_at, c.members, c.deleted, c.expired_number
              FROM UNNEST($1::uuid[], $2::uuid[]) AS k (app, chat)
              JOIN chats c ON c.app = k.app AND c.chat = k.chat",
         )

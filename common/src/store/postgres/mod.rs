@@ -9,13 +9,22 @@
 
 mod accounts;
 mod answers;
+mod attachments;
 mod chats;
 mod drain;
+mod erasing;
 mod fault;
+mod listed;
+mod notifications;
+mod numbered;
 mod owned;
 mod people;
 mod reads;
+mod relations;
+mod retention;
 mod schema;
+mod search;
+mod seen;
 mod settings;
 mod value;
 mod write;

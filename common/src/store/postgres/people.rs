@@ -11,7 +11,7 @@ use crate::{
     store::{
         Accounts, People, ProfileChange, Result, User,
         names::{self, BEHIND, FOUND, LOOKED_THROUGH, TOGETHER},
-        people::{in_order, on_page},
+        people::in_order,
         rows::{self, Columns},
     },
 };
@@ -26,7 +26,7 @@ impl People for Postgres {
                 "UPDATE users SET name = coalesce($3, name),
                    avatar = CASE WHEN $4 THEN $5 ELSE avatar END,
                    timezone = CASE WHEN $6 THEN $7 ELSE timezone END
-                 WHERE app = $1 AND id = $2 RETURNING *",
+                 WHERE app = $1 AND id = $2 AND erased_at IS NULL RETURNING *",
             )
             .bind(app)
             .bind(user)
@@ -80,7 +80,7 @@ impl People for Postgres {
                 .await
             })
             .await?;
-        let shown = on_page(&found, page);
+        let shown: Vec<UserId> = page.part_of(found.iter().copied()).collect();
         let users = self.users(app, &shown).await?;
         Ok(page.answer(found.len() as u64, in_order(&shown, users)))
     }

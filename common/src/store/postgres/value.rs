@@ -9,7 +9,8 @@ use sqlx::{
 use uuid::Uuid;
 
 use crate::{
-    ids::{AppId, ChatId, MessageId, SessionId, UserId},
+    ids::{AppId, AttachmentId, ChatId, EndpointId, MessageId, ObjectId, SessionId, UserId},
+    store::notifications::DeliveryId,
     time::Millis,
 };
 
@@ -44,7 +45,18 @@ macro_rules! column {
     )*};
 }
 
-column!(AppId as Uuid, UserId as Uuid, ChatId as Uuid, MessageId as Uuid, SessionId as Uuid, Millis as i64);
+column!(
+    AppId as Uuid,
+    UserId as Uuid,
+    ChatId as Uuid,
+    MessageId as Uuid,
+    SessionId as Uuid,
+    AttachmentId as Uuid,
+    ObjectId as Uuid,
+    EndpointId as Uuid,
+    DeliveryId as Uuid,
+    Millis as i64
+);
 
 /// One column of many rows, as an array for `UNNEST`.
 pub(super) fn column<'r, R, T>(rows: &'r [R], value: impl Fn(&'r R) -> T) -> Vec<T> {

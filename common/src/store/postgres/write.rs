@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use sqlx::{PgConnection, Row};
 use uuid::Uuid;
 
-use super::{answers, value::column};
+use super::{answers, attachments, notifications, search, value::column};
 use crate::{
     ids::{AppId, ChatKey, Offset, Partition, UserId},
     store::{
         DEPARTURES, DeadLetter,
         plan::{ChatWrite, Gone, NewMember, NewMessage, NewRole, Plan, ReadMark, Rewrite},
+        retention::retention_column,
         rows::{int, json},
         words::{kind_word, role_word},
     },
@@ -24,6 +25,9 @@ pub(super) async fn plan(connection: &mut PgConnection, plan: &Plan<'_>) -> sqlx
     messages(connection, &plan.messages).await?;
     rewritten(connection, &plan.rewritten).await?;
     answers::write(connection, plan).await?;
+    attachments::references(connection, plan).await?;
+    search::note(connection, plan).await?;
+    notifications::note(connection, plan).await?;
     if !plan.left.is_empty() || !plan.deleted.is_empty() {
         lock_memberships(connection, plan).await?;
     }
@@ -88,10 +92,12 @@ async fn chats(connection: &mut PgConnection, mut chats: Vec<&ChatWrite<'_>>) ->
     sqlx::query(
         "UPDATE chats c SET head_number = w.head_number, head_seq = w.head_seq, head_upto = w.head_upto,
            active_at = w.active_at, members = w.members, deleted = w.deleted, makings = c.makings + w.makings,
-           name = coalesce(w.name, c.name), description = coalesce(w.description, c.description)
+           name = coalesce(w.name, c.name), description = coalesce(w.description, c.description),
+           retention = coalesce(w.retention, c.retention)
          FROM UNNEST($1::uuid[], $2::uuid[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[],
-           $8::boolean[], $9::bigint[], $10::text[], $11::text[])
-           AS w (app, chat, head_number, head_seq, head_upto, active_at, members, deleted, makings, name, description)
+           $8::boolean[], $9::bigint[], $10::text[], $11::text[], $12::bigint[])
+           AS w (app, chat, head_number, head_seq, head_upto, active_at, members, deleted, makings, name, description,
+             retention)
          WHERE c.app = w.app AND c.chat = w.chat",
     )
     .bind(column(chats, |chat| chat.key.app))
@@ -105,6 +111,7 @@ async fn chats(connection: &mut PgConnection, mut chats: Vec<&ChatWrite<'_>>) ->
     .bind(column(chats, |chat| int(chat.makings)))
     .bind(column(chats, |chat| chat.name))
     .bind(column(chats, |chat| chat.description))
+    .bind(column(chats, |chat| chat.retention.map(retention_column)))
     .execute(connection)
     .await?;
     Ok(())
@@ -141,10 +148,10 @@ async fn new_chats(connection: &mut PgConnection, chats: &[&ChatWrite<'_>]) -> s
     }
     sqlx::query(
         "INSERT INTO chats (app, chat, number, head_number, head_seq, head_upto, active_at, members, deleted, makings,
-           name, description, kind, created_by, created_at, request)
+           name, description, kind, created_by, created_at, request, retention)
          SELECT * FROM UNNEST($1::uuid[], $2::uuid[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[],
            $7::bigint[], $8::bigint[], $9::boolean[], $10::bigint[], $11::text[], $12::text[], $13::text[],
-           $14::uuid[], $15::bigint[], $16::bigint[])",
+           $14::uuid[], $15::bigint[], $16::bigint[], $17::bigint[])",
     )
     .bind(column(chats, |chat| chat.key.app))
     .bind(column(chats, |chat| chat.key.chat))
@@ -162,6 +169,7 @@ async fn new_chats(connection: &mut PgConnection, chats: &[&ChatWrite<'_>]) -> s
     .bind(column(chats, |chat| chat.made.map(|made| made.by)))
     .bind(column(chats, |chat| chat.made.map(|made| made.at)))
     .bind(column(chats, |chat| chat.made.and_then(|made| made.request).map(u64::cast_signed)))
+    .bind(column(chats, |chat| chat.retention.map(retention_column)))
     .execute(connection)
     .await?;
     Ok(())
@@ -283,6 +291,16 @@ async fn left(connection: &mut PgConnection, gone: &[Gone]) -> sqlx::Result<()> 
     .execute(&mut *connection)
     .await?;
     sqlx::query(
+        "DELETE FROM chat_notification_preferences p
+         USING UNNEST($1::uuid[], $2::uuid[], $3::uuid[]) AS w (app, chat, user_id)
+         WHERE p.app = w.app AND p.user_id = w.user_id AND p.chat = w.chat",
+    )
+    .bind(&apps)
+    .bind(&chats)
+    .bind(&users)
+    .execute(&mut *connection)
+    .await?;
+    sqlx::query(
         "INSERT INTO departures (app, chat, user_id, left_upto)
          SELECT * FROM UNNEST($1::uuid[], $2::uuid[], $3::uuid[], $4::bigint[])
          ON CONFLICT (app, user_id, chat) DO UPDATE SET left_upto = excluded.left_upto",
@@ -394,14 +412,15 @@ async fn unlisted(connection: &mut PgConnection, deleted: &[(ChatKey, Offset)]) 
     let their_apps = gone.iter().map(|row| row.try_get("app")).collect::<sqlx::Result<Vec<AppId>>>()?;
     let users = gone.iter().map(|row| row.try_get("user_id")).collect::<sqlx::Result<Vec<UserId>>>()?;
     forget_departures(connection, &their_apps, &users).await?;
-    sqlx::query(
+    for statement in [
         "DELETE FROM memberships s USING UNNEST($1::uuid[], $2::uuid[]) AS w (app, chat)
          JOIN members m ON m.app = w.app AND m.chat = w.chat
          WHERE s.app = m.app AND s.user_id = m.user_id AND s.chat = m.chat",
-    )
-    .bind(&apps)
-    .bind(&chats)
-    .execute(connection)
-    .await?;
+        "DELETE FROM chat_notification_preferences p USING UNNEST($1::uuid[], $2::uuid[]) AS w (app, chat)
+         JOIN members m ON m.app = w.app AND m.chat = w.chat
+         WHERE p.app = m.app AND p.user_id = m.user_id AND p.chat = m.chat",
+    ] {
+        sqlx::query(statement).bind(&apps).bind(&chats).execute(&mut *connection).await?;
+    }
     Ok(())
 }

@@ -1,9 +1,9 @@
 //! Applications, users, sign-ins, revocations.
 
-use super::{Sqlite, fault::bounded, people, value::list};
+use super::{Sqlite, fault::bounded, notifications, people, value::list};
 use crate::{
     applications::AppSettings,
-    ids::{AppId, SessionId, UserId},
+    ids::{AppId, EndpointId, SessionId, UserId},
     model::UserView,
     store::{
         Accounts, Application, Result, Revocation, SignIn, User,
@@ -19,7 +19,7 @@ impl Accounts for Sqlite {
     async fn applications(&self) -> Result<Vec<Application>> {
         bounded(async {
             let rows = sqlx::query(
-                "SELECT id, name, token_secret, token_kid, settings FROM applications ORDER BY id",
+                "SELECT id, name, token_secret, token_kid, settings FROM applications WHERE erased_at IS NULL ORDER BY id",
             )
             .fetch_all(&self.readers)
             .await?;
@@ -60,12 +60,14 @@ impl Accounts for Sqlite {
     async fn update_application(&self, app: AppId, name: &str, settings: &AppSettings) -> Result<bool> {
         bounded(async {
             let mut write = self.begin().await?;
-            let updated = sqlx::query("UPDATE applications SET name = ?, settings = ? WHERE id = ?")
-                .bind(name)
-                .bind(settings_column(settings))
-                .bind(app)
-                .execute(&mut *write)
-                .await?;
+            let updated = sqlx::query(
+                "UPDATE applications SET name = ?, settings = ? WHERE id = ? AND erased_at IS NULL",
+            )
+            .bind(name)
+            .bind(settings_column(settings))
+            .bind(app)
+            .execute(&mut *write)
+            .await?;
             sqlx::query("UPDATE application_changes SET last = last + 1").execute(&mut *write).await?;
             write.commit().await?;
             Ok(updated.rows_affected() == 1)
@@ -97,7 +99,7 @@ impl Accounts for Sqlite {
             let added = sqlx::query(
                 "INSERT INTO users
                    (app, id, username, folded, name, mobile_number, timezone, created_at, password_hash, avatar)
-                 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (app, folded) DO NOTHING",
+                 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
             )
             .bind(app)
             .bind(user.id)
@@ -135,7 +137,7 @@ impl Accounts for Sqlite {
 
     async fn user(&self, app: AppId, id: UserId) -> Result<Option<User>> {
         bounded(async {
-            let row = sqlx::query("SELECT * FROM users WHERE app = ? AND id = ?")
+            let row = sqlx::query("SELECT * FROM users WHERE app = ? AND id = ? AND erased_at IS NULL")
                 .bind(app)
                 .bind(id)
                 .fetch_optional(&self.readers)
@@ -149,7 +151,7 @@ impl Accounts for Sqlite {
         bounded(async {
             let rows = sqlx::query(
                 "SELECT u.id, u.name, u.avatar FROM users u
-                 WHERE u.app = ? AND u.id IN (SELECT unhex(value) FROM json_each(?))",
+                 WHERE u.app = ? AND u.id IN (SELECT unhex(value) FROM json_each(?)) AND u.erased_at IS NULL",
             )
             .bind(app)
             .bind(list(ids))
@@ -160,7 +162,7 @@ impl Accounts for Sqlite {
         .await
     }
 
-    async fn add_sign_in(&self, app: AppId, sign_in: &SignIn) -> Result<()> {
+    async fn add_sign_in(&self, app: AppId, sign_in: &SignIn) -> Result<bool> {
         bounded(async {
             let mut write = self.begin().await?;
             // A user who comes and goes leaves nothing behind but what still matters.
@@ -174,8 +176,9 @@ impl Accounts for Sqlite {
                 .bind(kept_after(sign_in.created_at))
                 .execute(&mut *write)
                 .await?;
-            sqlx::query(
-                "INSERT INTO sign_ins (app, user, id, device, created_at, expires_at) VALUES (?, ?, ?, ?, ?, ?)",
+            let added = sqlx::query(
+                "INSERT INTO sign_ins (app, user, id, device, created_at, expires_at) SELECT ?1, ?2, ?3, ?4, ?5, ?6
+                 WHERE NOT EXISTS (SELECT 1 FROM users WHERE app = ?1 AND id = ?2 AND erased_at IS NOT NULL)",
             )
             .bind(app)
             .bind(sign_in.user)
@@ -185,7 +188,8 @@ impl Accounts for Sqlite {
             .bind(sign_in.expires_at)
             .execute(&mut *write)
             .await?;
-            write.commit().await
+            write.commit().await?;
+            Ok(added.rows_affected() == 1)
         })
         .await
     }
@@ -226,6 +230,16 @@ impl Accounts for Sqlite {
                     .bind(expires_at)
                     .execute(&mut *write)
                     .await?;
+                let browsers: Vec<EndpointId> = sqlx::query_scalar(
+                    "DELETE FROM notify_endpoints INDEXED BY notify_endpoints_by_session
+                     WHERE app = ? AND session = ? AND user = ? RETURNING id",
+                )
+                .bind(app)
+                .bind(session)
+                .bind(user)
+                .fetch_all(&mut *write)
+                .await?;
+                notifications::removed(&mut write, app, &browsers).await?;
             }
             write.commit().await?;
             Ok(expires_at.is_some())

@@ -13,10 +13,10 @@ use crate::{
     },
 };
 
-/// How many messages of a chat a member has not read. A mark may be past the stored head for a moment: the log had it.
+/// How many messages of a chat a member has not read, of those that are not past their time. A mark may be past the stored head for a moment: the log had it.
 macro_rules! unread {
     () => {
-        "max(0, c.head_number - max(s.joined_number, s.read_number))"
+        "max(0, c.head_number - max(s.joined_number, s.read_number, c.expired_number))"
     };
 }
 
@@ -34,12 +34,12 @@ macro_rules! mentioned {
 macro_rules! view_columns {
     () => {
         concat!(
-            "c.app, c.chat, c.number, c.kind, c.name, c.description, c.created_by, c.created_at,
+            "c.app, c.chat, c.number, c.kind, c.name, c.description, c.retention, c.created_by, c.created_at,
              c.head_number, c.head_seq, c.members, ",
             unread!(),
             " AS unread, ",
             mentioned!(),
-            " AS mentioned"
+            " AS mentioned, max(s.joined_number, s.read_number, c.expired_number) AS mark"
         )
     };
 }
@@ -52,7 +52,7 @@ impl Chats for Sqlite {
             let mut instant = self.readers.begin().await?;
             let positions = positions(&mut *instant).await?;
             let memberships = sqlx::query(
-                "SELECT s.app, s.user, c.chat, c.head_number, c.head_seq, c.head_upto, s.joined_seq, s.joined_upto
+                "SELECT s.app, s.user, c.chat, c.head_number, c.head_seq, c.head_upto, c.members, c.expired_number, s.joined_seq, s.joined_upto
                  FROM json_each(?) k
                  CROSS JOIN memberships s ON s.app = unhex(k.value ->> 0) AND s.user = unhex(k.value ->> 1)
                  CROSS JOIN chats c ON c.app = s.app AND c.chat = s.chat",
@@ -87,22 +87,22 @@ impl Chats for Sqlite {
     async fn chats_of(&self, app: AppId, user: UserId, page: PageRequest) -> Result<ChatsPage> {
         bounded(async {
             let mut instant = self.readers.begin().await?;
-            let all = sqlx::query(concat!(
-                "SELECT count(*) AS count, coalesce(sum(",
-                unread!(),
-                "), 0) AS unread
-                 FROM memberships s CROSS JOIN chats c ON c.app = s.app AND c.chat = s.chat
-                 WHERE s.app = ? AND s.user = ?"
-            ))
-            .bind(app)
-            .bind(user)
-            .fetch_one(&mut *instant)
-            .await?;
+            // All of them are gone through once, and only those on the page are looked at more closely. Always a row, for what is counted; without a
+            // chat when the page has none.
             let rows = sqlx::query(concat!(
-                "SELECT ",
+                "WITH mine AS MATERIALIZED (
+                   SELECT c.chat, c.active_at, ",
+                unread!(),
+                " AS unread
+                   FROM memberships s CROSS JOIN chats c ON c.app = s.app AND c.chat = s.chat
+                   WHERE s.app = ?1 AND s.user = ?2)
+                 SELECT t.count, t.all_unread, p.chat IS NOT NULL AS listed, ",
                 view_columns!(),
-                " FROM memberships s CROSS JOIN chats c ON c.app = s.app AND c.chat = s.chat
-                  WHERE s.app = ? AND s.user = ? ORDER BY c.active_at DESC, c.chat LIMIT ? OFFSET ?"
+                " FROM (SELECT count(*) AS count, coalesce(sum(unread), 0) AS all_unread FROM mine) t
+                 LEFT JOIN (SELECT chat, active_at FROM mine ORDER BY active_at DESC, chat LIMIT ?3 OFFSET ?4) p ON true
+                 LEFT JOIN chats c ON c.app = ?1 AND c.chat = p.chat
+                 LEFT JOIN memberships s ON s.app = ?1 AND s.user = ?2 AND s.chat = p.chat
+                 ORDER BY p.active_at DESC, p.chat"
             ))
             .bind(app)
             .bind(user)
@@ -110,12 +110,15 @@ impl Chats for Sqlite {
             .bind(int(page.skip()))
             .fetch_all(&mut *instant)
             .await?;
-            let mut views = Vec::with_capacity(rows.len());
+            let (mut count, mut unread_count, mut views) = (0, 0, Vec::with_capacity(rows.len()));
             for row in &rows {
-                views.push(view(&mut instant, row, user).await?);
+                (count, unread_count) = (unsigned(row, "count")?, unsigned(row, "all_unread")?);
+                if row.get("listed")? {
+                    views.push(view(&mut instant, row, user).await?);
+                }
             }
-            let Page { current, total, results } = page.answer(unsigned(&all, "count")?, views);
-            Ok(ChatsPage { current, total, results, unread_count: unsigned(&all, "unread")? })
+            let Page { current, total, results } = page.answer(count, views);
+            Ok(ChatsPage { current, total, results, unread_count })
         })
         .await
     }
@@ -169,7 +172,7 @@ impl Chats for Sqlite {
     async fn history(&self, chat: ChatKey, range: Range, limit: u32) -> Result<Option<Slice>> {
         bounded(async {
             let mut instant = self.readers.begin().await?;
-            let known = sqlx::query("SELECT head_number, head_seq FROM chats WHERE app = ? AND chat = ?")
+            let known = sqlx::query("SELECT head_number, head_seq, expired_number FROM chats WHERE app = ? AND chat = ?")
                 .bind(chat.app)
                 .bind(chat.chat)
                 .fetch_optional(&mut *instant)
@@ -192,7 +195,7 @@ impl Chats for Sqlite {
             let rows =
                 query.bind(chat.app).bind(chat.chat).bind(int(number)).bind(limit).fetch_all(&mut *instant).await?;
             let messages = rows.iter().map(rows::message).collect::<sqlx::Result<_>>()?;
-            Ok(Some(Slice { messages, head: rows::head(&known)? }))
+            Ok(Some(Slice { messages, head: rows::head(&known)?, expired: unsigned(&known, "expired_number")? }))
         })
         .await
     }
@@ -233,7 +236,11 @@ impl Chats for Sqlite {
     }
 }
 
-async fn view(instant: &mut SqliteConnection, row: &SqliteRow, viewer: UserId) -> sqlx::Result<ChatView> {
+pub(super) async fn view(
+    instant: &mut SqliteConnection,
+    row: &SqliteRow,
+    viewer: UserId,
+) -> sqlx::Result<ChatView> {
     let chat = rows::key(row)?;
     let shown = u32::try_from(MEMBERS_SHOWN).unwrap_or(u32::MAX);
     let members = members(instant, chat, shown, 0).await?;

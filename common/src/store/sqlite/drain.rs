@@ -61,7 +61,7 @@ impl Drain for Sqlite {
 async fn apply(connection: &mut SqliteConnection, batch: &PartitionBatch) -> Result<(), Stop> {
     advance(connection, batch).await?;
     let known = read(connection, &plan::needs(&batch.changes)).await?;
-    let plan = plan::plan(&batch.changes, &known, batch.next.offset).map_err(Stop::Refused)?;
+    let plan = plan::plan(batch, &known).map_err(Stop::Refused)?;
     write::plan(connection, &plan).await?;
     write::dead_letters(connection, batch.partition, batch.next.log, &batch.dead).await?;
     Ok(())
@@ -135,7 +135,7 @@ async fn read(connection: &mut SqliteConnection, needs: &Needs) -> sqlx::Result<
     let mut known = Known::default();
     if !needs.chats.is_empty() {
         let rows = sqlx::query(
-            "SELECT c.app, c.chat, c.head_number, c.head_seq, c.active_at, c.members, c.deleted
+            "SELECT c.app, c.chat, c.head_number, c.head_seq, c.active_at, c.members, c.deleted, c.expired_number
              FROM json_each(?) k
              CROSS JOIN chats c ON c.app = unhex(k.value ->> 0) AND c.chat = unhex(k.value ->> 1)",
         )

@@ -8,15 +8,24 @@
 
 mod accounts;
 mod answers;
+mod attachments;
 mod chats;
 mod drain;
+mod erasing;
 mod fault;
+mod listed;
+mod notifications;
+mod numbered;
 mod owned;
 mod people;
 #[cfg(feature = "planted")]
 mod planted;
 mod reads;
+mod relations;
+mod retention;
 mod schema;
+mod search;
+mod seen;
 mod value;
 mod write;
 

@@ -23,7 +23,7 @@ impl Owned for Sqlite {
             let mut instant = self.readers.begin().await?;
             let positions = positions(&mut *instant).await?;
             let rows = sqlx::query(
-                "SELECT c.app, c.chat, c.kind, c.name, c.description, c.created_by, c.head_number, c.head_seq, c.deleted,
+                "SELECT c.app, c.chat, c.kind, c.name, c.description, c.retention, c.created_by, c.head_number, c.head_seq, c.deleted,
                         c.request, c.makings
                  FROM json_each(?) k
                  CROSS JOIN chats c ON c.app = unhex(k.value ->> 0) AND c.chat = unhex(k.value ->> 1)",

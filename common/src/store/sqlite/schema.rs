@@ -14,13 +14,21 @@ use crate::{
 };
 
 /// The steps, oldest first.
-const STEPS: &[&str] = &[
+pub(super) const STEPS: &[&str] = &[
     include_str!("schema/0001_start.sql"),
     include_str!("schema/0002_resume.sql"),
     include_str!("schema/0003_group_requests.sql"),
     include_str!("schema/0004_application_settings.sql"),
     include_str!("schema/0005_reactions_and_mentions.sql"),
     include_str!("schema/0006_people.sql"),
+    include_str!("schema/0007_last_seen.sql"),
+    include_str!("schema/0008_attachments.sql"),
+    include_str!("schema/0009_erasing.sql"),
+    include_str!("schema/0010_relations.sql"),
+    include_str!("schema/0011_search.sql"),
+    include_str!("schema/0012_messages_by_id.sql"),
+    include_str!("schema/0013_retention.sql"),
+    include_str!("schema/0014_notifications.sql"),
 ];
 
 /// Takes the steps that the file has not taken yet, in the caller's transaction, and makes the default application if there is none.

@@ -3,7 +3,8 @@
 use sqlx::{Database, Decode, Encode, Sqlite, Type, encode::IsNull, error::BoxDynError};
 
 use crate::{
-    ids::{AppId, ChatId, ChatKey, MessageId, SessionId, UserId},
+    ids::{AppId, AttachmentId, ChatId, ChatKey, EndpointId, MessageId, ObjectId, SessionId, UserId},
+    store::notifications::DeliveryId,
     time::Millis,
 };
 
@@ -33,7 +34,7 @@ macro_rules! id_column {
     )*};
 }
 
-id_column!(AppId, UserId, ChatId, MessageId, SessionId);
+id_column!(AppId, UserId, ChatId, MessageId, SessionId, AttachmentId, ObjectId, EndpointId, DeliveryId);
 
 impl Type<Sqlite> for Millis {
     fn type_info() -> Info {

@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use sqlx::{AssertSqlSafe, SqliteConnection};
 use uuid::Uuid;
 
-use super::{answers, fault::contradicts, value::Values};
+use super::{answers, attachments, fault::contradicts, notifications, search, value::Values};
 use crate::{
     ids::{AppId, ChatKey, Offset, Partition, Seq},
     store::{
         DEPARTURES, DeadLetter, Refused,
         plan::{ChatWrite, Gone, NewMember, NewMessage, NewRole, Plan, ReadMark, Rewrite},
+        retention::retention_column,
         rows::{int, json},
         words::{kind_word, role_word},
     },
@@ -46,6 +47,9 @@ pub(super) async fn plan(connection: &mut SqliteConnection, plan: &Plan<'_>) -> 
         rewritten(connection, rewrite).await?;
     }
     answers::write(connection, plan).await?;
+    attachments::references(connection, plan).await?;
+    search::note(connection, plan).await?;
+    notifications::note(connection, plan).await?;
     for gone in &plan.left {
         left(connection, gone).await?;
     }
@@ -178,8 +182,8 @@ async fn numbered<'a>(
 impl Row for Numbered<'_> {
     const HEAD: &'static str = "INSERT INTO chats
         (app, chat, head_number, head_seq, head_upto, active_at, members, deleted, makings, name, description,
-         number, kind, created_by, created_at, request) VALUES ";
-    const ROW: &'static str = "(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)";
+         retention, number, kind, created_by, created_at, request) VALUES ";
+    const ROW: &'static str = "(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)";
     const TAIL: &'static str = "";
 
     fn put(&self, values: &mut Values) {
@@ -201,8 +205,9 @@ impl Row for ChatWrite<'_> {
     const HEAD: &'static str =
         "UPDATE chats SET head_number = w.column3, head_seq = w.column4, head_upto = w.column5,
         active_at = w.column6, members = w.column7, deleted = w.column8, makings = makings + w.column9,
-        name = coalesce(w.column10, name), description = coalesce(w.column11, description) FROM (VALUES ";
-    const ROW: &'static str = "(?,?,?,?,?,?,?,?,?,?,?)";
+        name = coalesce(w.column10, name), description = coalesce(w.column11, description),
+        retention = coalesce(w.column12, retention) FROM (VALUES ";
+    const ROW: &'static str = "(?,?,?,?,?,?,?,?,?,?,?,?)";
     const TAIL: &'static str = ") AS w WHERE chats.app = w.column1 AND chats.chat = w.column2";
 
     fn put(&self, values: &mut Values) {
@@ -216,6 +221,7 @@ impl Row for ChatWrite<'_> {
         values.put(int(self.makings));
         values.put(self.name);
         values.put(self.description);
+        values.put(self.retention.map(retention_column));
     }
 
     fn origin(&self) -> (ChatKey, Seq) {
@@ -366,6 +372,12 @@ async fn left(connection: &mut SqliteConnection, gone: &Gone) -> sqlx::Result<()
         .bind(gone.key.chat)
         .execute(&mut *connection)
         .await?;
+    sqlx::query("DELETE FROM chat_notification_preferences WHERE app = ? AND user = ? AND chat = ?")
+        .bind(gone.key.app)
+        .bind(gone.user)
+        .bind(gone.key.chat)
+        .execute(&mut *connection)
+        .await?;
     sqlx::query("INSERT OR REPLACE INTO departures (app, user, chat, left_upto) VALUES (?, ?, ?, ?)")
         .bind(gone.key.app)
         .bind(gone.user)
@@ -420,13 +432,13 @@ async fn unlisted(connection: &mut SqliteConnection, chat: ChatKey, upto: Offset
     .bind(int(DEPARTURES as u64))
     .execute(&mut *connection)
     .await?;
-    sqlx::query(
+    for statement in [
         "DELETE FROM memberships WHERE app = ?1 AND chat = ?2
          AND user IN (SELECT user FROM members WHERE app = ?1 AND chat = ?2)",
-    )
-    .bind(chat.app)
-    .bind(chat.chat)
-    .execute(connection)
-    .await?;
+        "DELETE FROM chat_notification_preferences WHERE app = ?1 AND chat = ?2
+         AND user IN (SELECT user FROM members WHERE app = ?1 AND chat = ?2)",
+    ] {
+        sqlx::query(statement).bind(chat.app).bind(chat.chat).execute(&mut *connection).await?;
+    }
     Ok(())
 }

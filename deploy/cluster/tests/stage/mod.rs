@@ -4,8 +4,13 @@
 
 #[path = "../../../standalone/tests/stage/folder.rs"]
 mod folder;
+pub mod gate;
+#[path = "../../../../storage-writer/tests/writer/notify/hook.rs"]
+pub mod hook;
 #[path = "../../../standalone/tests/stage/judged.rs"]
 pub mod judged;
+#[path = "../../../standalone/tests/stage/operator.rs"]
+pub mod operator;
 pub mod steady;
 
 use std::{
@@ -92,12 +97,13 @@ impl Stage {
     }
 }
 
-/// A cluster for tests, in the folder: passwords cost nothing.
+/// A cluster for tests, in the folder: passwords cost nothing, and crowds write as fast as they can.
 pub fn setup(folder: &Folder, engines: EngineUrls, nodes: u16, writers: u16) -> Setup {
     programs_are_new();
     Setup { nodes, writers, partitions: PARTITIONS, ..Setup::new(folder.path().join("cluster"), engines) }
         .with(Kind::Node, "auth.argon2_memory_kib", 8)
         .with(Kind::Node, "auth.argon2_iterations", 1)
+        .with(Kind::Node, "limits.messages_per_second", 0)
 }
 
 /// A topic and a database that no other test has, on these servers. The cache is shared: ids keep its users apart.
@@ -121,6 +127,13 @@ pub fn apart_on(log: &Servers, store: &Servers, cache: &Servers) -> EngineUrls {
         cache: cache.cache().to_owned(),
         ..EngineUrls::default()
     }
+}
+
+/// What Redis answers.
+pub fn ask_redis(engines: &EngineUrls, command: &str) -> String {
+    let answer = Command::new("redis-cli").args(["-u", &engines.cache, command]).output().unwrap();
+    assert!(answer.status.success(), "{}", String::from_utf8_lossy(&answer.stderr));
+    String::from_utf8(answer.stdout).unwrap().trim().to_owned()
 }
 
 /// Falls when the programs are older than their sources: they are not built with this test, and old ones would be tested.

@@ -7,7 +7,7 @@ use common::{
     wire::codes::ErrorCode,
 };
 use loadtest::{
-    client::{Observer, Outcome, Post},
+    client::{Client, Observer, Outcome, Post},
     workload::Crowd,
 };
 use serde::{Deserialize, Serialize};
@@ -100,8 +100,12 @@ impl Steady {
     /// Somebody writes while nothing can be appended to the log: they are told that nobody knows what became of it, and nobody is shown it.
     /// Reading goes on: history, lists, read marks; and nobody loses their connection.
     pub async fn reads_on(&self) -> Unanswered {
-        let (writer, reader) = (self.crowd.device(0).unwrap(), self.crowd.device(1).unwrap());
-        let head = reader.head(self.chat).unwrap();
+        let writer = self.crowd.device(0).unwrap();
+        let head = writer.head(self.chat).unwrap();
+        let last = writer.session().history_after(self.chat, head.number.saturating_sub(1)).await.unwrap();
+        // Who wrote the last message has read it: their mark would not move.
+        let has_not = |device: &&Client| last.results.iter().all(|message| message.from != device.user());
+        let reader = self.crowd.devices().skip(1).find(has_not).unwrap();
         let (mut unknown, broken) = (self.watcher.unknown.subscribe(), *self.watcher.broken.borrow());
         let before = *unknown.borrow_and_update();
         let client_id = ClientId::new(&format!("unknown-{}", head.number)).unwrap();

@@ -4,8 +4,11 @@
 
 pub mod ear;
 mod folder;
+#[path = "../../../../storage-writer/tests/writer/notify/hook.rs"]
+pub mod hook;
 mod judged;
 pub mod links;
+pub mod operator;
 pub mod people;
 pub mod program;
 pub mod trial;
@@ -18,12 +21,13 @@ use loadtest::{
     journal::Journal,
     workload::Crowd,
 };
-use standalone::{Auth, Cluster, Runtimes, Settings, Way};
+use standalone::{Auth, Cluster, Limits, Runtimes, Settings, Way};
 use tempfile::TempDir;
 
 pub use self::{
     folder::Folder,
     judged::{MEND, crowd, faults, judge, rest, verdict},
+    operator::KEY as ADMIN_KEY,
 };
 
 pub struct Stage {
@@ -31,13 +35,15 @@ pub struct Stage {
     pub cluster: Cluster,
 }
 
-/// Settings for a cluster on free ports; passwords cost nothing.
+/// Settings for a cluster on free ports; passwords cost nothing, and crowds write as fast as they can.
 pub fn settings(folder: &TempDir, nodes: u16) -> Settings {
     Settings {
         listen: "127.0.0.1:0".parse().unwrap(),
         nodes,
         data: folder.path().join("data"),
         auth: Auth { argon2_memory_kib: 8, argon2_iterations: 1, ..Auth::default() },
+        admin_key: ADMIN_KEY.to_owned().into(),
+        limits: Limits { messages_per_second: 0.0, ..Limits::default() },
         ..Settings::default()
     }
 }

@@ -12,7 +12,12 @@ use super::Stage;
 
 /// Somebody who is signed in.
 pub async fn person(stage: &Stage, name: &str) -> Session {
-    let http = Http::new(&stage.cluster.url()).unwrap();
+    person_at(&stage.cluster.url(), name).await
+}
+
+/// Likewise, at a cluster with this URL.
+pub async fn person_at(url: &str, name: &str) -> Session {
+    let http = Http::new(url).unwrap();
     let username = format!("{}-{}", name.to_lowercase(), UserId::random());
     let account = rest::register(&http, &username, "correct horse", name).await.unwrap();
     Session::sign_in(&http, &account).await.unwrap()

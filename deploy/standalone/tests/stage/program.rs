@@ -26,7 +26,7 @@ impl Drop for Program {
     }
 }
 
-/// It, with two nodes, on this data and at this port; passwords cost nothing.
+/// It, with two nodes, on this data and at this port; passwords cost nothing, and crowds write as fast as they can.
 pub fn command(data: &Path, port: u16) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_chat-cluster"));
     command
@@ -35,6 +35,7 @@ pub fn command(data: &Path, port: u16) -> Command {
         .env("CHAT_NODES", "2")
         .env("CHAT_AUTH__ARGON2_MEMORY_KIB", "8")
         .env("CHAT_AUTH__ARGON2_ITERATIONS", "1")
+        .env("CHAT_LIMITS__MESSAGES_PER_SECOND", "0")
         .stdin(Stdio::null())
         .stdout(Stdio::piped());
     // What is for the test is no setting of the program's, and it refuses what it does not know.
@@ -50,9 +51,32 @@ pub fn port() -> u16 {
 impl Program {
     /// Starts it, and waits until it serves clients.
     pub async fn start(data: &Path, port: u16) -> Self {
-        let mut program = Self::launch(command(data, port));
+        Self::start_as(command(data, port)).await
+    }
+
+    /// Likewise, as this says.
+    pub async fn start_as(command: Command) -> Self {
+        let mut program = Self::launch(command);
         program.serves().await;
         program
+    }
+
+    /// How much memory it has, in bytes; from now on the most is counted anew.
+    pub fn memory_from_now_on(&self) -> u64 {
+        // proc(5): 5 resets the peak resident set size.
+        std::fs::write(format!("/proc/{}/clear_refs", self.child.id()), "5").unwrap();
+        self.memory("VmRSS:")
+    }
+
+    /// The most memory that it had since, in bytes.
+    pub fn most_memory(&self) -> u64 {
+        self.memory("VmHWM:")
+    }
+
+    fn memory(&self, line: &str) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let said = status.lines().find_map(|text| text.strip_prefix(line)).unwrap();
+        said.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
     }
 
     /// Likewise, without waiting. What it says of its troubles is appended to `log`.

@@ -331,6 +331,8 @@ impl World {
         }
         match frame {
             ClientFrame::Send(send) => self.send(socket, user, send),
+            // Nobody shows it here.
+            ClientFrame::Typing(_) => {}
             ClientFrame::Edit(edit) => {
                 let done = self.change(edit.chat, edit.number, user, |message| {
                     message.body.clone_from(&edit.body);
@@ -535,6 +537,7 @@ impl World {
             created_at: Millis::now(),
             edited_at: None,
             deleted: false,
+            expired: false,
             reply_to: None,
             attachments: Vec::new(),
             reactions: Vec::new(),

@@ -1,0 +1,128 @@
+//! Telling sessions who came and went: each session once per user, however many chats they share, and all that is to be told in one piece.
+
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    sync::Arc,
+};
+
+use common::{
+    ids::{ChatId, ChatKey, SocketId, UserId, UserKey},
+    time::Millis,
+    wire::client::ServerFrame,
+};
+
+use super::{WAITING, view};
+use crate::{
+    deliver::Deliver,
+    hub::Handle,
+    socket::frame::{Frames, framed},
+};
+
+/// What is told in one turn ([`super::TICK`]): 40,000 a second, at a microsecond each. What is more waits for the next.
+const TURN: usize = 20_000;
+/// Writes to sockets in one go.
+const AT_ONCE: usize = 128;
+/// Users of whom it is remembered what was told last, at least, and at most twice as many: 1 MiB.
+const REMEMBERED: usize = 8_192;
+
+/// What is to be told, and what was.
+#[derive(Default)]
+pub(super) struct Telling {
+    news: HashMap<UserKey, News>,
+    order: VecDeque<UserKey>,
+    newer: HashMap<UserKey, Millis>,
+    older: HashMap<UserKey, Millis>,
+}
+
+/// A user is there, or not since then, as the members of these chats are to hear but for some.
+pub(super) struct News {
+    pub(super) at: Millis,
+    pub(super) last_seen: Option<Millis>,
+    pub(super) chats: Vec<ChatId>,
+    pub(super) hidden_from: Vec<UserId>,
+}
+
+impl Telling {
+    /// A user is, or is not, there since then. What is older than what was told is not told, nor what is too much.
+    pub(super) fn add(&mut self, user: UserKey, next: News) {
+        if let Some(news) = self.news.get_mut(&user) {
+            news.chats.extend(next.chats);
+            news.chats.sort_unstable();
+            news.chats.dedup();
+            if next.at >= news.at {
+                (news.at, news.last_seen, news.hidden_from) = (next.at, next.last_seen, next.hidden_from);
+            }
+            return;
+        }
+        let told = self.newer.get(&user).or_else(|| self.older.get(&user));
+        let stale = told.is_some_and(|before| *before > next.at);
+        if stale || self.news.len() >= WAITING {
+            return;
+        }
+        self.news.insert(user, next);
+        self.order.push_back(user);
+    }
+
+    fn next(&mut self) -> Option<(UserKey, News)> {
+        let user = self.order.pop_front()?;
+        let news = self.news.remove(&user)?;
+        self.newer.insert(user, news.at);
+        if self.newer.len() >= REMEMBERED {
+            self.older = std::mem::take(&mut self.newer);
+        }
+        Some((user, news))
+    }
+}
+
+/// What one session is told.
+struct Piece {
+    handle: Arc<Handle>,
+    frames: Vec<u8>,
+}
+
+impl Deliver {
+    pub(super) async fn tell_sessions(&self) {
+        let mut pieces: HashMap<SocketId, Piece> = HashMap::new();
+        let (mut told, mut in_one_go) = (0, 0);
+        while told < TURN {
+            let Some((user, news)) = self.0.presence.telling.lock().next() else { break };
+            let of_them = 1 + self.tell_of(user, news, &mut pieces);
+            told += of_them;
+            in_one_go += of_them;
+            if in_one_go >= AT_ONCE {
+                in_one_go = 0;
+                tokio::task::yield_now().await;
+            }
+        }
+        for (place, Piece { handle, frames }) in pieces.into_values().enumerate() {
+            handle.outbox.offer(frames.into());
+            if place % AT_ONCE == AT_ONCE - 1 {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    /// Gives how many are told.
+    fn tell_of(&self, user: UserKey, news: News, pieces: &mut HashMap<SocketId, Piece>) -> usize {
+        let frame = ServerFrame::Presence(view(user, news.last_seen));
+        let (mut frames, mut known) = (Frames::default(), HashSet::new());
+        let hidden_from: HashSet<UserId> = news.hidden_from.into_iter().collect();
+        for chat in news.chats {
+            let Some(room) = self.0.hub.room(ChatKey { app: user.app, chat }) else { continue };
+            if room.members() > self.0.presence.config.group {
+                continue;
+            }
+            for handle in room.company_of(user.user) {
+                if hidden_from.contains(&handle.user.user) || !known.insert(handle.socket) {
+                    continue;
+                }
+                let format = handle.outbox.format();
+                let frame = frames.get(format, || framed(&frame, format));
+                let piece =
+                    pieces.entry(handle.socket).or_insert_with(|| Piece { handle, frames: Vec::new() });
+                piece.frames.extend_from_slice(&frame);
+            }
+        }
+        known.len()
+    }
+}

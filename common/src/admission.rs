@@ -1,0 +1,97 @@
+//! Who comes with a token that their application signed itself: a user who is known, or becomes one at first sight if the application says
+//! so (ID-6). Whose token is ours signed in, and so is known.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use moka::sync::Cache;
+
+use crate::{
+    applications::Applications,
+    ids::UserKey,
+    model::limits,
+    problem::Problem,
+    store::{SharedStore, User},
+    time::Millis,
+    token::{Presented, Subject},
+    wire::codes::ErrorCode,
+};
+
+/// Users that are remembered as known: of 100 bytes, 5 MB.
+const KNOWN: u64 = 50_000;
+
+/// For how long: so long may somebody who is no user any more still be one here.
+const REMEMBERED: Duration = Duration::from_secs(30);
+
+/// Lets users in. Cheap to clone.
+#[derive(Clone)]
+pub struct Admission(Arc<Inner>);
+
+struct Inner {
+    store: SharedStore,
+    applications: Applications,
+    known: Cache<UserKey, ()>,
+}
+
+impl fmt::Debug for Admission {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Admission")
+    }
+}
+
+impl Admission {
+    /// For the applications as they are known.
+    pub fn new(store: SharedStore, applications: Applications) -> Self {
+        let known = Cache::builder().max_capacity(KNOWN).time_to_live(REMEMBERED).build();
+        Self(Arc::new(Inner { store, applications, known }))
+    }
+
+    /// Lets the bearer of a good token in.
+    ///
+    /// # Errors
+    /// `unauthenticated` for who is no user and does not become one, `retry_later`.
+    pub async fn admit(&self, presented: &Presented, now: Millis) -> Result<(), Problem> {
+        let Some(subject) = &presented.foreign else { return Ok(()) };
+        let key = UserKey { app: presented.caller.app, user: presented.caller.user };
+        if self.0.known.contains_key(&key) {
+            return Ok(());
+        }
+        if !self.exists(key).await? {
+            if !self.0.applications.settings(key.app).register_on_first_sight {
+                return Err(Problem::new(
+                    ErrorCode::Unauthenticated,
+                    "the token is good, and there is no such user here",
+                ));
+            }
+            self.register(key, subject, now).await?;
+        }
+        self.0.known.insert(key, ());
+        Ok(())
+    }
+
+    async fn exists(&self, UserKey { app, user }: UserKey) -> Result<bool, Problem> {
+        Ok(!self.0.store.users(app, &[user]).await?.is_empty())
+    }
+
+    async fn register(&self, key: UserKey, subject: &Subject, now: Millis) -> Result<(), Problem> {
+        let Subject { subject, name } = subject;
+        let name = name.as_deref().map(readable).filter(|name| !name.is_empty());
+        let name = name.unwrap_or_else(|| readable(subject));
+        // By the name that its application has for the user; when somebody else has that, by the id, which nobody else has.
+        for username in [subject.clone(), key.user.to_string()] {
+            let user = User::without_password(key.user, username, name.clone(), now);
+            let added = self.0.store.add_user(key.app, &user).await;
+            // Two that come at once for the first time: one of them makes the user, for both.
+            if matches!(added, Ok(true)) || self.exists(key).await? {
+                return Ok(());
+            }
+            added?;
+        }
+        Err(Problem::new(ErrorCode::Unauthenticated, "the token is good, and its user was erased"))
+    }
+}
+
+/// As much of a name as may be shown.
+fn readable(name: &str) -> String {
+    let name: String = name.chars().filter(|char| !char.is_control()).take(limits::NAME_CHARS).collect();
+    name.trim().to_owned()
+}

@@ -1,0 +1,208 @@
+//! What is to be sent, as rows.
+
+use sqlx::SqliteConnection;
+
+use crate::{
+    ids::{AppId, EndpointId, UserId},
+    store::{
+        Attempt, Leased, PENDING_BROWSER, PENDING_WEBHOOK, Sending,
+        notifications::{DeliveryId, FULL, Outcome, ROWS},
+        rows::int,
+        sqlite::value::list,
+        words::state_word,
+    },
+    time::Millis,
+};
+
+/// Puts these into the queues of the endpoints that they are for.
+pub(super) async fn send(
+    write: &mut SqliteConnection,
+    app: AppId,
+    sendings: &[Sending],
+    now: Millis,
+) -> sqlx::Result<()> {
+    for some in sendings.chunks(ROWS) {
+        send_some(write, app, some, now).await?;
+    }
+    Ok(())
+}
+
+async fn send_some(
+    write: &mut SqliteConnection,
+    app: AppId,
+    sendings: &[Sending],
+    now: Millis,
+) -> sqlx::Result<()> {
+    let sendings = list(sendings.iter().map(|sending| {
+        (sending.user.unwrap_or(UserId::APPLICATION), sending.id.simple().to_string(), &sending.body)
+    }));
+    sqlx::query(
+        "WITH queues AS MATERIALIZED (
+           SELECT e.id, e.user, e.last_place, iif(e.user = ?4, ?5, ?6) - (SELECT count(*) FROM (
+             SELECT 1 FROM notify_deliveries d WHERE d.app = e.app AND d.endpoint = e.id AND d.state = 'pending'
+             LIMIT max(?5, ?6))) AS room
+           FROM notify_endpoints e INDEXED BY notify_endpoints_by_user
+           WHERE e.app = ?1 AND e.user IN (SELECT unhex(k.value ->> 0) FROM json_each(?2) k)),
+         puts AS (
+           SELECT q.id, q.last_place, q.room, k.value, row_number() OVER (PARTITION BY q.id ORDER BY k.key) AS n
+           FROM json_each(?2) k CROSS JOIN queues q ON q.user = unhex(k.value ->> 0))
+         INSERT OR IGNORE INTO notify_deliveries (app, endpoint, place, id, body, state, error, created_at, since)
+         SELECT ?1, id, last_place + n, unhex(value ->> 1), value ->> 2, iif(n <= room, 'pending', 'given_up'),
+           iif(n <= room, NULL, ?7), ?3, ?3
+         FROM puts",
+    )
+    .bind(app)
+    .bind(&sendings)
+    .bind(now)
+    .bind(UserId::APPLICATION)
+    .bind(int(PENDING_WEBHOOK))
+    .bind(int(PENDING_BROWSER))
+    .bind(FULL)
+    .execute(&mut *write)
+    .await?;
+    sqlx::query(
+        "UPDATE notify_endpoints INDEXED BY notify_endpoints_by_user SET queued = 1, last_place = max(last_place, coalesce((
+           SELECT max(d.place) FROM notify_deliveries d
+           WHERE d.app = notify_endpoints.app AND d.endpoint = notify_endpoints.id), 0))
+         WHERE app = ?1 AND user IN (SELECT unhex(k.value ->> 0) FROM json_each(?2) k)",
+    )
+    .bind(app)
+    .bind(&sendings)
+    .execute(write)
+    .await?;
+    Ok(())
+}
+
+/// Puts a delivery that was done with at the end of the queue; whether there is such a delivery.
+pub(super) async fn again(
+    write: &mut SqliteConnection,
+    app: AppId,
+    endpoint: EndpointId,
+    id: DeliveryId,
+    now: Millis,
+) -> sqlx::Result<bool> {
+    let row: Option<(i64, bool)> = sqlx::query_as(
+        "SELECT e.last_place, d.state = 'pending' FROM notify_endpoints e
+         CROSS JOIN notify_deliveries d ON d.app = e.app AND d.endpoint = e.id AND d.id = ?3
+         WHERE e.app = ?1 AND e.id = ?2",
+    )
+    .bind(app)
+    .bind(endpoint)
+    .bind(id)
+    .fetch_optional(&mut *write)
+    .await?;
+    let Some((last, waits)) = row else { return Ok(false) };
+    if waits {
+        return Ok(true);
+    }
+    let place = last.saturating_add(1);
+    sqlx::query(
+        "UPDATE notify_deliveries SET state = 'pending', since = ?, place = ? WHERE app = ? AND endpoint = ? AND id = ?",
+    )
+    .bind(now)
+    .bind(place)
+    .bind(app)
+    .bind(endpoint)
+    .bind(id)
+    .execute(&mut *write)
+    .await?;
+    sqlx::query("UPDATE notify_endpoints SET queued = 1, last_place = ? WHERE app = ? AND id = ?")
+        .bind(place)
+        .bind(app)
+        .bind(endpoint)
+        .execute(write)
+        .await?;
+    Ok(true)
+}
+
+/// Notes what came of an attempt; whether the lease stands.
+pub(super) async fn attempted(
+    write: &mut SqliteConnection,
+    leased: &Leased,
+    id: DeliveryId,
+    attempt: &Attempt,
+    now: Millis,
+) -> sqlx::Result<bool> {
+    let outcome = Outcome::from(attempt);
+    let stands = sqlx::query(
+        "UPDATE notify_endpoints SET failures = CASE WHEN ?4 THEN 0 ELSE failures + ?5 END
+         WHERE app = ?1 AND id = ?2 AND leased = 1 AND leased_until = ?3",
+    )
+    .bind(leased.endpoint.app)
+    .bind(leased.endpoint.id)
+    .bind(leased.until)
+    .bind(outcome.recovered)
+    .bind(outcome.failures)
+    .execute(&mut *write)
+    .await?;
+    if stands.rows_affected() == 0 {
+        return Ok(false);
+    }
+    // What was given up meanwhile, as it was too old, stays so if it was not taken.
+    sqlx::query(
+        "UPDATE notify_deliveries SET attempts = attempts + 1, status = ?4, error = ?5, attempted_at = ?6,
+           state = coalesce(?7, state), since = CASE WHEN ?7 IS NULL THEN since ELSE ?6 END
+         WHERE app = ?1 AND endpoint = ?2 AND id = ?3",
+    )
+    .bind(leased.endpoint.app)
+    .bind(leased.endpoint.id)
+    .bind(id)
+    .bind(outcome.status)
+    .bind(outcome.error)
+    .bind(now)
+    .bind(outcome.state.map(state_word))
+    .execute(write)
+    .await?;
+    Ok(true)
+}
+
+/// Gives up what is too old, and forgets what need not be known any more, at most `most` of each.
+pub(super) async fn prune(
+    write: &mut SqliteConnection,
+    waiting: Millis,
+    ended: Millis,
+    most: u32,
+) -> sqlx::Result<u64> {
+    let mut done = 0;
+    for (statement, before) in [
+        (
+            "UPDATE notify_deliveries SET state = 'given_up', error = coalesce(error, 'it waited too long')
+             WHERE (app, endpoint, place) IN (
+               SELECT app, endpoint, place FROM notify_deliveries WHERE state = 'pending' AND since < ?2
+               ORDER BY since LIMIT ?1)",
+            waiting,
+        ),
+        (
+            "DELETE FROM notify_deliveries WHERE (app, endpoint, place) IN (
+               SELECT app, endpoint, place FROM notify_deliveries WHERE state <> 'pending' AND since < ?2
+               ORDER BY since LIMIT ?1)",
+            ended,
+        ),
+        (
+            "DELETE FROM notify_waiting WHERE (app, chat) IN (
+               SELECT w.app, w.chat FROM applications a CROSS JOIN notify_waiting w ON w.app = a.id AND w.from_at < ?2
+               WHERE NOT EXISTS (SELECT 1 FROM notify_endpoints e WHERE e.app = a.id) LIMIT ?1)",
+            waiting,
+        ),
+        (
+            "DELETE FROM notify_held WHERE (app, user, chat) IN (
+               SELECT h.app, h.user, h.chat FROM applications a CROSS JOIN notify_held h ON h.app = a.id AND h.until < ?2
+               WHERE NOT EXISTS (SELECT 1 FROM notify_endpoints e WHERE e.app = a.id) LIMIT ?1)",
+            waiting,
+        ),
+    ] {
+        let pruned = sqlx::query(statement).bind(most).bind(before).execute(&mut *write).await?;
+        done += pruned.rows_affected();
+    }
+    for statement in [
+        "DELETE FROM notify_deliveries WHERE (app, endpoint, place) IN (
+           SELECT d.app, d.endpoint, d.place FROM notify_removed r
+           CROSS JOIN notify_deliveries d ON d.app = r.app AND d.endpoint = r.endpoint LIMIT ?)",
+        "DELETE FROM notify_removed WHERE (app, endpoint) IN (
+           SELECT r.app, r.endpoint FROM notify_removed r WHERE NOT EXISTS (
+             SELECT 1 FROM notify_deliveries d WHERE d.app = r.app AND d.endpoint = r.endpoint) LIMIT ?)",
+    ] {
+        done += sqlx::query(statement).bind(most).execute(&mut *write).await?.rows_affected();
+    }
+    Ok(done)
+}

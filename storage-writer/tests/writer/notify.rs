@@ -1,0 +1,7 @@
+//! Notifications (NO-1 to NO-3), against a real store, a cache, and servers on this machine.
+
+mod hook;
+mod kills;
+mod sending;
+mod stage;
+mod who;
