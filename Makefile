@@ -1,6 +1,6 @@
 # What a developer types. `make test` runs everything, on a bare machine with Rust: it starts Kafka, Postgres and Redis, which
 # `deploy/engines` installs where it may, and stops them whatever happened. `deploy/schemathesis/run` and `deploy/s3/run`, which tests call, likewise install their
-# tools.
+# tools. A test program that fails is run once more, and told of (`deploy/tests`).
 .PHONY: run up down test soak lint docs fmt
 
 run:
@@ -18,9 +18,9 @@ down:
 test: lint docs
 	@trap 'deploy/engines down' EXIT; trap 'exit 130' INT; trap 'exit 143' TERM; set -x; \
 	deploy/engines up && \
-	cargo test --workspace && \
-	cargo test -p chat-node --features aws --lib attachments::objects && \
-	cargo test -p standalone --features planted --test self_test
+	deploy/tests --workspace && \
+	deploy/tests -p chat-node --features aws --lib attachments::objects && \
+	deploy/tests -p standalone --features planted --test self_test
 
 # Ten minutes of bad links and two hundred kills; `make test` has a minute and fifty.
 soak:
