@@ -17,8 +17,8 @@ const PAUSE: Duration = Duration::from_secs(5);
 /// How often changed messages are looked for whose segments are to be made anew.
 const LOOK: Duration = Duration::from_secs(60);
 
-/// How long a segment may have a changed message in it: what was deleted is gone from the index then. The largest segment is made in some
-/// 0.3 s, so that a thousand chats that delete something every hour keep a tenth of a core busy.
+/// How long a segment may have a changed message in it: what was deleted is gone from the index then. The largest segment is made in
+/// some 3 s, so that a hundred chats of so many messages that delete something every hour keep a tenth of a core busy.
 const CHANGED_FOR: Duration = Duration::from_secs(3_600);
 
 /// Goes on until it is dropped; a segment that it is making then is made by another, or later.

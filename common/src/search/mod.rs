@@ -8,13 +8,13 @@
 //! ones the newer ([`query`]).
 //!
 //! **The index.** A chat's messages are cut into segments: every 256 of them make one, eight of those are made anew as one of 2,048, and
-//! eight of those as one of 16,384 ([`segment::range`]). A segment is an inverted index that is never changed: for each key ([`keys`]) the
-//! messages that have it, in some hundreds or thousands of rows of about 1 KiB, each holding the keys of one range. So a search in a chat of a million messages reads
-//! the rows of a query's keys in some 75 segments, whatever else there is in the store, and then the messages that have all of the keys:
+//! eight of those as one of 16,384, and again as one of 131,072 ([`segment::firsts`]). A segment is an inverted index that is never changed: for each key ([`keys`]) the
+//! messages that have it, in some hundreds to twenty thousand rows of about 1 KiB, each holding the keys of one range. So a search in a chat of a million messages reads
+//! the rows of a query's keys in some 20 segments, whatever else there is in the store, and then the messages that have all of the keys:
 //! at most a thousand, the newest, so that a word which a third of all messages have costs no more than a rare one.
 //!
 //! The plan of Postgres for it is one nested loop: a list of (chat, segment, bucket) that the program has worked out, and for each one probe
-//! of the primary key of `search_buckets`: some 900 rows for a word of eight letters. It is the same for any query, and needs no statistics. A
+//! of the primary key of `search_buckets`: some 300 rows for a word of eight letters. It is the same for any query, and needs no statistics. A
 //! trigram index over all messages reads the whole list of each part of a word instead, of all chats, and looks at each message in it. On
 //! disk the index takes about half of what the messages do (`common/tests/search_speed_postgres.rs` measures it).
 //!

@@ -11,7 +11,7 @@ use super::{fold::Folded, keys::keys};
 use crate::ids::Number;
 
 /// Messages of the segments, the smallest first: each divides the next.
-const LENGTHS: [Number; 3] = [256, 2_048, 16_384];
+const LENGTHS: [Number; 4] = [256, 2_048, 16_384, 131_072];
 
 /// Messages of the smallest segment: after so many more, a segment of a chat is due.
 pub(crate) const STEP: Number = LENGTHS[0];
@@ -24,15 +24,15 @@ pub(crate) fn indexed(head: Number) -> Number {
 /// Bytes of one bucket, about: the more, the more is read for one key; the fewer, the more of the rows is overhead.
 const BUCKET_BYTES: usize = 1_024;
 
-/// Buckets of one segment at most. The largest segment has some 3,000.
+/// Buckets of one segment at most. The largest segment has some 20,000.
 const BUCKETS: usize = 1 << 16;
 
 const VERSION: u8 = 1;
 
-/// The messages of the segment that is made when `upto` of a chat are there: the largest of those that end there.
-pub(crate) fn range(upto: Number) -> (Number, Number) {
-    let length = LENGTHS.into_iter().filter(|length| upto.is_multiple_of(*length)).max().unwrap_or(STEP);
-    (upto.saturating_sub(length) + 1, upto)
+/// The first messages of the segments that end with `upto`, the largest segment first.
+pub(crate) fn firsts(upto: Number) -> impl Iterator<Item = Number> {
+    let ending = LENGTHS.into_iter().rev().filter(move |length| upto.is_multiple_of(*length));
+    ending.map(move |length| upto.saturating_sub(length) + 1)
 }
 
 /// The ends of the segments that are due when a chat moves from its message `before` to `after`.
@@ -177,23 +177,23 @@ mod tests {
         assert_eq!(due(0, 255).count(), 0);
         assert_eq!(due(255, 256).collect::<Vec<_>>(), [256]);
         assert_eq!(due(256, 1_100).collect::<Vec<_>>(), [512, 768, 1_024]);
-        assert_eq!(range(256), (1, 256));
-        assert_eq!(range(2_304), (2_049, 2_304));
-        assert_eq!(range(2_048), (1, 2_048));
-        assert_eq!(range(32_768), (16_385, 32_768));
+        assert_eq!(firsts(256).collect::<Vec<_>>(), [1]);
+        assert_eq!(firsts(2_304).collect::<Vec<_>>(), [2_049]);
+        assert_eq!(firsts(2_048).collect::<Vec<_>>(), [1, 1_793]);
+        assert_eq!(firsts(32_768).collect::<Vec<_>>(), [16_385, 30_721, 32_513]);
         // Whatever a chat's length: each message up to the last step is in one segment, when each takes the place of those that it covers.
         let mut segments: Vec<(Number, Number)> = Vec::new();
-        for upto in due(0, 70_000) {
-            let (first, last) = range(upto);
+        for upto in due(0, 300_000) {
+            let first = firsts(upto).next().unwrap();
             segments.retain(|(other, _)| *other < first);
-            segments.push((first, last));
+            segments.push((first, upto));
             let mut next = 1;
             for (first, last) in &segments {
                 assert_eq!(*first, next);
                 next = last + 1;
             }
             assert_eq!(next, upto + 1);
-            assert!(segments.len() <= 4 + 7 + 7);
+            assert!(segments.len() <= 2 + 7 + 7 + 7);
         }
     }
 

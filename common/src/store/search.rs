@@ -1,6 +1,8 @@
 //! Finding messages by their words (ME-6): what an engine offers, and how it is found, which is the same in each. What matches, and the form
 //! of the index, is in [`crate::search`].
 
+mod make;
+
 use std::{
     cmp::Reverse,
     collections::{HashMap, HashSet},
@@ -10,15 +12,12 @@ use std::{
 use async_trait::async_trait;
 use tokio::time::Instant as Moment;
 
+pub(super) use self::make::{Due, Made, make};
 use super::{Result, StoreError};
 use crate::{
     ids::{AppId, ChatKey, Number, Seq, UserId},
     model::{Head, Message},
-    search::{
-        Match, Query,
-        keys::Sought,
-        segment::{self, Builder},
-    },
+    search::{Match, Query, keys::Sought, segment},
     time::Millis,
 };
 
@@ -51,14 +50,11 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// Segments that are asked together, the newest of each chat first: a word that many messages have is found in the first few.
 const WAVES: [usize; 4] = [4, 12, 64, 256];
 
-/// Changed messages of a chat after which its segments are made anew at once.
+/// Changed messages of a segment after which it is made anew at once: so many, or one of so many of its messages.
 pub(super) const MANY_CHANGED: i64 = 256;
 
 /// How long a segment that one process makes is left alone by others.
 pub(super) const LEASE_MS: i64 = 60_000;
-
-/// Messages of a segment that are read at once.
-const READ_TOGETHER: u32 = 512;
 
 /// Where somebody searches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -177,8 +173,8 @@ pub(super) trait Instant: Send {
     /// The oldest messages of a chat after `after` up to `upto`, in order.
     async fn from(&mut self, chat: ChatKey, after: Number, upto: Number, limit: u32) -> Result<Vec<Body>>;
 
-    /// The changes of messages of a segment that are noted.
-    async fn changes(&mut self, due: &Due) -> Result<Vec<(Number, Seq)>>;
+    /// The changes of messages from `first` up to `upto` that are noted.
+    async fn changes(&mut self, chat: ChatKey, first: Number, upto: Number) -> Result<Vec<(Number, Seq)>>;
 }
 
 /// Finds messages.
@@ -431,56 +427,6 @@ fn common(one: &[u32], other: &[u32]) -> Vec<u32> {
         }
     }
     found
-}
-
-/// A segment that is to be made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Due {
-    pub(super) chat: ChatKey,
-    pub(super) first: Number,
-    pub(super) upto: Number,
-}
-
-impl Due {
-    pub(super) fn new(chat: ChatKey, upto: Number) -> Self {
-        let (first, upto) = segment::range(upto);
-        Self { chat, first, upto }
-    }
-}
-
-/// A segment that was made.
-#[derive(Debug)]
-pub(super) struct Made {
-    pub(super) buckets: Vec<Vec<u8>>,
-    /// The changes that are in it.
-    pub(super) changes: Vec<(Number, Seq)>,
-}
-
-/// Makes a segment from the messages as they are.
-pub(super) async fn make(instant: &mut impl Instant, due: &Due) -> Result<Made> {
-    let changes = instant.changes(due).await?;
-    let mut builder = Builder::default();
-    let mut after = due.first - 1;
-    loop {
-        let bodies = instant.from(due.chat, after, due.upto, READ_TOGETHER).await?;
-        let Some(last) = bodies.last() else { break };
-        after = last.number;
-        let first = due.first;
-        builder = aside(move || {
-            for Body { number, body, .. } in bodies {
-                builder.add(u32::try_from(number.saturating_sub(first)).unwrap_or(u32::MAX), &body);
-            }
-            builder
-        })
-        .await?;
-    }
-    Ok(Made { buckets: aside(|| builder.finish()).await?, changes })
-}
-
-/// Does what takes some milliseconds off the threads that others wait for.
-async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.map_err(|error| StoreError::Unavailable(format!("a segment of the search index: {error}")))
 }
 
 #[cfg(test)]

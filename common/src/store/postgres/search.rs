@@ -43,7 +43,7 @@ impl Search for Postgres {
             search::make(&mut instant, &due).await
         };
         let made = timeout(MADE_IN, making).await.map_err(|_| late())??;
-        self.call(|| self.keep(&due, &made)).await?;
+        self.call(|| self.keep(&due, made.as_ref())).await?;
         Ok(true)
     }
 
@@ -57,7 +57,7 @@ impl Search for Postgres {
                    SELECT * FROM search_segments s WHERE s.app = c.app AND s.chat = c.chat AND s.first_number <= c.number
                    ORDER BY s.first_number DESC LIMIT 1) s
                  WHERE s.last_number >= c.number
-                 GROUP BY s.app, s.chat, s.last_number HAVING min(c.at) < $1 OR count(*) >= $2
+                 GROUP BY s.app, s.chat, s.first_number, s.last_number HAVING min(c.at) < $1 OR count(*) >= greatest($2, (s.last_number - s.first_number + 1) / $2)
                  ON CONFLICT DO NOTHING",
             )
             .bind(before)
@@ -86,12 +86,12 @@ impl Postgres {
         .bind(Millis(now.0.saturating_add(LEASE_MS)))
         .fetch_optional(&self.pool)
         .await?;
-        row.map(|row| Ok(Due::new(rows::key(&row)?, unsigned(&row, "upto")?))).transpose()
+        row.map(|row| Ok(Due { chat: rows::key(&row)?, upto: unsigned(&row, "upto")? })).transpose()
     }
 
-    async fn keep(&self, due: &Due, made: &Made) -> sqlx::Result<()> {
+    async fn keep(&self, due: &Due, made: Option<&Made>) -> sqlx::Result<()> {
         let mut write = self.begin().await?;
-        let Due { chat, first, upto } = *due;
+        let Due { chat, upto } = *due;
         let gone = sqlx::query("DELETE FROM search_due WHERE app = $1 AND chat = $2 AND upto = $3")
             .bind(chat.app)
             .bind(chat.chat)
@@ -102,6 +102,8 @@ impl Postgres {
             // Another process has made it meanwhile.
             return Ok(());
         }
+        let Some(made) = made else { return write.commit().await };
+        let first = made.first;
         for table in [
             "DELETE FROM search_segments WHERE app = $1 AND chat = $2 AND first_number BETWEEN $3 AND $4",
             "DELETE FROM search_buckets WHERE app = $1 AND chat = $2 AND first_number BETWEEN $3 AND $4",
@@ -350,14 +352,14 @@ impl Instant for Looking {
         all(&rows, body)
     }
 
-    async fn changes(&mut self, due: &Due) -> Result<Vec<(Number, Seq)>> {
+    async fn changes(&mut self, chat: ChatKey, first: Number, upto: Number) -> Result<Vec<(Number, Seq)>> {
         let rows = sqlx::query(
             "SELECT number, seq FROM search_changes WHERE app = $1 AND chat = $2 AND number BETWEEN $3 AND $4",
         )
-        .bind(due.chat.app)
-        .bind(due.chat.chat)
-        .bind(int(due.first))
-        .bind(int(due.upto))
+        .bind(chat.app)
+        .bind(chat.chat)
+        .bind(int(first))
+        .bind(int(upto))
         .fetch_all(&mut *self.0)
         .await
         .map_err(fault)?;

@@ -43,7 +43,7 @@ impl Search for Sqlite {
             search::make(&mut instant, &due).await
         };
         let made = timeout(WAIT * 10, making).await.map_err(|_| late())??;
-        bounded(self.keep(&due, &made)).await?;
+        bounded(self.keep(&due, made.as_ref())).await?;
         Ok(true)
     }
 
@@ -58,14 +58,14 @@ impl Search for Sqlite {
             let mut write = self.begin().await?;
             let done = sqlx::query(
                 "INSERT OR IGNORE INTO search_due (app, chat, upto)
-                 SELECT app, chat, upto FROM (
-                   SELECT c.app, c.chat, c.at, (
-                     SELECT s.last_number FROM search_segments s
-                     WHERE s.app = c.app AND s.chat = c.chat AND s.first_number <= c.number
-                     ORDER BY s.first_number DESC LIMIT 1) AS upto, c.number
-                   FROM search_changes c)
-                 WHERE upto >= number
-                 GROUP BY app, chat, upto HAVING min(at) < ? OR count(*) >= ?",
+                 SELECT s.app, s.chat, s.last_number
+                 FROM search_changes c
+                 CROSS JOIN search_segments s ON s.app = c.app AND s.chat = c.chat AND s.first_number = (
+                   SELECT max(first_number) FROM search_segments
+                   WHERE app = c.app AND chat = c.chat AND first_number <= c.number)
+                 WHERE s.last_number >= c.number
+                 GROUP BY s.app, s.chat, s.first_number, s.last_number
+                 HAVING min(c.at) < ?1 OR count(*) >= max(?2, (s.last_number - s.first_number + 1) / ?2)",
             )
             .bind(before)
             .bind(MANY_CHANGED)
@@ -104,12 +104,12 @@ impl Sqlite {
         .fetch_optional(&mut *write)
         .await?;
         write.commit().await?;
-        row.map(|row| Ok(Due::new(rows::key(&row)?, unsigned(&row, "upto")?))).transpose()
+        row.map(|row| Ok(Due { chat: rows::key(&row)?, upto: unsigned(&row, "upto")? })).transpose()
     }
 
-    async fn keep(&self, due: &Due, made: &Made) -> sqlx::Result<()> {
+    async fn keep(&self, due: &Due, made: Option<&Made>) -> sqlx::Result<()> {
         let mut write = self.begin().await?;
-        let Due { chat, first, upto } = *due;
+        let Due { chat, upto } = *due;
         let gone = sqlx::query("DELETE FROM search_due WHERE app = ? AND chat = ? AND upto = ?")
             .bind(chat.app)
             .bind(chat.chat)
@@ -120,6 +120,8 @@ impl Sqlite {
             // Another has made it meanwhile.
             return write.commit().await;
         }
+        let Some(made) = made else { return write.commit().await };
+        let first = made.first;
         for table in [
             "DELETE FROM search_segments WHERE app = ? AND chat = ? AND first_number BETWEEN ? AND ?",
             "DELETE FROM search_buckets WHERE app = ? AND chat = ? AND first_number BETWEEN ? AND ?",
@@ -351,14 +353,14 @@ impl Instant for Looking {
         all(&rows, body)
     }
 
-    async fn changes(&mut self, due: &Due) -> Result<Vec<(Number, Seq)>> {
+    async fn changes(&mut self, chat: ChatKey, first: Number, upto: Number) -> Result<Vec<(Number, Seq)>> {
         let rows = sqlx::query(
             "SELECT number, seq FROM search_changes WHERE app = ? AND chat = ? AND number BETWEEN ? AND ?",
         )
-        .bind(due.chat.app)
-        .bind(due.chat.chat)
-        .bind(int(due.first))
-        .bind(int(due.upto))
+        .bind(chat.app)
+        .bind(chat.chat)
+        .bind(int(first))
+        .bind(int(upto))
         .fetch_all(&mut *self.0)
         .await
         .map_err(fault)?;
