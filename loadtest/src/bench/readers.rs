@@ -305,16 +305,16 @@ async fn open(url: &str, how: &Open) -> anyhow::Result<(Reader, Counter)> {
     Ok((Reader { stream: Arc::new(stream), shared: Arc::default() }, counter))
 }
 
-/// Reads up to the end of the answer and not a byte further.
+/// Reads the answer, behind which nothing comes until the server is told something.
 async fn upgraded(stream: &TcpStream) -> anyhow::Result<()> {
     let mut answer = Vec::new();
     while !answer.ends_with(b"\r\n\r\n") {
         ensure!(answer.len() < ANSWER, "a long answer to an upgrade");
         stream.readable().await?;
-        let mut byte = [0];
-        match stream.try_read(&mut byte) {
+        let mut some = [0; ANSWER];
+        match stream.try_read(&mut some) {
             Ok(0) => bail!("closed instead of an answer"),
-            Ok(_) => answer.extend(byte),
+            Ok(length) => answer.extend(some.get(..length).unwrap_or_default()),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => return Err(error.into()),
         }
