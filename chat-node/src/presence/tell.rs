@@ -3,6 +3,7 @@
 use std::{
     collections::{HashMap, HashSet, VecDeque},
     sync::Arc,
+    time::Duration,
 };
 
 use common::{
@@ -20,8 +21,13 @@ use crate::{
 
 /// What is told in one turn ([`super::TICK`]): 40,000 a second, at a microsecond each. What is more waits for the next.
 const TURN: usize = 20_000;
-/// Writes to sockets in one go.
+/// Sessions found in one go.
 const AT_ONCE: usize = 128;
+/// Sessions are written to over half a [`super::TICK`] and not all at once: whoever sends a message meanwhile would wait behind thousands of
+/// writes. So often a few of them are, which may be so many in any case.
+const STEP: Duration = Duration::from_millis(2);
+const STEPS: usize = 125;
+const A_FEW: usize = 16;
 /// Users of whom it is remembered what was told last, at least, and at most twice as many: 1 MiB.
 const REMEMBERED: usize = 8_192;
 
@@ -94,11 +100,13 @@ impl Deliver {
                 tokio::task::yield_now().await;
             }
         }
+        let in_a_step = pieces.len().div_ceil(STEPS).max(A_FEW);
+        let mut steps = tokio::time::interval(STEP);
         for (place, Piece { handle, frames }) in pieces.into_values().enumerate() {
-            handle.outbox.offer(frames.into());
-            if place % AT_ONCE == AT_ONCE - 1 {
-                tokio::task::yield_now().await;
+            if place % in_a_step == 0 {
+                steps.tick().await;
             }
+            handle.outbox.offer(frames.into());
         }
     }
 
