@@ -7,13 +7,18 @@ use common::{
     ids::{Offset, Partition, UserKey},
     store::{Chats, Position, Standing, StoreError, UserChats},
 };
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::{Instant, sleep_until},
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// Users in one question: 50 chats each are 25,000 rows, some 50 ms.
 const TOGETHER: usize = 500;
 /// Questions that wait: every session of a node. When it is full the askers wait.
 const WAITING: usize = 20_000;
+/// Who asks within so long after a question is asked for in the next one. Who comes alone does not wait.
+const GATHER: Duration = Duration::from_millis(5);
 /// How long the store may take for one question.
 pub(crate) const ANSWER: Duration = Duration::from_secs(5);
 
@@ -80,7 +85,17 @@ pub(crate) fn late() -> StoreError {
 async fn answer(chats: Arc<dyn Chats>, mut asked: mpsc::Receiver<Question>) {
     let mut questions = Vec::with_capacity(TOGETHER);
     let mut farthest = Farthest::default();
+    let mut again = Instant::now();
     while asked.recv_many(&mut questions, TOGETHER).await > 0 {
+        if again > Instant::now() && questions.len() < TOGETHER {
+            sleep_until(again).await;
+            while questions.len() < TOGETHER
+                && let Ok(question) = asked.try_recv()
+            {
+                questions.push(question);
+            }
+        }
+        again = Instant::now() + GATHER;
         let mut askers: HashMap<UserKey, Vec<oneshot::Sender<Answer>>> = HashMap::new();
         // Who has given up asks again when they come back.
         for (user, reply) in questions.drain(..).filter(|(_, reply)| !reply.is_closed()) {

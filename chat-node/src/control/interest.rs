@@ -16,6 +16,9 @@ use super::Line;
 
 /// Topics in one frame: about 50 bytes each, so half a megabyte of the 4 MiB a link takes.
 const TOGETHER: usize = 10_000;
+/// What many sessions register within so long is one frame: in a storm of them a frame for each, and its answer, would be a sixth of
+/// what a session costs. Who comes alone does not wait.
+const GATHER: Duration = Duration::from_millis(5);
 /// How long the dispatchers may take to confirm.
 const WAIT: Duration = Duration::from_secs(5);
 
@@ -53,11 +56,23 @@ impl fmt::Debug for Interest {
 struct State {
     topics: HashSet<Topic>,
     last: u64,
+    gathered: Gathered,
     waiting: HashMap<u64, Waiting>,
     /// The registrations under way, by link.
     registering: HashMap<usize, Registering>,
     /// Links whose dispatchers lack topics: events of these may pass by, while marks say that nothing was lost on the way.
     lacking: HashSet<usize>,
+}
+
+/// Topics that are to be said together.
+#[derive(Default)]
+struct Gathered {
+    topics: Vec<Topic>,
+    done: Vec<oneshot::Sender<bool>>,
+    /// When some were said last.
+    said: Option<Instant>,
+    /// Whether a task waits until these are due.
+    awaited: bool,
 }
 
 /// A registration of all topics, one part after the other: all at once would fill a link's outbox, and could then never end.
@@ -74,7 +89,7 @@ struct Waiting {
     /// Links that have not answered, by index.
     links: HashSet<usize>,
     /// Whether it was taken. Dropped unsent when nobody waits any more.
-    done: oneshot::Sender<bool>,
+    done: Vec<oneshot::Sender<bool>>,
 }
 
 impl Interest {
@@ -93,18 +108,14 @@ impl Interest {
     /// # Errors
     /// [`InterestTimeout`] after 5 s; at once when there are more than [`TOPICS_PER_NODE`]. The topics stay registered until removed.
     pub async fn add(&self, topics: Vec<Topic>) -> Result<(), InterestTimeout> {
-        if self.is_full(&topics) {
+        let Some(confirmed) = self.gather_all(&topics) else {
             self.refuse();
             tracing::error!(
                 limit = TOPICS_PER_NODE,
                 "this node has as many topics as it may: a session is refused"
             );
             return Err(InterestTimeout);
-        }
-        let mut confirmed = Vec::new();
-        for topics in topics.chunks(TOGETHER) {
-            confirmed.extend(self.change(topics.to_vec(), Vec::new()));
-        }
+        };
         let all = async {
             for confirmed in confirmed {
                 // A dropped sender: the link was registered anew meanwhile, which includes these topics.
@@ -130,32 +141,71 @@ impl Interest {
         }
     }
 
-    /// Whether these would be more topics than a dispatcher takes: turned away here, they cost no one who is served.
-    fn is_full(&self, topics: &[Topic]) -> bool {
-        let state = self.state.lock();
-        let room = TOPICS_PER_NODE.saturating_sub(state.topics.len());
-        // Most are few, and need not be looked up.
-        topics.len() > room && topics.iter().filter(|topic| !state.topics.contains(topic)).count() > room
+    /// Topics to be said; what comes of each part of them. A sender is dropped when there is nobody to confirm them. None when they would be more
+    /// than a dispatcher takes: turned away here, they cost no one who is served.
+    fn gather_all(&self, topics: &[Topic]) -> Option<Vec<oneshot::Receiver<bool>>> {
+        let mut state = self.state.lock();
+        if state.is_full(topics) {
+            return None;
+        }
+        Some(topics.chunks(TOGETHER).map(|topics| self.gather(&mut state, topics)).collect())
+    }
+
+    fn gather(&self, state: &mut State, topics: &[Topic]) -> oneshot::Receiver<bool> {
+        let (done, confirmed) = oneshot::channel();
+        if state.gathered.topics.len() + topics.len() > TOGETHER {
+            self.say_gathered(state);
+        }
+        state.topics.extend(topics);
+        let Gathered { topics: gathered, done: waiting, said, awaited } = &mut state.gathered;
+        gathered.extend(topics);
+        waiting.push(done);
+        let now = Instant::now();
+        if said.is_none_or(|said| said + GATHER <= now) {
+            self.say_gathered(state);
+        } else if !std::mem::replace(awaited, true) {
+            let interest = self.clone();
+            // Ends by itself, and holds nothing but this.
+            tokio::spawn(async move {
+                tokio::time::sleep(GATHER).await;
+                let mut state = interest.state.lock();
+                state.gathered.awaited = false;
+                if !state.gathered.topics.is_empty() {
+                    interest.say_gathered(&mut state);
+                }
+            });
+        }
+        confirmed
+    }
+
+    fn say_gathered(&self, state: &mut State) {
+        let Gathered { topics, done, said, .. } = &mut state.gathered;
+        let (mut add, done) = (std::mem::take(topics), std::mem::take(done));
+        *said = Some(Instant::now());
+        // Some may have been removed meanwhile.
+        add.retain(|topic| state.topics.contains(topic));
+        if !add.is_empty() {
+            self.say(state, add, Vec::new(), done);
+        }
     }
 
     /// Forgets `topics`. The caller counts who wants them.
     pub fn remove(&self, topics: Vec<Topic>) {
-        if !topics.is_empty() {
-            drop(self.change(Vec::new(), topics));
+        if topics.is_empty() {
+            return;
         }
+        let mut state = self.state.lock();
+        for topic in &topics {
+            state.topics.remove(topic);
+        }
+        self.say(&mut state, Vec::new(), topics, Vec::new());
     }
 
     /// Tells every dispatcher that knows this node. The lock keeps changes of one topic in order.
-    fn change(&self, add: Vec<Topic>, remove: Vec<Topic>) -> Option<oneshot::Receiver<bool>> {
-        let mut state = self.state.lock();
-        let State { topics, last, waiting, lacking, .. } = &mut *state;
-        topics.extend(add.iter().copied());
-        for topic in &remove {
-            topics.remove(topic);
-        }
+    fn say(&self, state: &mut State, add: Vec<Topic>, remove: Vec<Topic>, done: Vec<oneshot::Sender<bool>>) {
+        let State { last, waiting, lacking, .. } = state;
         *last += 1;
         let no = *last;
-        let waits = !add.is_empty();
         let frame = common::wire::codec::pack(&NodeToDispatcher::Interest { no, add, remove });
         let mut links = HashSet::new();
         for (index, line) in self.lines.iter().enumerate().filter(|(_, line)| line.ready()) {
@@ -170,13 +220,11 @@ impl Interest {
                 }
             }
         }
-        if !waits || links.is_empty() {
-            return None;
+        if done.is_empty() || links.is_empty() {
+            return;
         }
-        let (done, confirmed) = oneshot::channel();
-        waiting.retain(|_, waiting| !waiting.done.is_closed());
+        waiting.retain(|_, waiting| waiting.done.iter().any(|done| !done.is_closed()));
         waiting.insert(no, Waiting { links, done });
-        Some(confirmed)
     }
 
     /// Begins to register every topic with a dispatcher that was told of this node just now; from here on it hears of changes as well.
@@ -241,7 +289,10 @@ impl Interest {
             waiting.links.is_empty() || !taken
         });
         if done && let Some(waiting) = state.waiting.remove(&no) {
-            let _ = waiting.done.send(taken);
+            for done in waiting.done {
+                // Whoever asked may be gone.
+                let _ = done.send(taken);
+            }
         }
         let Some(going) = state.registering.get_mut(&index).filter(|going| going.no == no) else {
             return Progress::Going;
@@ -269,6 +320,12 @@ impl Interest {
 }
 
 impl State {
+    fn is_full(&self, topics: &[Topic]) -> bool {
+        let room = TOPICS_PER_NODE.saturating_sub(self.topics.len());
+        // Most are few, and need not be looked up.
+        topics.len() > room && topics.iter().filter(|topic| !self.topics.contains(topic)).count() > room
+    }
+
     /// What a dispatcher was told counts no more.
     fn forget(&mut self, index: usize) {
         self.registering.remove(&index);
@@ -378,6 +435,45 @@ mod tests {
         assert_eq!(ends.interest.registering(0), Some(false));
         assert_eq!(ends.interest.answered(0, third, true), Progress::Whole);
         assert_eq!(ends.interest.registering(0), None);
+    }
+
+    #[tokio::test]
+    async fn what_comes_at_the_same_time_is_said_together_and_what_was_removed_meanwhile_is_not() {
+        let mut ends = Ends::new().await;
+        ends.interest.register(0);
+        let (no, _) = ends.next().await;
+        assert_eq!(ends.interest.answered(0, no, true), Progress::Whole);
+        ends.interest.whole(0);
+        let interest = ends.interest.clone();
+        let add = |topics: &[Topic]| {
+            let (interest, topics) = (interest.clone(), topics.to_vec());
+            tokio::spawn(async move { interest.add(topics).await })
+        };
+        let all = topics(5);
+        // Who comes alone does not wait for others.
+        let alone = add(&all[..1]);
+        let (no, said) = ends.next().await;
+        assert_eq!(said, all[..1]);
+        ends.interest.answered(0, no, true);
+        alone.await.unwrap().unwrap();
+        let (one, other, gone) = (add(&all[1..2]), add(&all[2..4]), add(&all[4..]));
+        tokio::task::yield_now().await;
+        while ends.interest.state.lock().topics.len() < all.len() {
+            tokio::task::yield_now().await;
+        }
+        ends.interest.remove(all[4..].to_vec());
+        let (_, said) = ends.next().await;
+        assert!(said.is_empty(), "what is removed is said at once");
+        let (no, mut said) = ends.next().await;
+        said.sort_unstable();
+        let mut expected = all[1..4].to_vec();
+        expected.sort_unstable();
+        assert_eq!(said, expected);
+        ends.interest.answered(0, no, false);
+        for refused in [one, other, gone] {
+            assert!(refused.await.unwrap().is_err());
+        }
+        assert_eq!(ends.interest.state.lock().topics.len(), 4);
     }
 
     #[tokio::test]
