@@ -23,6 +23,7 @@ use crate::{
     cursor::Cursor,
     deliver::Deliver,
     hub::Began,
+    pace::Pace,
     socket::frame::{Frames, framed},
 };
 
@@ -35,8 +36,11 @@ const EVERY_PER_SESSION: Duration = Duration::from_micros(500);
 /// How long rooms may take to show what they know of, and how often they are looked at.
 const PATIENCE: Duration = Duration::from_secs(3);
 const LOOK: Duration = Duration::from_millis(50);
-/// Users whose sessions are told before others have their turn.
-const AT_ONCE: usize = 64;
+/// How long it takes to look at every room, where they are many, and to tell every user's sessions; and how many at once in any case.
+const LOOKED_AT_IN: Duration = EVERY.checked_div(5).unwrap();
+const TOLD_IN: Duration = EVERY.checked_div(2).unwrap();
+const ROOMS_AT_ONCE: usize = 128;
+const USERS_AT_ONCE: usize = 8;
 
 /// Where sessions are.
 #[derive(Debug, Default)]
@@ -151,9 +155,13 @@ impl Deliver {
             // Asked behind what was heard: whatever passed by while a dispatcher lacked topics is looked for before it is whole again.
             if self.0.hub.hears_everything() { heard } else { vec![None; usize::from(count)] }
         });
-        let rooms = self.0.hub.all_rooms().into_iter();
-        let mut behind: Vec<_> =
-            rooms.filter_map(|room| room.behind().map(|behind| (room, behind))).collect();
+        let rooms = self.0.hub.all_rooms();
+        let mut pace = Pace::over(LOOKED_AT_IN, rooms.len(), ROOMS_AT_ONCE);
+        let mut behind = Vec::new();
+        for room in rooms {
+            pace.next().await;
+            behind.extend(room.behind().map(|behind| (room, behind)));
+        }
         let end = Instant::now() + PATIENCE;
         loop {
             behind.retain_mut(|(room, behind)| room.is_behind(behind));
@@ -175,8 +183,11 @@ impl Deliver {
     async fn tell_everybody(&self, Places { places, rounds, moved }: Places) {
         let cursor = Cursor::new(self.0.marks.partitions.log, places);
         let mut made: HashMap<AppId, (ServerFrame, Frames)> = HashMap::new();
-        for users in self.0.hub.all_users().chunks(AT_ONCE) {
-            for handle in users.iter().flat_map(|user| user.due_for_cursor(&rounds, moved)) {
+        let users = self.0.hub.all_users();
+        let mut pace = Pace::over(TOLD_IN, users.len(), USERS_AT_ONCE);
+        for user in users {
+            pace.next().await;
+            for handle in user.due_for_cursor(&rounds, moved) {
                 let (app, format) = (handle.user.app, handle.outbox.format());
                 let (frame, frames) = made.entry(app).or_insert_with(|| {
                     let cursor = self.0.cursors.text(app, &cursor);
@@ -184,7 +195,6 @@ impl Deliver {
                 });
                 handle.outbox.offer(frames.get(format, || framed(frame, format)));
             }
-            tokio::task::yield_now().await;
         }
     }
 }

@@ -24,6 +24,7 @@ pub mod notifications;
 pub mod outbox;
 mod overview;
 pub mod owner;
+mod pace;
 pub mod passwords;
 pub mod people;
 #[cfg(feature = "planted")]

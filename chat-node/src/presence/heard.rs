@@ -11,11 +11,14 @@ use common::{
 use futures_util::{StreamExt, stream};
 use tokio::time::{Instant, timeout};
 
-use super::{Going, PATIENCE, People, tell::News};
-use crate::deliver::Deliver;
+use super::{Going, PATIENCE, People, TICK, tell::News};
+use crate::{deliver::Deliver, pace::Pace};
 
 /// Calls of the cache in flight.
 const TOGETHER: usize = 32;
+/// How long it takes to look up the chats of those who came, where they are many, and of how many at once in any case: some 50 µs.
+const LOOKED_UP_IN: Duration = TICK.checked_div(10).unwrap();
+const USERS_AT_ONCE: usize = 4;
 /// Users whose rows are written at once.
 const ROWS: usize = 1_000;
 /// How old what was said may be that is told: older things were held up on the way.
@@ -61,6 +64,7 @@ impl People {
 impl Deliver {
     pub(super) async fn see_who_came(&self) {
         let newcomers = self.0.presence.people.lock().newcomers();
+        let mut pace = Pace::over(LOOKED_UP_IN, newcomers.len(), USERS_AT_ONCE);
         let mut news: Vec<Change> = Vec::new();
         for users in newcomers.chunks(USERS_TOGETHER) {
             let asked: Vec<UserKey> = users.iter().map(|(user, _)| *user).collect();
@@ -76,6 +80,7 @@ impl Deliver {
                     // The others know it from there.
                     continue;
                 }
+                pace.next().await;
                 let handles = self.0.hub.user(*user).map(|user| user.ready_handles()).unwrap_or_default();
                 if let Some(handle) = handles.first() {
                     news.push((*user, None, self.small_chats(handle)));

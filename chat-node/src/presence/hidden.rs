@@ -17,20 +17,24 @@ use common::{
 };
 use tokio::{sync::Semaphore, time::timeout};
 
-use super::{PATIENCE, WAITING, heard::Change, view};
+use super::{PATIENCE, TICK, WAITING, heard::Change, view};
 use crate::{
     deliver::Deliver,
+    pace::Pace,
     socket::frame::{Frames, framed},
 };
 
-/// Users whose blocks are read at once: 10,000 of each at the worst are 30 MiB, and a few of each are nothing.
-const TOGETHER: usize = 100;
+/// Users who are told of at once. Of those their blocks are read: 10,000 of each at the worst are 8 MiB, and a few of each are nothing.
+const TOGETHER: usize = 25;
+/// How long it takes to tell of all of them, where they are many: those who came and those who went, each turn.
+const TOLD_IN: Duration = TICK.checked_div(10).unwrap();
 /// Topics of one frame: 50 KiB with the names of the chats.
 const TOPICS: usize = 1_000;
 /// Users of one frame from whom something is hidden, unless they are of one user: 1 MiB of the 4 MiB that a frame may have.
 const HIDDEN: usize = 50_000;
-/// How long after a block, or its end, the blocked hear how the other is to be seen: what was on its way before was told by then.
-const SETTLED: Duration = Duration::from_secs(1);
+/// How long after a block, or its end, the blocked hear how the other is to be seen: what was on its way before was told by then, which takes a
+/// turn on the node that says it, and one on the node that hears it.
+const SETTLED: Duration = TICK.saturating_mul(3);
 /// Pairs that wait for that; of what is more the blocked hear when the other comes or goes.
 const SHOWN: usize = 4_096;
 /// Typing and reading that waits until the store has said whether it is hidden; what is more is not told.
@@ -65,7 +69,9 @@ impl Deliver {
     pub(super) async fn announce(&self, news: Vec<Change>) {
         let mut untold = std::mem::take(&mut *self.0.presence.untold.lock());
         untold.extend(news);
+        let mut pace = Pace::over(TOLD_IN, untold.len().div_ceil(TOGETHER), 1);
         while !untold.is_empty() {
+            pace.next().await;
             let users: Vec<UserKey> = untold.iter().take(TOGETHER).map(|(user, ..)| *user).collect();
             let Ok(Ok(blocked)) = timeout(PATIENCE, self.0.relationships.blocked_by(&users)).await else {
                 tracing::debug!(

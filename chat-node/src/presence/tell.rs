@@ -12,22 +12,22 @@ use common::{
     wire::client::ServerFrame,
 };
 
-use super::{WAITING, view};
+use super::{TICK, WAITING, view};
 use crate::{
     deliver::Deliver,
     hub::Handle,
+    pace::Pace,
     socket::frame::{Frames, framed},
 };
 
 /// What is told in one turn ([`super::TICK`]): 40,000 a second, at a microsecond each. What is more waits for the next.
 const TURN: usize = 20_000;
-/// Sessions found in one go.
-const AT_ONCE: usize = 128;
-/// Sessions are written to over half a [`super::TICK`] and not all at once: whoever sends a message meanwhile would wait behind thousands of
-/// writes. So often a few of them are, which may be so many in any case.
-const STEP: Duration = Duration::from_millis(2);
-const STEPS: usize = 125;
-const A_FEW: usize = 16;
+/// How long it takes to look up who is to be told, where they are many, and to tell them.
+const LOOKED_UP_IN: Duration = TICK.checked_div(4).unwrap();
+const TOLD_IN: Duration = LOOKED_UP_IN;
+/// Users who are looked up and sessions that are told at once in any case: some 50 µs of either.
+const USERS_AT_ONCE: usize = 2;
+const SESSIONS_AT_ONCE: usize = 8;
 /// Users of whom it is remembered what was told last, at least, and at most twice as many: 1 MiB.
 const REMEMBERED: usize = 8_192;
 
@@ -89,23 +89,21 @@ struct Piece {
 impl Deliver {
     pub(super) async fn tell_sessions(&self) {
         let mut pieces: HashMap<SocketId, Piece> = HashMap::new();
-        let (mut told, mut in_one_go) = (0, 0);
-        while told < TURN {
+        let users = self.0.presence.telling.lock().order.len();
+        let mut pace = Pace::over(LOOKED_UP_IN, users, USERS_AT_ONCE);
+        let mut told = 0;
+        // Who comes meanwhile is told of in the next turn: the pace is not for so many.
+        for _ in 0..users {
+            if told >= TURN {
+                break;
+            }
+            pace.next().await;
             let Some((user, news)) = self.0.presence.telling.lock().next() else { break };
-            let of_them = 1 + self.tell_of(user, news, &mut pieces);
-            told += of_them;
-            in_one_go += of_them;
-            if in_one_go >= AT_ONCE {
-                in_one_go = 0;
-                tokio::task::yield_now().await;
-            }
+            told += 1 + self.tell_of(user, news, &mut pieces);
         }
-        let in_a_step = pieces.len().div_ceil(STEPS).max(A_FEW);
-        let mut steps = tokio::time::interval(STEP);
-        for (place, Piece { handle, frames }) in pieces.into_values().enumerate() {
-            if place % in_a_step == 0 {
-                steps.tick().await;
-            }
+        let mut pace = Pace::over(TOLD_IN, pieces.len(), SESSIONS_AT_ONCE);
+        for Piece { handle, frames } in pieces.into_values() {
+            pace.next().await;
             handle.outbox.offer(frames.into());
         }
     }
