@@ -3,7 +3,11 @@
 
 use std::ops::ControlFlow;
 
-use common::{ids::ChatKey, store::Pair};
+use common::{
+    ids::{ChatKey, Offset},
+    model::Message,
+    store::{AsOf, ChatRow, Found, Pair, StoreError, Ties},
+};
 use tokio::time::Instant;
 
 use super::{
@@ -13,9 +17,26 @@ use super::{
         queue::{Job, Unknown},
         retry_later,
     },
-    Fetch, Fetched, Owned,
+    Owned,
 };
 use crate::relationships::Relationships;
+
+/// What the store answered about a chat.
+enum Fetched {
+    Chat(Result<AsOf<Option<ChatRow>>, StoreError>),
+    Sends(Result<AsOf<Vec<Found>>, StoreError>),
+    Message(Result<AsOf<Option<Message>>, StoreError>),
+    Reaction(Result<AsOf<Option<(Message, bool)>>, StoreError>),
+    Ties(Result<Ties, StoreError>),
+}
+
+/// A question to the store.
+pub(super) struct Fetch {
+    key: ChatKey,
+    /// How far the partition was drained when it was asked.
+    drained: Offset,
+    fetched: Fetched,
+}
 
 /// The pair whose ties a request needs and nobody knows here.
 fn unknown_pair(relationships: &Relationships, job: &Job, chat: &Chat) -> Option<Pair> {
