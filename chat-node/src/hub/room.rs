@@ -2,43 +2,35 @@
 //!
 //! A room takes changes from everywhere (the dispatchers, an owner on this node, a repair), in any order and any number of times, and
 //! shows each to its seats once, in the order of `seq`, without a hole. Pure: it names what is to be done ([`Effects`]), and puts down what
-//! is to be said ([`Say`]), which is written afterwards, in that order.
+//! is to be said ([`Say`](super::fanout::Say)), which is written afterwards, in that order.
 //!
 //! A **seat** is a session in a room. It is shown changes after its `since`. While it is not certain that its user is a member at the
 //! room's place it is **pending**: what it would be shown is held, until the store has been read far enough ([`Room::settle`]).
 
+mod behind;
 mod company;
+mod saying;
+mod state;
 
-use std::{
-    collections::BTreeMap,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
 };
 
 use common::{
     ids::{ChatKey, Number, Seq, SocketId, UserId},
     store::Membership,
-    wire::{client::ServerFrame, record::What},
+    wire::client::ServerFrame,
 };
 use parking_lot::Mutex;
 
-use self::company::Company;
 pub(crate) use self::company::Heads;
+use self::state::State;
 use super::{
     Handle, Hold,
-    fanout::{Fanout, Listener, Say, Saying},
-    marks_told::MarksTold,
     seat::{Pending, Seat, SeatState, Settled, Why},
 };
 use crate::{deliver::Event, socket::frame::framed};
-
-/// Changes that may wait for an earlier one: five seconds of a chat that speaks 200 times a second. Later ones are dropped, and fetched
-/// when the hole is mended.
-const EARLY: usize = 1_024;
-/// Bytes of theirs: 1 KiB each.
-const EARLY_BYTES: usize = 1024 * 1024;
 
 /// A chat with sessions on this node, or that is being entered.
 #[derive(Debug)]
@@ -51,48 +43,6 @@ pub(crate) struct Room {
     state: Mutex<State>,
 }
 
-#[derive(Debug, Default)]
-struct State {
-    /// Everything up to here was shown. None: nobody has said where the chat is.
-    have: Option<Seq>,
-    /// The newest change heard of. Past `have` while something is missing.
-    known: Seq,
-    early: BTreeMap<Seq, Event>,
-    early_bytes: usize,
-    /// The newest change by which somebody left, or may have: a membership read before it proves nothing.
-    last_left: Seq,
-    repair: Repair,
-    /// Repairs that came to something.
-    repaired: u64,
-    /// Whether it is looked at soon how long something has been missing.
-    timed: bool,
-    /// Everything up to here was given to those who write it, and everything up to there was written.
-    taken: Seq,
-    said: Seq,
-    /// The chat was deleted.
-    over: bool,
-    /// The newest message that was shown since the room was opened.
-    number: Number,
-    marks_told: MarksTold,
-    seats: Vec<Seat>,
-    company: Company,
-    say: Say,
-    #[cfg(feature = "planted")]
-    planted: common::planted::Planted,
-}
-
-/// Whether somebody is fetching what the room misses. There is one at most.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-enum Repair {
-    #[default]
-    Idle,
-    Queued,
-    Running {
-        /// Something may have been lost since the owner was asked.
-        again: bool,
-    },
-}
-
 /// What a session was shown of a chat.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Shown {
@@ -100,14 +50,6 @@ pub(crate) struct Shown {
     pub(crate) joined: Seq,
     /// The newest change.
     pub(crate) upto: Seq,
-}
-
-/// How far a room is behind what it had heard, or may have missed, when it was looked at.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Behind {
-    /// Repairs that must have come to something first; what they find is to be shown as well.
-    repaired: Option<u64>,
-    seq: Seq,
 }
 
 /// What is to be done after the room's lock is released.
@@ -391,294 +333,5 @@ impl Room {
         }
         drop(state);
         effects
-    }
-
-    /// Something may have been missed. True when a repair is to be queued.
-    pub(crate) fn suspect(&self) -> bool {
-        self.state.lock().suspect()
-    }
-
-    /// A queued repair begins: changes after this one are wanted. None when nobody is there any more.
-    pub(crate) fn begin_repair(&self) -> Option<Seq> {
-        let mut state = self.state.lock();
-        let have = state.have.filter(|_| !state.seats.is_empty() && !state.over);
-        state.repair = if have.is_some() { Repair::Running { again: false } } else { Repair::Idle };
-        have
-    }
-
-    /// A repair has ended, whatever came of it; `retry` when nothing did. True when another is to be queued.
-    pub(crate) fn end_repair(&self, retry: bool) -> bool {
-        let mut state = self.state.lock();
-        // One that did not begin, as nobody was there, says nothing of one that was queued since.
-        let Repair::Running { again } = state.repair else { return false };
-        state.repaired += u64::from(!retry);
-        let again = retry || again || state.missing();
-        let again = again && !state.seats.is_empty() && !state.over;
-        state.repair = if again { Repair::Queued } else { Repair::Idle };
-        again
-    }
-
-    /// The chat is as far as this: what is missing up to there is to be fetched.
-    pub(crate) fn told(&self, seq: Seq) -> Effects {
-        let mut effects = Effects::default();
-        let mut state = self.state.lock();
-        if !state.over {
-            state.known = state.known.max(seq);
-            state.mind_the_gap(&mut effects);
-        }
-        drop(state);
-        effects
-    }
-
-    /// Something has been missing for a while: sessions hear that their view is not whole, so that they need not wait for an owner that is
-    /// away. What is missing is shown all the same when it is there, and nothing after it before that.
-    pub(crate) fn overdue(&self) {
-        let mut state = self.state.lock();
-        state.timed = false;
-        if !state.missing() || state.over {
-            return;
-        }
-        let State { say, seats, .. } = &mut *state;
-        let frame = ServerFrame::ChatReload { chat: self.key.chat };
-        let live = seats.iter().filter(|seat| matches!(seat.state, SeatState::Live));
-        live.for_each(|seat| seat.tell(&frame, say));
-    }
-
-    /// What its sessions must be shown until they have everything that was published before now; none when they were.
-    pub(crate) fn behind(&self) -> Option<Behind> {
-        let state = self.state.lock();
-        let repaired = match state.repair {
-            Repair::Idle => None,
-            Repair::Queued | Repair::Running { again: false } => Some(state.repaired + 1),
-            Repair::Running { again: true } => Some(state.repaired + 2),
-        };
-        let behind = Behind { repaired, seq: state.heard() };
-        state.is_behind(behind).then_some(behind)
-    }
-
-    /// Whether its sessions still are behind.
-    pub(crate) fn is_behind(&self, behind: &mut Behind) -> bool {
-        let state = self.state.lock();
-        if behind.repaired.is_some_and(|repaired| state.repaired >= repaired) {
-            *behind = Behind { repaired: None, seq: state.heard() };
-        }
-        state.is_behind(*behind)
-    }
-
-    /// The chat's owner says how far it is; gives how far the room is, and the newest change that it has heard of.
-    pub(crate) fn heard(&self, head: Seq) -> (Seq, Seq) {
-        let mut state = self.state.lock();
-        state.known = state.known.max(head);
-        (state.have.unwrap_or(0), state.known)
-    }
-
-    /// What the room misses cannot be had any more: its sessions begin anew at `head`, once it is certain whose they still are.
-    pub(crate) fn reload(&self, head: Seq) -> Effects {
-        let mut effects = Effects::default();
-        let mut state = self.state.lock();
-        let have = state.have.map_or(head, |have| have.max(head));
-        state.have = Some(have);
-        state.known = state.known.max(have);
-        // Whoever left in between is not known.
-        state.last_left = state.last_left.max(have);
-        state.seats_changed();
-        for seat in &mut state.seats {
-            seat.reload(have, &mut effects);
-        }
-        state.advance(&mut effects);
-        drop(state);
-        effects
-    }
-}
-
-/// Saying what is to be said.
-impl Room {
-    /// What is to be said, for the caller to write; none when there is nothing, or somebody does already.
-    pub(crate) fn begin_fanout(&self) -> Option<Fanout> {
-        let mut state = self.state.lock();
-        let fanout = state.say.begin();
-        if fanout.is_some() {
-            state.taken = state.have.unwrap_or(0);
-        }
-        fanout
-    }
-
-    /// Everything was said: what has come meanwhile. Nothing ends it.
-    pub(super) fn more_to_say(&self) -> (Saying, Effects) {
-        let mut effects = Effects::default();
-        let mut state = self.state.lock();
-        state.said = state.taken;
-        let mut more = state.say.more();
-        // Before what waited is put behind it: that is not taken yet, and must not count as said with this.
-        state.taken = state.have.unwrap_or(0);
-        // Events may have had to wait until others were written.
-        state.advance(&mut effects);
-        state.mind_the_gap(&mut effects);
-        if more.is_empty() {
-            more = state.say.more();
-            state.taken = state.have.unwrap_or(0);
-        }
-        drop(state);
-        (more, effects)
-    }
-}
-
-impl State {
-    /// Who is shown what, and who is there, is looked up anew.
-    fn seats_changed(&mut self) {
-        self.say.seats_changed();
-        self.company.seats_changed();
-    }
-
-    fn seat(&self, handle: &Arc<Handle>) -> Option<usize> {
-        self.seats.iter().position(|seat| Arc::ptr_eq(&seat.handle, handle))
-    }
-
-    fn heard(&self) -> Seq {
-        self.have.unwrap_or(0).max(self.known)
-    }
-
-    fn is_behind(&self, behind: Behind) -> bool {
-        !self.over && !self.seats.is_empty() && (behind.repaired.is_some() || !self.shown(behind.seq))
-    }
-
-    fn shown(&self, seq: Seq) -> bool {
-        self.have.is_some_and(|have| have >= seq) && (self.said >= seq || self.say.is_idle())
-    }
-
-    fn missing(&self) -> bool {
-        self.have.is_some_and(|have| have < self.known)
-    }
-
-    /// Where the room is; `seen` when that was not known.
-    fn place(&mut self, seen: Seq) -> Seq {
-        if let Some(have) = self.have {
-            return have;
-        }
-        self.have = Some(seen);
-        // Who left before is not known.
-        self.last_left = self.last_left.max(seen);
-        for pending in self.seats.iter_mut().filter_map(Seat::pending_mut) {
-            pending.base.get_or_insert(seen);
-        }
-        seen
-    }
-
-    fn suspect(&mut self) -> bool {
-        match self.repair {
-            Repair::Idle if self.have.is_some() && !self.over => {
-                self.repair = Repair::Queued;
-                true
-            }
-            Repair::Idle | Repair::Queued => false,
-            Repair::Running { .. } => {
-                self.repair = Repair::Running { again: true };
-                false
-            }
-        }
-    }
-
-    fn keep_early(&mut self, event: Event) {
-        let fits = self.early.len() < EARLY && self.early_bytes + event.bytes() <= EARLY_BYTES;
-        if fits && !self.early.contains_key(&event.seq()) {
-            self.early_bytes += event.bytes();
-            self.early.insert(event.seq(), event);
-        }
-    }
-
-    /// Shows what waited for the change that was shown last.
-    fn advance(&mut self, effects: &mut Effects) {
-        while let (Some(have), Some(entry)) = (self.have, self.early.first_entry()) {
-            let seq = *entry.key();
-            if seq > have + 1 || self.say.is_full() {
-                return;
-            }
-            let event = entry.remove();
-            self.early_bytes -= event.bytes();
-            if seq == have + 1 {
-                self.show(event, effects);
-            }
-        }
-    }
-
-    fn mind_the_gap(&mut self, effects: &mut Effects) {
-        // What waits only until others are written is not missing.
-        let missing = self.missing() && !self.say.is_full();
-        if missing && self.repair == Repair::Idle && !self.seats.is_empty() && !self.over {
-            self.repair = Repair::Queued;
-            effects.repair = true;
-            effects.time = !std::mem::replace(&mut self.timed, true);
-        }
-    }
-
-    /// The next change.
-    fn show(&mut self, mut event: Event, effects: &mut Effects) {
-        let seq = event.seq();
-        self.have = Some(seq);
-        self.company.show(&event);
-        if let What::Sent { number, .. } = event.what() {
-            self.number = *number;
-        }
-        if let What::Left { user, .. } = *event.what() {
-            self.last_left = seq;
-            for seat in self.seats.iter_mut().filter(|seat| seat.handle.user.user == user) {
-                #[cfg(feature = "planted")]
-                if self.planted.is(common::planted::Bug::DeliverToRemoved) {
-                    continue;
-                }
-                seat.left(seq, effects);
-                self.say.seats_changed();
-                self.company.seats_changed();
-            }
-        }
-        for seat in &mut self.seats {
-            if let SeatState::Pending(pending) = &mut seat.state {
-                pending.hold(&mut event, &seat.handle);
-            }
-        }
-        let deleted = matches!(event.what(), What::Deleted);
-        let seats = &self.seats;
-        let listeners = || {
-            let live = seats.iter().filter(|seat| matches!(seat.state, SeatState::Live));
-            live.map(|seat| Listener { handle: Arc::clone(&seat.handle), since: seat.shown_after() })
-                .collect()
-        };
-        #[cfg(feature = "planted")]
-        if seq.is_multiple_of(7) && self.planted.is(common::planted::Bug::SkipASeq) {
-            return;
-        }
-        #[cfg(feature = "planted")]
-        if seq.is_multiple_of(7) && self.planted.is(common::planted::Bug::DeliverARepeat) {
-            self.say.event(event.clone(), listeners);
-        }
-        self.say.event(event, listeners);
-        if deleted {
-            self.end();
-        }
-    }
-
-    /// The chat was deleted, and who is live was told.
-    fn end(&mut self) {
-        self.over = true;
-        self.early = BTreeMap::new();
-        self.early_bytes = 0;
-        self.say.seats_changed();
-        for seat in std::mem::take(&mut self.seats) {
-            if !matches!(seat.state, SeatState::Live) {
-                seat.tell(&ServerFrame::ChatRemoved { chat: seat.chat() }, &mut self.say);
-            }
-            self.say.then_nothing(seat);
-        }
-    }
-
-    /// Ends a seat and says so to its client. Who was not told of the chat yet may have seen it in the list of its chats.
-    fn tell_removed(&mut self, at: usize) {
-        if at >= self.seats.len() {
-            return;
-        }
-        let seat = self.seats.swap_remove(at);
-        self.seats_changed();
-        seat.tell(&ServerFrame::ChatRemoved { chat: seat.chat() }, &mut self.say);
-        self.say.then_nothing(seat);
     }
 }
