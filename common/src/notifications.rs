@@ -192,7 +192,7 @@ pub enum DeliveryState {
     Pending,
     /// It was taken.
     Delivered,
-    /// It will not be sent any more: it is too old, or can never be taken.
+    /// It will not be sent any more: it is too old, can never be taken, or is news to nobody by now.
     GivenUp,
 }
 

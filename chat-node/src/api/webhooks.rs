@@ -72,7 +72,7 @@ pub(super) fn routes() -> Routes<Api> {
         .post(
             &format!("{one}/deliveries/{{delivery}}/redeliver"),
             redeliver,
-            says("Sends something once more, with the same id, behind what is waiting")
+            says("Sends something once more, with the same id, behind what is waiting, to tell of those to whom it is news still")
                 .bare(202, "It is in the queue."),
         )
 }

@@ -63,9 +63,9 @@ impl Kept {
 /// Somebody who is told.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Recipient {
-    user: UserId,
-    first: Number,
-    last: Number,
+    pub(super) user: UserId,
+    pub(super) first: Number,
+    pub(super) last: Number,
     count: u32,
     mentioned: bool,
 }

@@ -1,29 +1,35 @@
-//! Completes what is kept of a notification, as it is sent: with the texts and names that the store has then.
+//! Completes what is kept of a notification, as it is sent: with the texts and names that the store has then, and for those who have to be
+//! told then.
 
-use common::{
-    ids::ChatKey,
-    notifications::Endpoint,
-    store::{Queued, Result, SharedStore},
-};
+use std::collections::HashMap;
+
+use common::{ids::ChatKey, notifications::Endpoint, store::Queued};
 
 use super::{
-    body::{self, About, Kept},
+    Shared,
+    body::{self, About, Kept, Recipient},
+    decide::{Broken, decide_again},
     talk::message,
 };
 
-/// What is sent there, or why it never can be.
+/// Why nothing is sent that was to be.
+const NOBODY: &str = "nobody has to be told of it any more";
+
+/// What is sent there, or why it never will be.
 pub(super) async fn complete(
-    store: &SharedStore,
+    shared: &Shared,
     show_body: bool,
     endpoint: &Endpoint,
     queued: &Queued,
-) -> Result<std::result::Result<String, &'static str>> {
+) -> Result<Result<String, &'static str>, Broken> {
+    let store = &shared.engines.reads;
     let Some(kept) = Kept::from_json(&queued.body) else { return Ok(Err("what was kept cannot be read")) };
     let chat = ChatKey { app: endpoint.app, chat: kept.chat };
     let Some(view) = store.app_chat(chat).await? else { return Ok(Err("the chat is no more")) };
-    let Some(message) = message(store, chat, kept.number).await? else {
-        return Ok(Err("the message is no more"));
-    };
+    let recipients = still(shared, chat, &kept.recipients).await?;
+    let Some(newest) = recipients.first() else { return Ok(Err(NOBODY)) };
+    let message = message(store, chat, newest.last).await?.filter(|message| !message.deleted);
+    let Some(message) = message else { return Ok(Err("the message is no more")) };
     let names = store.users(chat.app, &[message.from]).await?;
     let about = About {
         chat: chat.chat,
@@ -33,17 +39,20 @@ pub(super) async fn complete(
         from_name: names.first().map(|user| user.name.as_str()),
         show_body,
     };
-    let Some(user) = endpoint.target.user() else {
-        return Ok(Ok(body::webhook(&about, &kept.recipients, queued.created_at)));
-    };
-    // What was written since then is not theirs to read.
-    if !store.is_member(chat, user).await? {
-        return Ok(Err("the user is no more in the chat"));
-    }
-    Ok(match kept.recipients.first() {
-        // There is nothing to show.
-        Some(_) if message.deleted => Err("the message is no more"),
-        Some(whose) => Ok(body::browser(&about, whose)),
-        None => Err("what was kept cannot be read"),
-    })
+    Ok(Ok(match endpoint.target.user() {
+        Some(_) => body::browser(&about, newest),
+        None => body::webhook(&about, &recipients, queued.created_at),
+    }))
+}
+
+/// Those who have to be told yet: in the chat, away since, and not of what they have read, muted or blocked meanwhile. Quiet hours that have
+/// begun hold back nothing that is on its way.
+///
+/// One delivery shows one message, the newest: for whom it is another one by now (they have blocked whoever wrote it), they are left out.
+async fn still(shared: &Shared, chat: ChatKey, kept: &[Recipient]) -> Result<Vec<Recipient>, Broken> {
+    let ranges: HashMap<_, _> = kept.iter().map(|one| (one.user, (one.first, one.last))).collect();
+    let (_, told) = decide_again(shared, chat, &ranges).await?;
+    let newest = told.iter().map(|(_, unseen)| unseen.last).max();
+    let shown = told.into_iter().filter(|(_, unseen)| Some(unseen.last) == newest);
+    Ok(shown.map(|(who, unseen)| Recipient::new(who.user, unseen)).collect())
 }

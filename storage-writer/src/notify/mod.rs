@@ -1,8 +1,8 @@
 //! Notifies those who were away (NO-1 to NO-3), beside the draining, which only notes that a chat has messages nobody was told of.
 //!
-//! [`rounds`] looks who has to be told: by [`absent`] of what, by [`quiet`] when, with what [`talk`] reads. [`senders`] and [`queue`] send
-//! it, in order and until it is taken, as [`webhook`] or [`push`] has it, by [`http`], which reaches nothing inside; [`complete`] reads what was
-//! said only then, for what [`body`] says.
+//! [`rounds`] looks who has to be told: by [`decide`] and [`absent`] of what, by [`quiet`] when, with what [`talk`] reads. [`senders`] and
+//! [`queue`] send it, in order and until it is taken, as [`webhook`] or [`push`] has it, by [`http`], which reaches nothing inside; [`complete`]
+//! reads what was said, and decides once more who has to be told, only then, for what [`body`] says.
 //!
 //! All that is known is in the store: writers may be killed at any moment, and any number of them share the work. Nobody is told of the same
 //! twice; what is sent may arrive twice, under one id.
@@ -10,6 +10,7 @@
 mod absent;
 mod body;
 mod complete;
+mod decide;
 mod http;
 mod push;
 mod queue;

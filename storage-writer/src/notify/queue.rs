@@ -2,7 +2,7 @@
 //! dies, another has it as soon as the lease is over, and sends again what it does not know to be taken, under the same id.
 //!
 //! While the first of a queue fails, nothing behind it is sent. What can never be taken (a browser's keys are none, a push service finds it
-//! too large) is given up at once, and what nobody takes for days in the end.
+//! too large), or is news to nobody any more, is given up at once, and what nobody takes for days in the end.
 
 use std::{sync::Arc, time::Duration};
 
@@ -22,6 +22,7 @@ use tokio::{
 use super::{
     NotifyConfig, Shared,
     complete::complete,
+    decide::Broken,
     http::{self, Answer, Failed, Http, Post, WHOLE},
     push, webhook,
 };
@@ -87,7 +88,13 @@ impl Sender {
         match self.send(taken).await {
             Ok(Some(next)) => self.give_back(taken, next).await,
             Ok(None) => {}
-            Err(error) => self.tell(taken, &error),
+            Err(Broken::Store(error)) => self.tell(taken, &error),
+            // Nothing was sent: it waits until it is known who is absent.
+            Err(Broken::Cache(error)) => {
+                tracing::warn!(error, endpoint = %taken.leased.endpoint.id, "nothing is sent: later");
+                let next = self.shared.now().plus(self.shared.config.retry_first);
+                self.give_back(taken, next).await;
+            }
         }
     }
 
@@ -106,7 +113,7 @@ impl Sender {
     }
 
     /// Sends the first of its queue. Gives when something is to be sent there next; none when it is not ours any more.
-    async fn send(&self, taken: &Taken) -> Result<Option<Millis>, StoreError> {
+    async fn send(&self, taken: &Taken) -> Result<Option<Millis>, Broken> {
         let Shared { config, engines, metrics, applications, .. } = &*self.shared;
         let leased = &taken.leased;
         let endpoint = &leased.endpoint;
@@ -116,10 +123,9 @@ impl Sender {
         let show_body = known.is_some_and(|known| known.settings.notifications.show_body);
         let mut failures = leased.failures;
         for queued in engines.notify.queued(endpoint.app, endpoint.id, BATCH).await? {
-            if !taken.is_in_time() {
-                break;
-            }
             let answered = match self.post(endpoint, &queued, show_body).await? {
+                // Reading what was said took its time.
+                Ok(_) if !taken.is_in_time() => break,
                 Ok(post) => self.http.post(post, self.shared.now()).await,
                 Err(never) => {
                     let attempt = Attempt::GivenUp { status: None, error: never.to_owned() };
@@ -155,14 +161,14 @@ impl Sender {
         Ok(Some(self.shared.now()))
     }
 
-    /// What is sent there, or why it can never be.
+    /// What is sent there, or why it never will be.
     async fn post(
         &self,
         endpoint: &Endpoint,
         queued: &Queued,
         show_body: bool,
-    ) -> Result<Result<Post, &'static str>, StoreError> {
-        let body = match complete(&self.shared.engines.reads, show_body, endpoint, queued).await? {
+    ) -> Result<Result<Post, &'static str>, Broken> {
+        let body = match complete(&self.shared, show_body, endpoint, queued).await? {
             Ok(body) => body,
             Err(never) => return Ok(Err(never)),
         };

@@ -2,6 +2,8 @@
 
 mod hook;
 mod kills;
+mod meanwhile;
 mod sending;
+mod silent;
 mod stage;
 mod who;

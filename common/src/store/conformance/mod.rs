@@ -129,6 +129,7 @@ macro_rules! store_conformance {
             no_1_an_application_that_was_erased_notifies_nobody
             no_1_a_chat_waits_once_and_only_where_there_is_an_endpoint
             no_1_candidates_are_paged_with_what_decides_about_them
+            no_1_who_is_looked_at_again_is_seen_as_they_are_by_then
             no_1_a_round_goes_on_from_page_to_page_and_each_is_written_once
             no_1_no_message_is_left_out_when_a_round_ends_as_a_batch_comes
             no_2_who_is_held_is_told_once_and_of_everything

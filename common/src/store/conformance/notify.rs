@@ -15,7 +15,7 @@ use crate::{
     ids::{AppId, ChatId, UserId, UserKey},
     model::Role,
     notifications::{ChatPreferences, Preferences},
-    store::{Held, Looked, ReadMark, Sending, SharedStore, Waiting},
+    store::{Held, Looked, ReadMark, Relation, Sending, SharedStore, Waiting},
     time::Millis,
     wire::record::{Change, What},
 };
@@ -173,6 +173,43 @@ pub async fn no_1_candidates_are_paged_with_what_decides_about_them(fixture: &dy
     scribe.does(chat, users[0], What::Deleted).await;
     assert_eq!(store.candidates(key, None, 10).await.unwrap(), []);
     assert_eq!(store.candidates_among(key, &users).await.unwrap(), []);
+}
+
+/// What is changed between two looks at somebody decides in the second one.
+pub async fn no_1_who_is_looked_at_again_is_seen_as_they_are_by_then(fixture: &dyn Fixture) {
+    let mut scribe = Scribe::new(fixture.open().await);
+    let (store, app) = (scribe.store.clone(), scribe.app);
+    let mut users = Vec::new();
+    for name in ["Ana", "Ben", "Cleo", "Dan", "Eve", "Fay"] {
+        users.push(scribe.user(name).await);
+    }
+    users.sort();
+    let [ana, reads, comes, mutes, blocks, leaves] = users[..] else { panic!() };
+    let chat = scribe.group(None, &users).await;
+    let key = scribe.key(chat);
+    scribe.say(chat, ana, "hello").await;
+    let before = store.candidates_among(key, &users).await.unwrap();
+    assert_eq!(before.len(), users.len());
+    let of = |user| UserKey { app, user };
+    assert_eq!(store.blockers_of(of(ana), &users).await.unwrap(), []);
+
+    store.mark_read(&[ReadMark { chat: key, user: reads, number: 1, head: 1 }]).await.unwrap();
+    store.note_seen(&[(of(comes), Millis(77))]).await.unwrap();
+    let muted = ChatPreferences { muted_until: Some(Millis(2)), kinds: None };
+    assert!(store.set_chat_preferences(key, mutes, &muted).await.unwrap());
+    store.relate(of(blocks), Relation::Block, ana, true, Millis(9), 10).await.unwrap();
+    scribe.does(chat, ana, What::Left { user: leaves, heir: None }).await;
+
+    let mut expected = before;
+    assert_eq!(expected.pop().map(|one| one.user), Some(leaves));
+    expected[1].read = 1;
+    expected[2].last_seen = Some(Millis(77));
+    expected[3].chat = muted;
+    let store = fixture.open().await;
+    assert_eq!(store.candidates_among(key, &users).await.unwrap(), expected);
+    assert_eq!(store.last_seen(&[of(comes)]).await.unwrap(), [(of(comes), Millis(77))]);
+    assert_eq!(store.blockers_of(of(ana), &users).await.unwrap(), [(blocks, Millis(9))]);
+    assert_eq!(store.blocked_by(&[of(blocks)]).await.unwrap(), [(of(blocks), ana)]);
 }
 
 pub async fn no_1_a_round_goes_on_from_page_to_page_and_each_is_written_once(fixture: &dyn Fixture) {

@@ -2,18 +2,13 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
-use async_trait::async_trait;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use common::{
-    cache::{Cache, CacheError, Grant, LimitPolicy, LiveSession, NodeLife, SharedCache, Tail, TailEntry},
-    ids::{AppId, ChatKey, Number, Offset, Seq, SessionId, SocketId, UserId, UserKey},
+    ids::{Number, SessionId, UserId, UserKey},
     notifications::{ChatPreferences, NotificationKind, Preferences, QuietHours, Target},
     store::{ReadMark, Relation},
     time::Millis,
@@ -25,13 +20,16 @@ use sha2::Sha256;
 use storage_writer::Engines;
 use web_push_native::{Auth, decrypt, p256::SecretKey};
 
-use super::stage::{AFTER, APP, Hook, MINUTE, Stage, config};
+use super::{
+    silent::Silent,
+    stage::{AFTER, APP, Hook, MINUTE, Stage, config},
+};
 use crate::kit::{Writer, key, until};
 
 /// In the year 9892.
 const CENTURIES: Millis = Millis(250_000_000_000_000);
 
-fn user(user: UserId) -> UserKey {
+pub(super) fn user(user: UserId) -> UserKey {
     UserKey { app: APP, user }
 }
 
@@ -45,11 +43,11 @@ fn noon() -> Preferences {
     Preferences { quiet_hours, ..Preferences::default() }
 }
 
-async fn prefer(stage: &Stage, of: UserId, preferences: Preferences) {
+pub(super) async fn prefer(stage: &Stage, of: UserId, preferences: Preferences) {
     assert!(stage.bench.store.set_preferences(user(of), &preferences).await.unwrap());
 }
 
-async fn read(stage: &Stage, chat: common::ids::ChatId, of: UserId, number: Number) {
+pub(super) async fn read(stage: &Stage, chat: common::ids::ChatId, of: UserId, number: Number) {
     let mark = ReadMark { chat: key(chat), user: of, number, head: number };
     stage.bench.store.mark_read(&[mark]).await.unwrap();
 }
@@ -351,11 +349,7 @@ async fn no_1_while_nobody_knows_who_is_connected_nobody_is_told() {
     stage.webhook(&hook.url).await;
     let (ana, ben) = (stage.person("ana", None).await, stage.person("ben", None).await);
     let chat = stage.group(&[ana, ben]).await;
-    let silent = Arc::new(Silent {
-        cache: stage.bench.cache.clone(),
-        answers: AtomicBool::new(false),
-        asked: Default::default(),
-    });
+    let silent = Arc::new(Silent::new(stage.bench.cache.clone()));
     let writer = stage.writer_with(Engines { cache: silent.clone(), ..stage.engines() });
     stage.say(chat, ana, "one").await;
     stage.due().await;
@@ -439,70 +433,4 @@ async fn no_1_an_application_decides_how_long_and_whether_it_shows_what_was_said
         (None, &json!("text"))
     );
     writer.stop().await;
-}
-
-/// A cache that does not say who is connected until it is told to. The writer asks for nothing else.
-struct Silent {
-    cache: SharedCache,
-    answers: AtomicBool,
-    asked: tokio::sync::Notify,
-}
-
-#[async_trait]
-impl Cache for Silent {
-    async fn lives_of(&self, users: &[UserKey]) -> Result<Vec<Vec<NodeLife>>, CacheError> {
-        self.asked.notify_one();
-        match self.answers.load(Ordering::SeqCst) {
-            true => self.cache.lives_of(users).await,
-            false => Err(CacheError::Unavailable("away".into())),
-        }
-    }
-
-    async fn is_whole(&self) -> Result<bool, CacheError> {
-        self.cache.is_whole().await
-    }
-
-    async fn append_tail(&self, _: ChatKey, _: Vec<TailEntry>) -> Result<(), CacheError> {
-        unreachable!()
-    }
-
-    async fn tail_after(&self, _: ChatKey, _: Seq) -> Result<Tail, CacheError> {
-        unreachable!()
-    }
-
-    async fn tail_from(&self, _: ChatKey, _: Offset) -> Result<Tail, CacheError> {
-        unreachable!()
-    }
-
-    async fn session_opened(&self, _: UserKey, _: LiveSession) -> Result<(), CacheError> {
-        unreachable!()
-    }
-
-    async fn session_closed(&self, _: UserKey, _: SocketId) -> Result<(), CacheError> {
-        unreachable!()
-    }
-
-    async fn sessions_of(&self, _: UserKey) -> Result<Vec<LiveSession>, CacheError> {
-        unreachable!()
-    }
-
-    async fn keep_life(&self, _: &NodeLife, _: Duration) -> Result<(), CacheError> {
-        unreachable!()
-    }
-
-    async fn node_gone(&self, _: &NodeLife) -> Result<(), CacheError> {
-        unreachable!()
-    }
-
-    async fn take_lapsed(&self) -> Result<Vec<UserKey>, CacheError> {
-        unreachable!()
-    }
-
-    async fn take(&self, _: AppId, _: &str, _: u32, _: LimitPolicy, _: Millis) -> Result<Grant, CacheError> {
-        unreachable!()
-    }
-
-    async fn flush(&self) -> Result<(), CacheError> {
-        unreachable!()
-    }
 }

@@ -1,0 +1,191 @@
+//! What happens between a notification's coming up and its being sent: who need not be told any more is not.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::Ordering},
+};
+
+use common::{
+    ids::{ChatId, EndpointId, SessionId, UserId},
+    notifications::{ChatPreferences, DeliveryState, Preferences, Target},
+    store::Relation,
+    time::Millis,
+    wire::record::What,
+};
+use storage_writer::Engines;
+use web_push_native::p256::SecretKey;
+
+use super::{
+    silent::Silent,
+    stage::{Hook, MINUTE, Stage},
+    who::{prefer, read, user},
+};
+use crate::kit::{key, until};
+
+/// What is said of what nobody has to be told of.
+const NOBODY: Option<&str> = Some("nobody has to be told of it any more");
+
+/// Ana, who writes, and others, in one chat in which they are told at once, each by a browser at `url`.
+async fn chat(
+    stage: &mut Stage,
+    url: &str,
+    others: &[&'static str],
+) -> (ChatId, BTreeMap<&'static str, (UserId, EndpointId)>) {
+    stage.at_once().await;
+    let p256dh = SecretKey::from_slice(&[9; 32]).unwrap().public_key().to_sec1_bytes().to_vec();
+    let mut people = BTreeMap::new();
+    for name in ["ana"].iter().chain(others) {
+        let user = stage.person(name, None).await;
+        let (session, url) = (SessionId::random(), format!("{url}/{name}"));
+        let target = Target::Push { user, session, url, p256dh: p256dh.clone(), auth: vec![5; 16] };
+        people.insert(*name, (user, stage.endpoint(target).await));
+    }
+    let members: Vec<UserId> = people.values().map(|(user, _)| *user).collect();
+    (stage.group(&members).await, people)
+}
+
+async fn tried(stage: &Stage, endpoint: EndpointId) {
+    until("it was tried", async || {
+        stage.deliveries(endpoint).await.first().is_some_and(|one| one.attempts > 0)
+    })
+    .await;
+}
+
+async fn is_for_nobody(stage: &Stage, endpoint: EndpointId) {
+    until("it is given up", async || {
+        stage.deliveries(endpoint).await.first().is_some_and(|one| one.state == DeliveryState::GivenUp)
+    })
+    .await;
+    assert_eq!(stage.deliveries(endpoint).await[0].error.as_deref(), NOBODY);
+}
+
+/// Whom the last request named.
+fn named(hook: &Hook) -> Vec<UserId> {
+    let last = hook.heard().last().unwrap().json();
+    let recipients = last["data"]["recipients"].as_array().unwrap().clone();
+    recipients.into_iter().map(|one| serde_json::from_value(one["user"].clone()).unwrap()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_1_who_need_not_be_told_any_more_when_it_is_sent_is_not() {
+    let mut stage = Stage::new().await;
+    let (hook, browsers) = (Hook::listen().await, Hook::listen().await);
+    for hook in [&hook, &browsers] {
+        hook.answer(|_| (503, String::new()));
+    }
+    let webhook = stage.webhook(&hook.url).await;
+    let changed = ["reads", "mutes", "mutes-all", "blocks", "comes", "is-here", "leaves"];
+    let others = [&changed[..], &["waits"]].concat();
+    let (chat, people) = chat(&mut stage, &browsers.url, &others).await;
+    let (who, browser) = (|name: &str| people[name].0, |name: &str| people[name].1);
+    let writer = stage.writer();
+    stage.say(chat, who("ana"), "one").await;
+    for name in &others {
+        tried(&stage, browser(name)).await;
+    }
+    tried(&stage, webhook).await;
+    assert_eq!(named(&hook).len(), others.len());
+
+    stage.pass(1_000);
+    read(&stage, chat, who("reads"), 1).await;
+    let muted = ChatPreferences { muted_until: Some(stage.now()), kinds: None };
+    assert!(stage.bench.store.set_chat_preferences(key(chat), who("mutes"), &muted).await.unwrap());
+    let muted = Preferences { muted_until: Some(stage.now()), ..Preferences::default() };
+    prefer(&stage, who("mutes-all"), muted).await;
+    let (blocks, ana) = (user(who("blocks")), who("ana"));
+    stage.bench.store.relate(blocks, Relation::Block, ana, true, Millis(1), 10).await.unwrap();
+    let socket = stage.connect(who("comes")).await;
+    stage.disconnect(who("comes"), socket).await;
+    stage.connect(who("is-here")).await;
+    stage.append(chat, who("leaves"), What::Left { user: who("leaves"), heir: None }).await;
+    for name in changed {
+        is_for_nobody(&stage, browser(name)).await;
+    }
+    until("nobody else is named", async || named(&hook) == [who("waits")]).await;
+    for hook in [&hook, &browsers] {
+        hook.answer(|_| (204, String::new()));
+    }
+    stage.quiet().await;
+    assert_eq!(hook.told(), BTreeMap::from([(who("waits"), vec![(1, 1, 1)])]));
+    until("taken", async || stage.deliveries(browser("waits")).await[0].state == DeliveryState::Delivered)
+        .await;
+
+    // When it is news to nobody any more nothing is sent, and what comes behind it is.
+    hook.answer(|_| (503, String::new()));
+    stage.say(chat, ana, "two").await;
+    until("it was tried", async || {
+        stage.deliveries(webhook).await.get(1).is_some_and(|one| one.attempts > 0)
+    })
+    .await;
+    for name in others {
+        read(&stage, chat, who(name), 2).await;
+    }
+    let second = async || stage.deliveries(webhook).await.remove(1);
+    until("it is given up", async || second().await.state == DeliveryState::GivenUp).await;
+    assert_eq!(second().await.error.as_deref(), NOBODY);
+    hook.answer(|_| (204, String::new()));
+    stage.say(chat, ana, "three").await;
+    stage.bench.drained().await;
+    stage.quiet().await;
+    assert_eq!(hook.told()[&who("waits")], [(1, 1, 1), (3, 3, 1)]);
+    writer.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_1_of_several_messages_those_that_are_news_still_are_told() {
+    let (mut stage, hook) = (Stage::new().await, Hook::listen().await);
+    let webhook = stage.webhook(&hook.url).await;
+    let (ana, ben) = (stage.person("ana", None).await, stage.person("ben", None).await);
+    let chat = stage.group(&[ana, ben]).await;
+    hook.answer(|_| (503, String::new()));
+    for text in ["one", "two", "three", "four"] {
+        stage.say(chat, ana, text).await;
+    }
+    let writer = stage.writer();
+    stage.due().await;
+    tried(&stage, webhook).await;
+    read(&stage, chat, ben, 1).await;
+    stage.append(chat, ana, What::Erased { number: 4 }).await;
+    stage.bench.drained().await;
+    until("less is told", async || {
+        let recipient = hook.heard().last().unwrap().json()["data"]["recipients"][0].clone();
+        (&recipient["first"], &recipient["last"]) == (&2.into(), &3.into())
+    })
+    .await;
+    hook.answer(|_| (204, String::new()));
+    stage.quiet().await;
+    assert_eq!(hook.told(), BTreeMap::from([(ben, vec![(2, 3, 2)])]));
+    assert_eq!(hook.taken()[0].json()["data"]["message"]["body"], "three");
+    writer.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_1_while_nobody_knows_who_is_connected_nothing_is_sent() {
+    let (mut stage, hook) = (Stage::new().await, Hook::listen().await);
+    let webhook = stage.webhook(&hook.url).await;
+    let (ana, ben) = (stage.person("ana", None).await, stage.person("ben", None).await);
+    let chat = stage.group(&[ana, ben]).await;
+    hook.answer(|_| (503, String::new()));
+    let silent = Arc::new(Silent::new(stage.bench.cache.clone()));
+    silent.answers.store(true, Ordering::SeqCst);
+    let writer = stage.writer_with(Engines { cache: silent.clone(), ..stage.engines() });
+    stage.say(chat, ana, "one").await;
+    stage.due().await;
+    tried(&stage, webhook).await;
+    silent.answers.store(false, Ordering::SeqCst);
+    // What was asked before may be on its way still.
+    for _ in 0..3 {
+        silent.asked.notified().await;
+    }
+    let heard = hook.heard().len();
+    stage.pass(MINUTE);
+    for _ in 0..3 {
+        silent.asked.notified().await;
+    }
+    assert_eq!(hook.heard().len(), heard);
+    hook.answer(|_| (204, String::new()));
+    silent.answers.store(true, Ordering::SeqCst);
+    stage.quiet().await;
+    assert_eq!(hook.told(), BTreeMap::from([(ben, vec![(1, 1, 1)])]));
+    writer.stop().await;
+}
