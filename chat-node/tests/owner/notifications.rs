@@ -116,6 +116,10 @@ impl Notify for Held {
         self.inner().told(held, again, send, now).await
     }
 
+    async fn look_again_at(&self, app: AppId, users: &[UserId]) -> Result<()> {
+        self.inner().look_again_at(app, users).await
+    }
+
     async fn lease_endpoints(
         &self,
         receivers: Receivers,

@@ -56,7 +56,8 @@ pub trait Notifications: Send + Sync {
     /// What the user has chosen; the default when nothing.
     async fn preferences(&self, user: UserKey) -> Result<Preferences>;
 
-    /// Chooses; `false` when there is no such user (any more).
+    /// Chooses; `false` when there is no such user (any more). Who is held is to be told by now ([`Notify::look_again_at`]), after what was chosen
+    /// is there: it may be quiet no more.
     async fn set_preferences(&self, user: UserKey, preferences: &Preferences) -> Result<bool>;
 
     /// What the user has chosen for a chat; none when the store does not show them in it.
@@ -273,6 +274,9 @@ pub trait Notify: Send + Sync {
     /// is not there as it was any more.
     async fn told(&self, held: &Held, again: Option<Millis>, send: Vec<Sending>, now: Millis)
     -> Result<bool>;
+
+    /// Whoever of these is held, in whatever chat, is to be told by now: they are looked at again.
+    async fn look_again_at(&self, app: AppId, users: &[UserId]) -> Result<()>;
 
     /// Takes endpoints of these receivers that have something to be sent by now and that nobody has, at most `limit`, for `lease`; none of the
     /// applications `except`. Those that failed last come after the others.

@@ -13,7 +13,7 @@ use common::{
     cache::USERS_TOGETHER,
     ids::{ChatKey, Number, Partition, UserId},
     partition::partition_of,
-    store::{Candidate, Held, Looked, Waiting},
+    store::{Candidate, Held, Looked, StoreError, Waiting},
     time::Millis,
 };
 use tokio::{sync::watch, time::sleep};
@@ -167,6 +167,7 @@ impl Rounds {
             if !looked.send.is_empty() {
                 self.shared.queued();
             }
+            self.check_quiet(chat, &decided.hold).await?;
             if after.is_none() {
                 return Ok(talk.is_full());
             }
@@ -224,6 +225,30 @@ impl Rounds {
                 self.shared.queued();
             }
         }
+        self.check_quiet(chat, &decided.hold).await?;
         Ok(())
+    }
+
+    /// Whoever has chosen other quiet hours, or another time zone, while it was decided that they are held is looked at again: who chooses
+    /// later has those who are held looked at.
+    async fn check_quiet(
+        &self,
+        chat: ChatKey,
+        held: &[(Candidate, Unseen, Millis)],
+    ) -> Result<(), StoreError> {
+        if held.is_empty() {
+            return Ok(());
+        }
+        let notify = &self.shared.engines.notify;
+        let quiet = |who: &Candidate| (who.preferences.quiet_hours, who.timezone.clone());
+        let before: HashMap<UserId, _> = held.iter().map(|(who, ..)| (who.user, quiet(who))).collect();
+        let users: Vec<UserId> = before.keys().copied().collect();
+        let mut changed = notify.candidates_among(chat, &users).await?;
+        changed.retain(|who| before.get(&who.user) != Some(&quiet(who)));
+        if changed.is_empty() {
+            return Ok(());
+        }
+        let changed: Vec<UserId> = changed.into_iter().map(|who| who.user).collect();
+        notify.look_again_at(chat.app, &changed).await
     }
 }

@@ -15,7 +15,7 @@ use crate::{
     ids::{AppId, ChatId, UserId, UserKey},
     model::Role,
     notifications::{ChatPreferences, Preferences},
-    store::{Held, Looked, ReadMark, Relation, Sending, SharedStore, Waiting},
+    store::{Held, Looked, ProfileChange, ReadMark, Relation, Sending, SharedStore, Waiting},
     time::Millis,
     wire::record::{Change, What},
 };
@@ -345,4 +345,45 @@ pub async fn no_2_who_is_held_is_told_once_and_of_everything(fixture: &dyn Fixtu
     assert!(store.told(&again, None, Vec::new(), now).await.unwrap(), "nothing is to be told any more");
     assert_eq!(store.held(&[0], LATE, 10).await.unwrap(), whole[2..]);
     assert_eq!(bodies(&store, &hook).await, [send.id]);
+}
+
+pub async fn no_2_who_is_held_is_looked_at_again_when_it_may_be_quiet_no_more(fixture: &dyn Fixture) {
+    let mut scribe = Scribe::new(fixture.open().await);
+    let (store, app) = (scribe.store.clone(), scribe.app);
+    add(&store, &webhook(app, 1)).await;
+    let mut users = Vec::new();
+    for name in ["Ana", "Ben", "Cleo"] {
+        users.push(scribe.user(name).await);
+    }
+    let [ana, ben, cleo] = users[..] else { panic!() };
+    let of = |user| UserKey { app, user };
+    for _ in 0..2 {
+        let chat = scribe.group(None, &users).await;
+        scribe.say(chat, ana, "hello").await;
+        hold(&store, &waiting(&store, app).await[0], &users).await;
+    }
+    let by_now = async || {
+        let held = store.held(&[0], Millis(1), 10).await.unwrap();
+        let mut users: Vec<UserId> = held.into_iter().map(|held| held.user).collect();
+        users.sort();
+        users
+    };
+    assert_eq!(by_now().await, []);
+    assert!(store.set_preferences(of(ana), &Preferences::default()).await.unwrap());
+    assert_eq!(by_now().await, [ana, ana], "in every chat");
+    for held in store.held(&[0], Millis(1), 10).await.unwrap() {
+        assert!(store.told(&held, Some(Millis(9_000)), Vec::new(), Millis(1)).await.unwrap());
+    }
+    assert_eq!(by_now().await, []);
+
+    let named = ProfileChange { name: Some("Benjamin".to_owned()), ..ProfileChange::default() };
+    assert!(store.update_profile(app, ben, &named).await.unwrap().is_some());
+    assert_eq!(by_now().await, [], "it is as quiet as before");
+    let moved = ProfileChange { timezone: Some(Some("Asia/Tokyo".to_owned())), ..ProfileChange::default() };
+    assert!(store.update_profile(app, ben, &moved).await.unwrap().is_some());
+    assert_eq!(by_now().await, [ben, ben]);
+    store.look_again_at(AppId::random(), &[ana, cleo]).await.unwrap();
+    assert_eq!(by_now().await, [ben, ben]);
+    store.look_again_at(app, &users).await.unwrap();
+    assert_eq!(by_now().await.len(), 6);
 }

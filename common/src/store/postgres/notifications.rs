@@ -17,7 +17,7 @@ use crate::{
     model::{Page, PageRequest},
     notifications::{ChatPreferences, Delivery, Endpoint, Preferences, Target, WebhookChange},
     store::{
-        DELIVERIES_LISTED, EndpointAdded, Notifications, Result, SUBSCRIPTIONS, WEBHOOKS,
+        DELIVERIES_LISTED, EndpointAdded, Notifications, Notify, Result, SUBSCRIPTIONS, WEBHOOKS,
         notifications::{DeliveryId, TargetColumns, deliveries_of, url_hash},
         rows::{
             self, int,
@@ -45,7 +45,8 @@ impl Notifications for Postgres {
     }
 
     async fn set_preferences(&self, user: UserKey, preferences: &Preferences) -> Result<bool> {
-        self.call(|| async move {
+        let set = self
+            .call(|| async move {
             // The user's row is held, so that whoever erases the user comes before, and is seen here, or after, and removes this.
             let set = sqlx::query(
                 "WITH living AS (SELECT app, id FROM users WHERE app = $1 AND id = $2 AND erased_at IS NULL FOR SHARE)
@@ -59,7 +60,11 @@ impl Notifications for Postgres {
             .await?;
             Ok(set.rows_affected() == 1)
         })
-        .await
+        .await?;
+        if set {
+            self.look_again_at(user.app, &[user.user]).await?;
+        }
+        Ok(set)
     }
 
     async fn chat_preferences(&self, chat: ChatKey, user: UserId) -> Result<Option<ChatPreferences>> {

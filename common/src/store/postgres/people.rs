@@ -9,7 +9,7 @@ use crate::{
     ids::{AppId, UserId},
     model::{Page, PageRequest, UserView},
     store::{
-        Accounts, People, ProfileChange, Result, User,
+        Accounts, Notify, People, ProfileChange, Result, User,
         names::{self, BEHIND, FOUND, LOOKED_THROUGH, TOGETHER},
         people::in_order,
         rows::{self, Columns},
@@ -19,37 +19,42 @@ use crate::{
 #[async_trait]
 impl People for Postgres {
     async fn update_profile(&self, app: AppId, user: UserId, change: &ProfileChange) -> Result<Option<User>> {
-        self.call(|| async move {
-            let mut write = self.begin().await?;
-            // Locks the row: of two who rename at once, the words of the later name stay.
-            let row = sqlx::query(
-                "UPDATE users SET name = coalesce($3, name),
+        let changed = self
+            .call(|| async move {
+                let mut write = self.begin().await?;
+                // Locks the row: of two who rename at once, the words of the later name stay.
+                let row = sqlx::query(
+                    "UPDATE users SET name = coalesce($3, name),
                    avatar = CASE WHEN $4 THEN $5 ELSE avatar END,
                    timezone = CASE WHEN $6 THEN $7 ELSE timezone END
                  WHERE app = $1 AND id = $2 AND erased_at IS NULL RETURNING *",
-            )
-            .bind(app)
-            .bind(user)
-            .bind(change.name.as_deref())
-            .bind(change.avatar.is_some())
-            .bind(change.avatar.as_ref().and_then(Option::as_deref))
-            .bind(change.timezone.is_some())
-            .bind(change.timezone.as_ref().and_then(Option::as_deref))
-            .fetch_optional(&mut *write)
+                )
+                .bind(app)
+                .bind(user)
+                .bind(change.name.as_deref())
+                .bind(change.avatar.is_some())
+                .bind(change.avatar.as_ref().and_then(Option::as_deref))
+                .bind(change.timezone.is_some())
+                .bind(change.timezone.as_ref().and_then(Option::as_deref))
+                .fetch_optional(&mut *write)
+                .await?;
+                let Some(row) = row else { return Ok(None) };
+                if let Some(name) = &change.name {
+                    sqlx::query("DELETE FROM user_words WHERE app = $1 AND user_id = $2")
+                        .bind(app)
+                        .bind(user)
+                        .execute(&mut *write)
+                        .await?;
+                    name_many(&mut write, &[(app, user, name.clone())]).await?;
+                }
+                write.commit().await?;
+                rows::user(&row).map(Some)
+            })
             .await?;
-            let Some(row) = row else { return Ok(None) };
-            if let Some(name) = &change.name {
-                sqlx::query("DELETE FROM user_words WHERE app = $1 AND user_id = $2")
-                    .bind(app)
-                    .bind(user)
-                    .execute(&mut *write)
-                    .await?;
-                name_many(&mut write, &[(app, user, name.clone())]).await?;
-            }
-            write.commit().await?;
-            rows::user(&row).map(Some)
-        })
-        .await
+        if change.timezone.is_some() {
+            self.look_again_at(app, &[user]).await?;
+        }
+        Ok(changed)
     }
 
     async fn find_people(&self, app: AppId, query: &str, page: PageRequest) -> Result<Page<UserView>> {

@@ -14,7 +14,7 @@ use crate::{
     model::{Page, PageRequest},
     notifications::{ChatPreferences, Delivery, Endpoint, Preferences, Target, WebhookChange},
     store::{
-        DELIVERIES_LISTED, EndpointAdded, Notifications, Result, SUBSCRIPTIONS, WEBHOOKS,
+        DELIVERIES_LISTED, EndpointAdded, Notifications, Notify, Result, SUBSCRIPTIONS, WEBHOOKS,
         notifications::{DeliveryId, TargetColumns, deliveries_of, url_hash},
         rows::{
             self, int,
@@ -41,7 +41,7 @@ impl Notifications for Sqlite {
     }
 
     async fn set_preferences(&self, user: UserKey, preferences: &Preferences) -> Result<bool> {
-        bounded(async {
+        let set = bounded(async {
             let mut write = self.begin().await?;
             let set = sqlx::query(
                 "INSERT INTO notification_preferences (app, user, preferences)
@@ -56,7 +56,11 @@ impl Notifications for Sqlite {
             write.commit().await?;
             Ok(set.rows_affected() == 1)
         })
-        .await
+        .await?;
+        if set {
+            self.look_again_at(user.app, &[user.user]).await?;
+        }
+        Ok(set)
     }
 
     async fn chat_preferences(&self, chat: ChatKey, user: UserId) -> Result<Option<ChatPreferences>> {

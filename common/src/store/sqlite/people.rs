@@ -8,7 +8,7 @@ use crate::{
     ids::{AppId, UserId},
     model::{Page, PageRequest, UserView},
     store::{
-        Accounts, People, ProfileChange, Result, User,
+        Accounts, Notify, People, ProfileChange, Result, User,
         names::{self, BEHIND, FOUND, LOOKED_THROUGH, TOGETHER},
         people::in_order,
         rows::{self, Columns},
@@ -18,7 +18,7 @@ use crate::{
 #[async_trait]
 impl People for Sqlite {
     async fn update_profile(&self, app: AppId, user: UserId, change: &ProfileChange) -> Result<Option<User>> {
-        bounded(async {
+        let changed = bounded(async {
             let mut write = self.begin().await?;
             let row = sqlx::query(
                 "UPDATE users SET name = coalesce(?3, name),
@@ -46,7 +46,11 @@ impl People for Sqlite {
             write.commit().await?;
             row.as_ref().map(rows::user).transpose()
         })
-        .await
+        .await?;
+        if change.timezone.is_some() {
+            self.look_again_at(app, &[user]).await?;
+        }
+        Ok(changed)
     }
 
     async fn find_people(&self, app: AppId, query: &str, page: PageRequest) -> Result<Page<UserView>> {

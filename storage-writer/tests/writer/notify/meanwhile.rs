@@ -7,8 +7,8 @@ use std::{
 
 use common::{
     ids::{ChatId, EndpointId, SessionId, UserId},
-    notifications::{ChatPreferences, DeliveryState, Preferences, Target},
-    store::Relation,
+    notifications::{ChatPreferences, DeliveryState, Preferences, QuietHours, Target},
+    store::{ProfileChange, Relation},
     time::Millis,
     wire::record::What,
 };
@@ -17,8 +17,8 @@ use web_push_native::p256::SecretKey;
 
 use super::{
     silent::Silent,
-    stage::{Hook, MINUTE, Stage},
-    who::{prefer, read, user},
+    stage::{APP, Hook, MINUTE, Stage},
+    who::{noon, prefer, read, user},
 };
 use crate::kit::{key, until};
 
@@ -186,6 +186,75 @@ async fn no_1_while_nobody_knows_who_is_connected_nothing_is_sent() {
     hook.answer(|_| (204, String::new()));
     silent.answers.store(true, Ordering::SeqCst);
     stage.quiet().await;
+    assert_eq!(hook.told(), BTreeMap::from([(ben, vec![(1, 1, 1)])]));
+    writer.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_2_whoever_takes_quiet_hours_away_is_told_soon_and_not_at_their_old_end() {
+    let (mut stage, hook) = (Stage::new().await, Hook::listen().await);
+    stage.webhook(&hook.url).await;
+    let mut people = Vec::new();
+    for name in ["ana", "takes-away", "shortens", "moves", "prolongs", "mutes"] {
+        people.push(stage.person(name, None).await);
+    }
+    let [ana, takes_away, shortens, moves, prolongs, mutes] = people[..] else { panic!() };
+    let chat = stage.group(&people).await;
+    let writer = stage.writer();
+    stage.bench.drained().await;
+    for user in &people[1..] {
+        prefer(&stage, *user, noon()).await;
+    }
+    stage.say(chat, ana, "one").await;
+    stage.due().await;
+    stage.quiet().await;
+    let held = async || stage.bench.store.held(&[0], Millis(i64::MAX), 10).await.unwrap();
+    until("they are held", async || held().await.len() == 5).await;
+    assert!(hook.taken().is_empty());
+
+    let hours = |from: &str, to: &str| {
+        let quiet_hours = Some(QuietHours { from: from.parse().unwrap(), to: to.parse().unwrap() });
+        Preferences { quiet_hours, ..Preferences::default() }
+    };
+    prefer(&stage, takes_away, Preferences::default()).await;
+    prefer(&stage, shortens, hours("11:00", "12:01")).await;
+    let elsewhere = Some(Some("Asia/Tokyo".to_owned()));
+    let profile = ProfileChange { timezone: elsewhere, ..ProfileChange::default() };
+    stage.bench.store.update_profile(APP, moves, &profile).await.unwrap();
+    prefer(&stage, prolongs, hours("11:00", "14:00")).await;
+    prefer(&stage, mutes, Preferences { muted_until: Some(stage.now()), ..noon() }).await;
+    hook.until_told(3).await;
+    until("the others are held no more", async || held().await.len() == 1).await;
+    let one = vec![(1, 1, 1)];
+    let mut told = BTreeMap::from([(takes_away, one.clone()), (shortens, one.clone()), (moves, one.clone())]);
+    assert_eq!(hook.told(), told);
+    stage.pass(60 * MINUTE);
+    writer.looks_at("chats").await;
+    assert_eq!(hook.told(), told, "an hour more");
+    stage.pass(60 * MINUTE);
+    hook.until_told(4).await;
+    told.insert(prolongs, one);
+    assert_eq!(hook.told(), told);
+    writer.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_2_quiet_hours_that_are_taken_away_as_it_is_decided_hold_nothing() {
+    let (mut stage, hook) = (Stage::new().await, Hook::listen().await);
+    stage.webhook(&hook.url).await;
+    let (ana, ben) = (stage.person("ana", None).await, stage.person("ben", None).await);
+    let chat = stage.group(&[ana, ben]).await;
+    let silent = Arc::new(Silent::new(stage.bench.cache.clone()));
+    let writer = stage.writer_with(Engines { cache: silent.clone(), ..stage.engines() });
+    stage.bench.drained().await;
+    prefer(&stage, ben, noon()).await;
+    let store = stage.bench.store.clone();
+    silent.answers_after(async move {
+        assert!(store.set_preferences(user(ben), &Preferences::default()).await.unwrap());
+    });
+    stage.say(chat, ana, "one").await;
+    stage.due().await;
+    hook.until_told(1).await;
     assert_eq!(hook.told(), BTreeMap::from([(ben, vec![(1, 1, 1)])]));
     writer.stop().await;
 }

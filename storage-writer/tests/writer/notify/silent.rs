@@ -1,6 +1,7 @@
 //! A cache that is away.
 
 use std::{
+    pin::Pin,
     sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
@@ -11,17 +12,26 @@ use common::{
     ids::{AppId, ChatKey, Offset, Seq, SocketId, UserKey},
     time::Millis,
 };
+use parking_lot::Mutex;
 
 /// A cache that does not say who is connected until it is told to. The writer asks for nothing else.
 pub(super) struct Silent {
     cache: SharedCache,
     pub(super) answers: AtomicBool,
     pub(super) asked: tokio::sync::Notify,
+    /// What is done before the next answer.
+    before: Mutex<Option<Pin<Box<dyn Future<Output = ()> + Send>>>>,
 }
 
 impl Silent {
     pub(super) fn new(cache: SharedCache) -> Self {
-        Self { cache, answers: AtomicBool::new(false), asked: Default::default() }
+        Self { cache, answers: AtomicBool::new(false), asked: Default::default(), before: Mutex::default() }
+    }
+
+    /// Answers from here on, once this is done.
+    pub(super) fn answers_after(&self, before: impl Future<Output = ()> + Send + 'static) {
+        *self.before.lock() = Some(Box::pin(before));
+        self.answers.store(true, Ordering::SeqCst);
     }
 }
 
@@ -29,6 +39,10 @@ impl Silent {
 impl Cache for Silent {
     async fn lives_of(&self, users: &[UserKey]) -> Result<Vec<Vec<NodeLife>>, CacheError> {
         self.asked.notify_one();
+        let before = self.before.lock().take();
+        if let Some(before) = before {
+            before.await;
+        }
         match self.answers.load(Ordering::SeqCst) {
             true => self.cache.lives_of(users).await,
             false => Err(CacheError::Unavailable("away".into())),

@@ -333,6 +333,10 @@ impl Notify for Deadly {
         self.at(Step::Told, self.store.told(held, again, send, now)).await
     }
 
+    async fn look_again_at(&self, app: AppId, users: &[UserId]) -> Result<()> {
+        self.store.look_again_at(app, users).await
+    }
+
     async fn lease_endpoints(
         &self,
         receivers: Receivers,

@@ -38,7 +38,7 @@ fn kinds(kinds: &[NotificationKind]) -> Preferences {
 }
 
 /// From 11 to 13 o'clock, an hour from when every test begins.
-fn noon() -> Preferences {
+pub(super) fn noon() -> Preferences {
     let quiet_hours = Some(QuietHours { from: "11:00".parse().unwrap(), to: "13:00".parse().unwrap() });
     Preferences { quiet_hours, ..Preferences::default() }
 }

@@ -222,6 +222,24 @@ impl Notify for Postgres {
         .await
     }
 
+    async fn look_again_at(&self, app: AppId, users: &[UserId]) -> Result<()> {
+        self.call(|| async move {
+            // In the order in which they are put there.
+            sqlx::query(
+                "UPDATE notify_held h SET until = 0 FROM (
+                   SELECT app, user_id, chat FROM notify_held WHERE app = $1 AND user_id = ANY($2)
+                   ORDER BY app, user_id, chat FOR UPDATE) o
+                 WHERE h.app = o.app AND h.user_id = o.user_id AND h.chat = o.chat",
+            )
+            .bind(app)
+            .bind(users)
+            .execute(&self.pool)
+            .await?;
+            Ok(())
+        })
+        .await
+    }
+
     async fn lease_endpoints(
         &self,
         receivers: Receivers,

@@ -217,6 +217,21 @@ impl Notify for Sqlite {
         .await
     }
 
+    async fn look_again_at(&self, app: AppId, users: &[UserId]) -> Result<()> {
+        bounded(async {
+            let mut write = self.begin().await?;
+            sqlx::query(
+                "UPDATE notify_held SET until = 0 WHERE app = ? AND user IN (SELECT unhex(k.value) FROM json_each(?) k)",
+            )
+            .bind(app)
+            .bind(list(users))
+            .execute(&mut *write)
+            .await?;
+            write.commit().await
+        })
+        .await
+    }
+
     async fn lease_endpoints(
         &self,
         receivers: Receivers,
