@@ -12,8 +12,8 @@ use common::{
     notifications::{ChatPreferences, Endpoint, Preferences, Target},
     search::Query,
     store::{
-        Accounts, Drain, Listed, Looked, PartitionBatch, Position, ReadMark, Receivers, Refused, SearchScope,
-        SharedStore, StoreError, User,
+        Accounts, Drain, Except, Listed, Looked, PartitionBatch, Position, ReadMark, Receivers, Refused,
+        SearchScope, SharedStore, StoreError, User,
         conformance::{Fixture, Scribe, round, waiting},
         postgres::{Postgres, PostgresSettings, check_url, without_password},
     },
@@ -378,7 +378,8 @@ async fn no_3_who_gives_a_queue_back_waits_for_what_is_just_put_into_it() {
     webhook(&store).await;
     database.run("UPDATE notify_endpoints SET queued = true").await;
     let lease = Duration::from_secs(60);
-    let leased = store.lease_endpoints(Receivers::Webhooks, &[], at, lease, 1).await.unwrap().remove(0);
+    let leased =
+        store.lease_endpoints(Receivers::Webhooks, Except::default(), at, lease, 1).await.unwrap().remove(0);
 
     let mut other = database.connection().await;
     let mut put = other.begin().await.unwrap();
@@ -396,7 +397,7 @@ async fn no_3_who_gives_a_queue_back_waits_for_what_is_just_put_into_it() {
     put.commit().await.unwrap();
     released.await.unwrap().unwrap();
     assert_eq!(
-        store.lease_endpoints(Receivers::Webhooks, &[], at, lease, 1).await.unwrap().len(),
+        store.lease_endpoints(Receivers::Webhooks, Except::default(), at, lease, 1).await.unwrap().len(),
         1,
         "it is not taken for empty"
     );

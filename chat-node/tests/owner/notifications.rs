@@ -8,8 +8,8 @@ use common::{
     model::{Page, PageRequest},
     notifications::{ChatPreferences, Delivery, Endpoint, Preferences, WebhookChange},
     store::{
-        self, Attempt, Candidate, EndpointAdded, Leased, Looked, Notifications, Notify, Queued, Receivers,
-        Result, Sending, Waiting,
+        self, Attempt, Candidate, EndpointAdded, Except, Leased, Looked, Notifications, Notify, Queued,
+        Receivers, Result, Sending, Waiting,
     },
     time::Millis,
 };
@@ -123,7 +123,7 @@ impl Notify for Held {
     async fn lease_endpoints(
         &self,
         receivers: Receivers,
-        except: &[AppId],
+        except: Except<'_>,
         now: Millis,
         lease: Duration,
         limit: u32,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use common::{
     ids::AppId,
-    store::{Attempt, Looked, Receivers, Sending},
+    store::{Attempt, Except, Looked, Receivers, Sending},
     time::Millis,
 };
 use http::{Method, header};
@@ -209,7 +209,7 @@ async fn no_3_the_operator_sees_what_was_sent_and_has_it_sent_again() {
     let now = Millis::now();
     let leased = world
         .store
-        .lease_endpoints(Receivers::Webhooks, &[], now, Duration::from_secs(30), 10)
+        .lease_endpoints(Receivers::Webhooks, Except::default(), now, Duration::from_secs(30), 10)
         .await
         .unwrap();
     let failed = Attempt::Failed { status: Some(502), error: "bad gateway".into() };

@@ -47,8 +47,8 @@ pub use erasing::Erasing;
 pub use follow::{follow, in_time};
 pub use listed::Listed;
 pub use notifications::{
-    Attempt, Candidate, DELIVERIES_LISTED, EndpointAdded, Held, Leased, Looked, Notifications, Notify,
-    PENDING_BROWSER, PENDING_WEBHOOK, Queued, Receivers, SUBSCRIPTIONS, Sending, WEBHOOKS, Waiting,
+    Attempt, Candidate, DELIVERIES_LISTED, EndpointAdded, Except, Held, Leased, Looked, Notifications,
+    Notify, PENDING_BROWSER, PENDING_WEBHOOK, Queued, Receivers, SUBSCRIPTIONS, Sending, WEBHOOKS, Waiting,
 };
 pub use numbered::{AppCounts, Numbered};
 pub use owned::{

@@ -193,6 +193,15 @@ pub enum Receivers {
     Browsers,
 }
 
+/// Whose endpoints are not taken.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Except<'a> {
+    /// None of these applications.
+    pub apps: &'a [AppId],
+    /// None of these that failed last.
+    pub failing_of: &'a [AppId],
+}
+
 /// An endpoint that somebody sends to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Leased {
@@ -278,12 +287,12 @@ pub trait Notify: Send + Sync {
     /// Whoever of these is held, in whatever chat, is to be told by now: they are looked at again.
     async fn look_again_at(&self, app: AppId, users: &[UserId]) -> Result<()>;
 
-    /// Takes endpoints of these receivers that have something to be sent by now and that nobody has, at most `limit`, for `lease`; none of the
-    /// applications `except`. Those that failed last come after the others.
+    /// Takes endpoints of these receivers that have something to be sent by now and that nobody has, at most `limit`, for `lease`, but for
+    /// `except`. Those that failed last come after the others.
     async fn lease_endpoints(
         &self,
         receivers: Receivers,
-        except: &[AppId],
+        except: Except<'_>,
         now: Millis,
         lease: Duration,
         limit: u32,

@@ -157,9 +157,11 @@ pub(super) fn origin(url: &str) -> Option<String> {
     Url::parse(url).ok().map(|url| url.origin().ascii_serialization())
 }
 
-/// The host of a URL; empty when it cannot be read.
-pub(super) fn host(url: &str) -> String {
-    Url::parse(url).ok().and_then(|url| url.host_str().map(str::to_owned)).unwrap_or_default()
+/// The host of a URL and its port; empty when it cannot be read.
+pub(super) fn host_and_port(url: &str) -> String {
+    let Ok(url) = Url::parse(url) else { return String::new() };
+    let (host, port) = (url.host_str().unwrap_or_default(), url.port_or_known_default().unwrap_or_default());
+    format!("{host}:{port}")
 }
 
 /// What is said of an address that may not be reached.

@@ -9,6 +9,7 @@
 
 mod absent;
 mod body;
+mod busy;
 mod complete;
 mod decide;
 mod http;

@@ -7,9 +7,8 @@
 use std::{sync::Arc, time::Duration};
 
 use common::{
-    ids::AppId,
     notifications::{Endpoint, Target},
-    store::{Attempt, Leased, Queued, Receivers, StoreError},
+    store::{Attempt, Except, Leased, Queued, Receivers, StoreError},
     time::Millis,
     vapid::Vapid,
 };
@@ -27,7 +26,7 @@ use super::{
     push, webhook,
 };
 
-/// Deliveries that are read at once: the largest have some 100 KiB, so that all senders hold 64 MiB at most.
+/// Deliveries after which others have their turn. Read one by one: the largest have some 100 KiB, and all senders hold 32 MiB at most.
 const BATCH: u32 = 10;
 
 /// How long one sender has an endpoint. Nobody else sends there for so long after it died. Clocks of writers may differ by what [`SPARE`] has
@@ -62,8 +61,8 @@ impl Sender {
         Self { shared, http, vapid: Arc::default() }
     }
 
-    /// Takes endpoints of these receivers, at most so many and none of the applications `except`.
-    pub(super) async fn lease(&self, receivers: Receivers, except: &[AppId], most: usize) -> Vec<Taken> {
+    /// Takes endpoints of these receivers, at most so many, but for `except`.
+    pub(super) async fn lease(&self, receivers: Receivers, except: Except<'_>, most: usize) -> Vec<Taken> {
         let (now, began) = (self.shared.now(), Instant::now());
         let most = u32::try_from(most).unwrap_or(u32::MAX);
         match self.shared.engines.notify.lease_endpoints(receivers, except, now, LEASE, most).await {
@@ -122,7 +121,10 @@ impl Sender {
         let known = applications.get(endpoint.app);
         let show_body = known.is_some_and(|known| known.settings.notifications.show_body);
         let mut failures = leased.failures;
-        for queued in engines.notify.queued(endpoint.app, endpoint.id, BATCH).await? {
+        for _ in 0..BATCH {
+            let Some(queued) = engines.notify.queued(endpoint.app, endpoint.id, 1).await?.pop() else {
+                break;
+            };
             let answered = match self.post(endpoint, &queued, show_body).await? {
                 // Reading what was said took its time.
                 Ok(_) if !taken.is_in_time() => break,

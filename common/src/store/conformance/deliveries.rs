@@ -14,7 +14,9 @@ use crate::{
     ids::{AppId, ChatId, EndpointId, UserId},
     model::PageRequest,
     notifications::{DeliveryState, Endpoint, Target, WebhookChange},
-    store::{Attempt, Leased, Looked, PENDING_BROWSER, PENDING_WEBHOOK, Receivers, Sending, SharedStore},
+    store::{
+        Attempt, Except, Leased, Looked, PENDING_BROWSER, PENDING_WEBHOOK, Receivers, Sending, SharedStore,
+    },
     time::Millis,
 };
 
@@ -54,12 +56,12 @@ impl Told {
     }
 
     async fn lease(&self, now: i64) -> Vec<Leased> {
-        let mut leased = self.lease_but(Receivers::Webhooks, &[], now).await;
-        leased.extend(self.lease_but(Receivers::Browsers, &[], now).await);
+        let mut leased = self.lease_but(Receivers::Webhooks, Except::default(), now).await;
+        leased.extend(self.lease_but(Receivers::Browsers, Except::default(), now).await);
         leased
     }
 
-    async fn lease_but(&self, receivers: Receivers, except: &[AppId], now: i64) -> Vec<Leased> {
+    async fn lease_but(&self, receivers: Receivers, except: Except<'_>, now: i64) -> Vec<Leased> {
         self.store.lease_endpoints(receivers, except, Millis(now), LEASE, 10).await.unwrap()
     }
 
@@ -222,13 +224,42 @@ pub async fn no_3_webhooks_and_browsers_are_leased_apart_and_without_some_applic
     add(&store, &hook).await;
     add(&store, &hers).await;
     told.send(1_000, vec![sending(None, "one"), sending(Some(user), "hers")]).await;
+    let (other, both) = ([AppId::random()], [AppId::random(), app]);
+    let but = |apps| Except { apps, failing_of: &[] };
     for receivers in [Receivers::Webhooks, Receivers::Browsers] {
-        assert_eq!(told.lease_but(receivers, &[AppId::random(), app], 1_000).await, []);
+        assert_eq!(told.lease_but(receivers, but(&both), 1_000).await, []);
     }
-    assert_eq!(ids(&told.lease_but(Receivers::Webhooks, &[AppId::random()], 1_000).await), [hook.id]);
-    assert_eq!(told.lease_but(Receivers::Webhooks, &[], 1_000).await, []);
-    assert_eq!(ids(&told.lease_but(Receivers::Browsers, &[], 1_000).await), [hers.id]);
+    assert_eq!(ids(&told.lease_but(Receivers::Webhooks, but(&other), 1_000).await), [hook.id]);
+    assert_eq!(told.lease_but(Receivers::Webhooks, but(&[]), 1_000).await, []);
+    assert_eq!(ids(&told.lease_but(Receivers::Browsers, but(&[]), 1_000).await), [hers.id]);
     assert_eq!(told.lease(1_000).await, []);
+}
+
+pub async fn no_3_endpoints_that_failed_come_last_and_not_where_there_are_enough_of_them(
+    fixture: &dyn Fixture,
+) {
+    let mut told = Told::new(fixture).await;
+    let (store, app) = (told.store.clone(), told.app);
+    let (fails, works) = (webhook(app, 1), webhook(app, 2));
+    add(&store, &fails).await;
+    add(&store, &works).await;
+    let sent = told.send_to_webhooks(1_000, &["one"]).await;
+    for leased in told.lease(1_000).await {
+        let is_failing = leased.endpoint.id == fails.id;
+        if is_failing {
+            assert!(store.attempted(&leased, sent[0], &failed("away"), Millis(1_001)).await.unwrap());
+        }
+        store.release_endpoint(&leased, Millis(if is_failing { 1_000 } else { 2_000 })).await.unwrap();
+    }
+    let one = store.lease_endpoints(Receivers::Webhooks, Except::default(), Millis(2_000), LEASE, 1);
+    let one = one.await.unwrap();
+    assert_eq!(ids(&one), [works.id], "though it has waited for less long");
+    store.release_endpoint(&one[0], Millis(2_000)).await.unwrap();
+    let (other, both) = ([AppId::random()], [AppId::random(), app]);
+    let but = |failing_of| Except { apps: &[], failing_of };
+    assert_eq!(ids(&told.lease_but(Receivers::Webhooks, but(&both), 2_000).await), [works.id]);
+    assert_eq!(told.lease_but(Receivers::Webhooks, but(&both), 2_000).await, []);
+    assert_eq!(ids(&told.lease_but(Receivers::Webhooks, but(&other), 2_000).await), [fails.id]);
 }
 
 pub async fn no_3_a_browser_that_subscribes_again_is_sent_to_no_earlier(fixture: &dyn Fixture) {

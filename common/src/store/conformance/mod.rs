@@ -138,6 +138,7 @@ macro_rules! store_conformance {
             no_3_a_queue_is_in_order_and_what_failed_stays_its_head
             no_3_a_browser_that_subscribes_again_is_sent_to_no_earlier
             no_3_webhooks_and_browsers_are_leased_apart_and_without_some_applications
+            no_3_endpoints_that_failed_come_last_and_not_where_there_are_enough_of_them
             no_3_a_delivery_is_sent_again_at_the_end_of_the_queue
             no_3_what_waited_too_long_is_given_up_and_what_is_done_with_is_forgotten
             no_3_what_comes_to_a_full_queue_is_given_up

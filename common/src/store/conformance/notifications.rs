@@ -15,7 +15,9 @@ use crate::{
     notifications::{
         ChatPreferences, Endpoint, NotificationKind, Preferences, QuietHours, Target, WebhookChange,
     },
-    store::{Application, EndpointAdded, Looked, Receivers, SUBSCRIPTIONS, SharedStore, SignIn, WEBHOOKS},
+    store::{
+        Application, EndpointAdded, Except, Looked, Receivers, SUBSCRIPTIONS, SharedStore, SignIn, WEBHOOKS,
+    },
     time::Millis,
     wire::record::What,
 };
@@ -315,7 +317,8 @@ pub async fn no_1_an_application_that_was_erased_notifies_nobody(fixture: &dyn F
     assert_eq!(store.notifying().await.unwrap(), []);
     let lease = std::time::Duration::from_secs(60);
     for receivers in [Receivers::Webhooks, Receivers::Browsers] {
-        let leased = store.lease_endpoints(receivers, &[], Millis(i64::MAX / 2), lease, 10).await;
+        let leased =
+            store.lease_endpoints(receivers, Except::default(), Millis(i64::MAX / 2), lease, 10).await;
         assert_eq!(leased.unwrap(), []);
     }
     assert_eq!(store.add_endpoint(&webhook(app, 1)).await.unwrap(), EndpointAdded::Nobody);

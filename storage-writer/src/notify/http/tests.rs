@@ -220,3 +220,18 @@ fn no_3_how_long_to_wait_is_told_in_seconds_or_as_a_date() {
         assert_eq!(wait(nonsense, now), None, "{nonsense}");
     }
 }
+
+#[test]
+fn no_3_a_place_is_a_host_and_a_port() {
+    let cases = [
+        ("https://push.example/a", "push.example:443"),
+        ("https://PUSH.example:443/b", "push.example:443"),
+        ("http://push.example", "push.example:80"),
+        ("http://127.0.0.1:8080/hook", "127.0.0.1:8080"),
+        ("https://[::1]:1", "[::1]:1"),
+        ("nowhere", ""),
+    ];
+    for (url, place) in cases {
+        assert_eq!(host_and_port(url), place);
+    }
+}

@@ -4,6 +4,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use common::{
     ids::{Number, SessionId, UserId},
+    model::Role,
     notifications::{DeliveryState, Target, WebhookChange},
     time::Millis,
     wire::record::What,
@@ -254,6 +255,38 @@ async fn no_3_receivers_that_are_silent_hold_up_no_others() {
     stage.webhook(&hook.url).await;
     stage.say(chat, people[0], "two").await;
     until("the webhook is sent to", async || !hook.taken().is_empty()).await;
+    writer.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_3_many_silent_browsers_of_an_application_hold_up_none_of_its_others_for_long() {
+    let (mut stage, hook) = (Stage::new().await, Hook::listen().await);
+    let (chat, ana, ben) = ana_and_ben(&mut stage).await;
+    let p256dh = SecretKey::from_slice(&[9; 32]).unwrap().public_key().to_sec1_bytes().to_vec();
+    let browser = |user, url| {
+        let (session, p256dh) = (SessionId::random(), p256dh.clone());
+        Target::Push { user, session, url, p256dh, auth: vec![5; 16] }
+    };
+    let writer = stage.writer();
+    let answers = stage.endpoint(browser(ben, hook.url.clone())).await;
+    rounds(&mut stage, chat, ana, 1).await;
+    until("it was sent to", async || hook.heard().len() == 1).await;
+    // Each of these was never sent to, and so its turn comes before.
+    let mut silent = Vec::new();
+    for n in 0..13 {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let user = stage.person(&format!("silent-{n}"), None).await;
+        stage.append(chat, ana, What::Joined { user, role: Role::Member }).await;
+        for nth in 0..8 {
+            let url = format!("http://{}/{nth}", listener.local_addr().unwrap());
+            stage.endpoint(browser(user, url)).await;
+        }
+        silent.push(listener);
+    }
+    // Each of 104 is silent for 15 s: 16 at a time, it would be minutes.
+    rounds(&mut stage, chat, ana, 1).await;
+    until("it is sent to soon", async || hook.heard().len() == 2).await;
+    assert_eq!(stage.deliveries(answers).await.len(), 2);
     writer.stop().await;
 }
 

@@ -20,7 +20,8 @@ use common::{
     model::{ChatKind, PageRequest, Role, limits},
     notifications::{Delivery, Endpoint, Target},
     store::{
-        Attempt, Candidate, Held, Leased, Looked, Notify, Queued, Receivers, Result, Sending, User, Waiting,
+        Attempt, Candidate, Except, Held, Leased, Looked, Notify, Queued, Receivers, Result, Sending, User,
+        Waiting,
     },
     time::Millis,
     wire::record::What,
@@ -340,7 +341,7 @@ impl Notify for Deadly {
     async fn lease_endpoints(
         &self,
         receivers: Receivers,
-        except: &[AppId],
+        except: Except<'_>,
         now: Millis,
         lease: Duration,
         limit: u32,

@@ -14,7 +14,8 @@ use crate::{
     ids::{AppId, ChatKey, EndpointId, Number, Partition, UserId},
     notifications::Target,
     store::{
-        Attempt, Candidate, Held, Leased, Looked, Notify, Queued, Receivers, Result, Sending, Waiting,
+        Attempt, Candidate, Except, Held, Leased, Looked, Notify, Queued, Receivers, Result, Sending,
+        Waiting,
         notifications::{DeliveryId, ROWS, notified_after},
         plan::Plan,
         postgres::{Postgres, value::column},
@@ -67,7 +68,8 @@ macro_rules! if_held {
     };
 }
 
-/// Takes, until $2, the first $3 endpoints of these receivers that may be sent to at $1, but of the applications $4.
+/// Takes, until $2, the first $3 endpoints of these receivers that may be sent to at $1, but of the applications $4, and of $5
+/// those that failed last.
 macro_rules! take {
     ($receivers:literal) => {
         concat!(
@@ -76,6 +78,7 @@ macro_rules! take {
                    WHERE e.queued AND e.enabled AND e.",
             $receivers,
             " AND e.next_at <= $1 AND (NOT e.leased OR e.leased_until <= $1) AND e.app <> ALL ($4)
+                     AND (e.failures = 0 OR e.app <> ALL ($5))
                      AND (SELECT a.erased_at IS NULL FROM applications a WHERE a.id = e.app)
                    ORDER BY e.failures > 0, e.next_at LIMIT $3 FOR UPDATE OF e SKIP LOCKED) d
              WHERE u.app = d.app AND u.id = d.id
@@ -243,7 +246,7 @@ impl Notify for Postgres {
     async fn lease_endpoints(
         &self,
         receivers: Receivers,
-        except: &[AppId],
+        except: Except<'_>,
         now: Millis,
         lease: Duration,
         limit: u32,
@@ -257,7 +260,8 @@ impl Notify for Postgres {
                 .bind(now)
                 .bind(now.plus(lease))
                 .bind(i64::from(limit))
-                .bind(except)
+                .bind(except.apps)
+                .bind(except.failing_of)
                 .fetch_all(&self.pool)
                 .await?;
             rows.iter().map(rows::notifications::leased).collect()

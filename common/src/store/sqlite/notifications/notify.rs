@@ -11,7 +11,8 @@ use crate::{
     ids::{AppId, ChatKey, EndpointId, Number, Partition, UserId},
     notifications::Target,
     store::{
-        Attempt, Candidate, Held, Leased, Looked, Notify, Queued, Receivers, Result, Sending, Waiting,
+        Attempt, Candidate, Except, Held, Leased, Looked, Notify, Queued, Receivers, Result, Sending,
+        Waiting,
         notifications::{DeliveryId, ROWS, notified_after},
         plan::Plan,
         rows::{self, Columns, int},
@@ -59,7 +60,7 @@ macro_rules! if_held {
     };
 }
 
-/// Endpoints of these receivers that may be sent to at ?1, but of the applications ?2.
+/// Endpoints of these receivers that may be sent to at ?1, but of the applications ?2, and of ?3 those that failed last.
 macro_rules! due {
     ($receivers:literal) => {
         concat!(
@@ -68,6 +69,7 @@ macro_rules! due {
             $receivers,
             " AND e.next_at <= ?1 AND (e.leased = 0 OR e.leased_until <= ?1)
                AND e.app NOT IN (SELECT unhex(k.value) FROM json_each(?2) k)
+               AND (e.failures = 0 OR e.app NOT IN (SELECT unhex(k.value) FROM json_each(?3) k))
                AND EXISTS (SELECT 1 FROM applications a WHERE a.id = e.app AND a.erased_at IS NULL)"
         )
     };
@@ -79,14 +81,14 @@ macro_rules! free {
     };
 }
 
-/// Takes the first ?4 of them until ?3.
+/// Takes the first ?5 of them until ?4.
 macro_rules! take {
     ($receivers:literal) => {
         concat!(
-            "UPDATE notify_endpoints SET leased = 1, leased_until = max(?3, leased_until + 1)
+            "UPDATE notify_endpoints SET leased = 1, leased_until = max(?4, leased_until + 1)
              WHERE (app, id) IN (SELECT e.app, e.id ",
             due!($receivers),
-            " ORDER BY e.failures > 0, e.next_at LIMIT ?4) RETURNING *"
+            " ORDER BY e.failures > 0, e.next_at LIMIT ?5) RETURNING *"
         )
     };
 }
@@ -235,7 +237,7 @@ impl Notify for Sqlite {
     async fn lease_endpoints(
         &self,
         receivers: Receivers,
-        except: &[AppId],
+        except: Except<'_>,
         now: Millis,
         lease: Duration,
         limit: u32,
@@ -244,18 +246,23 @@ impl Notify for Sqlite {
             Receivers::Webhooks => (free!("url_hash IS NULL"), take!("url_hash IS NULL")),
             Receivers::Browsers => (free!("url_hash IS NOT NULL"), take!("url_hash IS NOT NULL")),
         };
-        let except = list(except);
+        let (apps, failing_of) = (list(except.apps), list(except.failing_of));
         bounded(async {
             // Most of the time there is nothing, and the writer need not wait for that.
-            let free: bool =
-                sqlx::query_scalar(free).bind(now).bind(&except).fetch_one(&self.readers).await?;
+            let free: bool = sqlx::query_scalar(free)
+                .bind(now)
+                .bind(&apps)
+                .bind(&failing_of)
+                .fetch_one(&self.readers)
+                .await?;
             if !free {
                 return Ok(Vec::new());
             }
             let mut write = self.begin().await?;
             let rows = sqlx::query(take)
                 .bind(now)
-                .bind(&except)
+                .bind(&apps)
+                .bind(&failing_of)
                 .bind(now.plus(lease))
                 .bind(limit)
                 .fetch_all(&mut *write)
