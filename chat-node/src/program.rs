@@ -126,7 +126,7 @@ impl Program for Settings {
         ("owner.chats", "Chats of a partition in memory; then only those are served."),
         (
             "presence.grace_ms",
-            "Milliseconds after the end of their last session for which users are shown as online.",
+            "Milliseconds after the end of their last session for which users are shown as online; at most the writers' writer.notify.settle.",
         ),
         ("presence.timeout_ms", "Milliseconds after a node's death for which its users are shown as online."),
         ("presence.group", "Members of a group above which only the number of those online is told."),

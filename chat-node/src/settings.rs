@@ -129,7 +129,7 @@ impl StorageApi {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Presence {
-    /// Milliseconds after the end of their last session for which users are shown as connected.
+    /// Milliseconds after the end of their last session for which users are shown as connected; at most `writer.notify.settle`.
     pub grace_ms: u64,
     /// Milliseconds after a node's death for which its users are shown as connected.
     pub timeout_ms: u64,

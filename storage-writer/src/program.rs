@@ -8,6 +8,7 @@ use std::{
 use anyhow::{Context as _, ensure};
 use clap::Subcommand;
 use common::{
+    cache::GRACE,
     engines::{self, EngineUrls, Seam, masked, waiting},
     ids::Partition,
     partition::check_count,
@@ -86,7 +87,8 @@ impl Program for Settings {
         ("writer.notify.every", "Milliseconds from one look for who is to be notified to the next."),
         (
             "writer.notify.settle",
-            "Milliseconds that a message waits before anybody is notified, whatever its application says: the nodes' presence.timeout_ms.",
+            "Milliseconds that a message waits before anybody is notified, whatever its application says: the nodes' presence.timeout_ms, and never \
+             less than their presence.grace_ms, or who goes right before a message is never notified of it.",
         ),
         (
             "writer.notify.gather",
@@ -115,7 +117,8 @@ impl Program for Settings {
         ensure!(self.writer.batch_bytes > 0, "writer.batch_bytes: at least 1");
         ensure!(!self.writer.sweep_every.is_zero(), "writer.sweep_every: at least 1 millisecond");
         self.writer.notify.check().map_err(|fault| anyhow::anyhow!("writer.notify.{fault}"))?;
-        Ok(Vec::new())
+        // What the nodes were told is not known here.
+        Ok(self.writer.notify.forgets(GRACE).into_iter().collect())
     }
 
     async fn command(self, Command::Init: Command) -> anyhow::Result<()> {
@@ -133,6 +136,7 @@ impl Program for Settings {
     }
 
     async fn run(self, process: Process) -> anyhow::Result<()> {
+        self.writer.notify.forgets(GRACE).iter().for_each(|fault| tracing::warn!("{fault}"));
         let shutdown = process.shutdown.clone();
         let soft = shutdown.soft();
         let opening = waiting::engines(&self.engines, self.partitions, &process.waits, &soft);

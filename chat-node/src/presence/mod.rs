@@ -33,7 +33,7 @@ use std::{
 };
 
 use common::{
-    cache::NodeLife,
+    cache::{GRACE, NodeLife},
     ids::{ChatId, ChatKey, SocketId, UserKey},
     model::{PresenceStatus, UserPresence},
     store::Seen,
@@ -60,7 +60,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PresenceConfig {
     /// How long after the end of their last session users are shown as connected, so that a short drop and a move to another node are not
-    /// seen.
+    /// seen. Writers notify nobody of a message before that time is over (`writer.notify.settle`).
     pub grace: Duration,
     /// How long after its death the users of a node are shown as connected.
     pub timeout: Duration,
@@ -69,10 +69,10 @@ pub struct PresenceConfig {
 }
 
 impl Default for PresenceConfig {
-    /// A client that was cut off is back within some seconds: 10. Six renewals of the lease: 30 s. 100 members who come and go twice an hour
+    /// [`GRACE`]. Six renewals of the lease: 30 s. 100 members who come and go twice an hour
     /// each are an event every 18 s for all of them.
     fn default() -> Self {
-        Self { grace: Duration::from_secs(10), timeout: Duration::from_secs(30), group: 100 }
+        Self { grace: GRACE, timeout: Duration::from_secs(30), group: 100 }
     }
 }
 

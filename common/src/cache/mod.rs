@@ -33,6 +33,10 @@ pub const TAIL_BYTES: usize = 256 * 1024;
 /// Users that are asked about at once: 1,000 short answers in one round trip.
 pub const USERS_TOGETHER: usize = 1_000;
 
+/// How long after the end of their last session nodes have users noted as connected, unless they are told otherwise: a client that was cut off
+/// is back within some seconds.
+pub const GRACE: Duration = Duration::from_secs(10);
+
 /// What is shared and short-lived, as every service sees it.
 #[async_trait]
 pub trait Cache: Send + Sync + 'static {

@@ -130,6 +130,9 @@ fn every_program_lists_its_settings_and_checks_a_configuration_without_starting(
     let secret = ("CHAT_ENGINES__STORE", "postgres://chat:hush@db/chat");
     let (good, said) = run("storage-writer", &["--check-config"], &[secret]);
     assert!(good && said.contains("postgres://chat:***@db/chat") && !said.contains("hush"), "{said}");
+    let early = ("CHAT_WRITER__NOTIFY__SETTLE", "9999");
+    let (good, said) = run("storage-writer", &["--check-config"], &[secret, early]);
+    assert!(good && said.contains("presence.grace_ms (10000)"), "{said}");
     let unread = ("CHAT_ENGINES__STORE", "postgres:chat:hush@db");
     let (good, said) = run("storage-writer", &["--check-config"], &[unread]);
     assert!(!good && said.contains("postgres:***") && !said.contains("hush"), "{said}");

@@ -59,7 +59,7 @@ Settings come from the file, then from the environment, then from flags; the las
   [owner] undrained_bytes    CHAT_OWNER__UNDRAINED_BYTES    67108864 a partition
   [owner] drained_bytes      CHAT_OWNER__DRAINED_BYTES      16777216 a partition
   [owner] chats              CHAT_OWNER__CHATS              50000 a partition
-  [presence] grace_ms        CHAT_PRESENCE__GRACE_MS        10000 milliseconds that a drop is not seen
+  [presence] grace_ms        CHAT_PRESENCE__GRACE_MS        10000 milliseconds that a drop is not seen; at most writer.notify.settle
   [presence] timeout_ms      CHAT_PRESENCE__TIMEOUT_MS      30000 milliseconds after a node's death
   [presence] group           CHAT_PRESENCE__GROUP           100 members, above which only a number is told
   [limits] messages_per_second CHAT_LIMITS__MESSAGES_PER_SECOND 1 of one user in one chat; 0: no limit
@@ -78,7 +78,7 @@ Settings come from the file, then from the environment, then from flags; the las
   [writer.notify] allow         CHAT_WRITER__NOTIFY__ALLOW         [] internal networks that webhooks may be in: 10.0.0.0/8,fd00::/8
   [writer.notify] contact       CHAT_WRITER__NOTIFY__CONTACT       mailto: or https:, for operators of push services
   [writer.notify] every         CHAT_WRITER__NOTIFY__EVERY         1000 milliseconds between looks for who is to be notified
-  [writer.notify] settle        CHAT_WRITER__NOTIFY__SETTLE        30000 milliseconds that a message waits at least
+  [writer.notify] settle        CHAT_WRITER__NOTIFY__SETTLE        30000 milliseconds that a message waits at least: presence.grace_ms or more
   [writer.notify] gather        CHAT_WRITER__NOTIFY__GATHER        30000 milliseconds from telling of a chat to the next time
   [writer.notify] retry_first   CHAT_WRITER__NOTIFY__RETRY_FIRST   5000 milliseconds, then twice as many
   [writer.notify] retry_longest CHAT_WRITER__NOTIFY__RETRY_LONGEST 3600000 milliseconds

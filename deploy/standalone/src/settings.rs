@@ -119,6 +119,9 @@ impl Settings {
         }
         self.attachments.check()?;
         self.writer.notify.check().map_err(|fault| anyhow::anyhow!("writer.notify.{fault}"))?;
+        if let Some(fault) = self.writer.notify.forgets(self.presence.config().grace) {
+            anyhow::bail!(fault);
+        }
         let last = u32::from(self.listen.port()) + u32::from(self.nodes);
         anyhow::ensure!(last <= 65_535, "listen: the nodes need the {} ports after it", self.nodes);
         Ok(())

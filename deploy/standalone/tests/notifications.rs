@@ -159,6 +159,7 @@ fn command(data: &Path, port: u16) -> Command {
         .env("CHAT_WRITER__NOTIFY__ALLOW", "127.0.0.1")
         .env("CHAT_WRITER__NOTIFY__EVERY", "50")
         .env("CHAT_WRITER__NOTIFY__SETTLE", "300")
+        .env("CHAT_PRESENCE__GRACE_MS", "300")
         .env("CHAT_WRITER__NOTIFY__RETRY_FIRST", "50")
         .env("CHAT_WRITER__NOTIFY__RETRY_LONGEST", "300");
     command

@@ -67,6 +67,10 @@ fn a_wrong_setting_and_a_taken_port_are_named() {
     assert!(!output.status.success() && said.contains("nodes: 0 are asked for"), "{said}");
     let output = command(folder.path(), port()).env("CHAT_NODS", "3").output().unwrap();
     assert!(String::from_utf8_lossy(&output.stderr).contains("nods"), "{output:?}");
+    let output = command(folder.path(), port()).env("CHAT_WRITER__NOTIFY__SETTLE", "9999").output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let named = said.contains("writer.notify.settle (9999)") && said.contains("presence.grace_ms (10000)");
+    assert!(!output.status.success() && named, "{said}");
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port();
     let output = command(&folder.path().join("other"), port).output().unwrap();

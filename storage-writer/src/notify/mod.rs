@@ -54,7 +54,7 @@ pub struct NotifyConfig {
     #[serde(with = "millis")]
     pub every: Duration,
     /// How long a message waits whatever its application says, and all of them when a writer starts: until then it is not sure who is gone. As
-    /// long as chat nodes show the users of a node that died.
+    /// long as chat nodes show the users of a node that died; at least as long as they show who has gone (see [`Self::forgets`]).
     #[serde(with = "millis")]
     pub settle: Duration,
     /// From one round through the members of a chat to the next at least: what is said meanwhile is told together. Counts up to how long
@@ -104,6 +104,18 @@ impl NotifyConfig {
             return Err("retry_first: at least 1 millisecond, and at most retry_longest");
         }
         Ok(())
+    }
+
+    /// Whether some are never notified, and what to do, where chat nodes show those who have gone for `grace`: whoever is looked at meanwhile
+    /// counts as connected, and is not looked at again.
+    pub fn forgets(&self, grace: Duration) -> Option<String> {
+        let (settle, grace) = (self.settle.as_millis(), grace.as_millis());
+        (settle < grace).then(|| {
+            format!(
+                "writer.notify.settle ({settle}) is less than the nodes' presence.grace_ms ({grace}): who goes right before a message would \
+                 never be notified of it; set writer.notify.settle to {grace} or more, or presence.grace_ms to {settle} or less"
+            )
+        })
     }
 }
 
@@ -176,5 +188,25 @@ async fn prune(shared: &Shared) -> Infallible {
             }
         }
         sleep(PRUNE).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use common::cache::GRACE;
+
+    use super::*;
+
+    #[test]
+    fn no_1_who_is_still_shown_when_looked_at_would_be_forgotten() {
+        let settling = |settle| NotifyConfig { settle, ..NotifyConfig::default() };
+        assert_eq!(NotifyConfig::default().forgets(GRACE), None);
+        assert_eq!(settling(GRACE).forgets(GRACE), None);
+        let said = settling(GRACE - Duration::from_millis(1)).forgets(GRACE).unwrap();
+        assert!(
+            said.contains("writer.notify.settle (9999)") && said.contains("presence.grace_ms (10000)"),
+            "{said}"
+        );
+        assert_eq!(settling(Duration::ZERO).forgets(Duration::ZERO), None);
     }
 }
