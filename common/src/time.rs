@@ -7,11 +7,18 @@ use std::{
 };
 
 use jiff::{
-    Timestamp,
+    SignedDuration, Timestamp,
+    civil::{DateTime, datetime},
+    fmt::temporal::Pieces,
     tz::{TimeZone, TimeZoneDatabase},
 };
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+const EPOCH: DateTime = datetime(1970, 1, 1, 0, 0, 0, 0);
+
+/// The last moment that RFC 3339 has a text for: 9999-12-31T23:59:59.999Z.
+const LAST: Millis = Millis(253_402_300_799_999);
 
 /// A moment: milliseconds since 1970-01-01T00:00:00Z. In JSON an RFC 3339 text in UTC with milliseconds
 /// (`2026-11-21T09:05:54.123Z`), in binary frames the number.
@@ -57,7 +64,11 @@ impl fmt::Display for Millis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match Timestamp::from_millisecond(self.0) {
             Ok(at) => write!(f, "{at:.3}"),
-            Err(_) => write!(f, "{}ms", self.0),
+            // It knows no last day of the year 9999.
+            Err(_) => match EPOCH.checked_add(SignedDuration::from_millis(self.0)) {
+                Ok(at) => write!(f, "{at:.3}Z"),
+                Err(_) => write!(f, "{}ms", self.0),
+            },
         }
     }
 }
@@ -76,12 +87,29 @@ impl<'de> Deserialize<'de> for Millis {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         if deserializer.is_human_readable() {
             let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
-            let at: Timestamp = text.parse().map_err(de::Error::custom)?;
-            Ok(Self(at.as_millisecond()))
+            parse(&text).ok_or_else(|| {
+                de::Error::custom(format_args!(
+                    "must be a moment such as 2026-11-21T09:05:54.123Z, at most {LAST}"
+                ))
+            })
         } else {
             i64::deserialize(deserializer).map(Self)
         }
     }
+}
+
+/// The moment that a text means.
+fn parse(text: &str) -> Option<Millis> {
+    if let Ok(at) = text.parse::<Timestamp>() {
+        return Some(Millis(at.as_millisecond()));
+    }
+    // A `Timestamp` ends a day before the year 9999 does.
+    let pieces = Pieces::parse(text).ok()?;
+    let local = DateTime::from_parts(pieces.date(), pieces.time()?);
+    let offset = SignedDuration::from_secs(pieces.to_numeric_offset()?.seconds().into());
+    let since = local.duration_since(EPOCH).checked_sub(offset)?;
+    let at = Millis(i64::try_from(since.as_millis()).ok()?);
+    (Millis(0)..=LAST).contains(&at).then_some(at)
 }
 
 impl JsonSchema for Millis {
@@ -116,6 +144,40 @@ mod tests {
         let json = serde_json::to_string(&at).unwrap();
         assert_eq!(serde_json::from_str::<Millis>(&json).unwrap(), at);
         assert_eq!(rmp_serde::from_slice::<Millis>(&rmp_serde::to_vec(&at).unwrap()).unwrap(), at);
+    }
+
+    #[test]
+    fn no_2_moments_are_taken_up_to_the_end_of_the_year_9999() {
+        let read = |text: &str| serde_json::from_value::<Millis>(text.into());
+        for (text, shown) in [
+            ("9999-12-31T23:59:59Z", "9999-12-31T23:59:59.000Z"),
+            ("9999-12-31T23:59:59.999999Z", "9999-12-31T23:59:59.999Z"),
+            ("9999-12-31T23:59:59+14:00", "9999-12-31T09:59:59.000Z"),
+            ("9999-12-30T22:00:01Z", "9999-12-30T22:00:01.000Z"),
+            ("9999-12-31T12:00:00-11:59", "9999-12-31T23:59:00.000Z"),
+            ("2026-11-21T10:15:54.120+01:00", "2026-11-21T09:15:54.120Z"),
+            ("0001-01-01T00:00:00Z", "0001-01-01T00:00:00.000Z"),
+        ] {
+            let at = read(text).unwrap();
+            assert_eq!(at.to_string(), shown, "{text}");
+            assert_eq!(read(shown).unwrap(), at, "{text}");
+        }
+        assert_eq!(read("9999-12-31T23:59:59.999Z").unwrap(), LAST);
+        for bad in [
+            "",
+            "tomorrow",
+            "9999-12-31T23:59:59",
+            "9999-12-31T23:59:59-00:01",
+            "10000-01-01T00:00:00Z",
+            "9999-12-31",
+            "9999-12-32T00:00:00Z",
+            "2026-11-21",
+        ] {
+            let error = read(bad).unwrap_err().to_string();
+            let told = "must be a moment such as 2026-11-21T09:05:54.123Z, at most 9999-12-31T23:59:59.999Z";
+            assert_eq!(error, told, "{bad}");
+        }
+        assert_eq!(Millis(i64::MAX).to_string(), format!("{}ms", i64::MAX));
     }
 
     #[test]
