@@ -1,12 +1,18 @@
 //! Notifications of those who were away (NO-1 to NO-3): what users and applications choose, and to whom they go. Plain types; the store keeps
 //! them, the node takes and shows them, the storage writer acts by them.
 
+mod unseen;
+
 use std::{collections::BTreeSet, fmt};
 
 use jiff::civil::Time;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use self::unseen::{
+    EventKind, MessagesUnseen, Recipient, Unseen, UnseenChat, UnseenMessage, WEBHOOK_ID, WEBHOOK_SIGNATURE,
+    WEBHOOK_TIMESTAMP,
+};
 use crate::{
     ids::{AppId, EndpointId, SessionId, UserId},
     time::Millis,

@@ -146,6 +146,7 @@ impl std::ops::Deref for Api {
 /// there is no limit by address.
 pub fn router(deps: Deps) -> Router {
     let mut document = Document::default();
+    document.tell_webhooks();
     let v1 = users::routes()
         .merge(relations::routes())
         .merge(sessions::routes())

@@ -16,6 +16,7 @@
 mod operation;
 mod routes;
 pub mod socket;
+mod webhooks;
 
 use std::collections::BTreeMap;
 
@@ -52,6 +53,7 @@ const SCHEMAS: &str = "/components/schemas";
 #[derive(Default)]
 pub struct Document {
     entries: Vec<Entry>,
+    has_webhooks: bool,
 }
 
 impl Document {
@@ -66,6 +68,11 @@ impl Document {
         if prefix.is_empty() { routes.router } else { Router::new().nest(prefix, routes.router) }
     }
 
+    /// What webhooks are sent stands in it as well.
+    pub fn tell_webhooks(&mut self) {
+        self.has_webhooks = true;
+    }
+
     /// The OpenAPI document of everything that was taken.
     pub fn openapi(&self) -> Value {
         let mut writer = Writer::new();
@@ -74,6 +81,7 @@ impl Document {
             let method = entry.method.as_str().to_ascii_lowercase();
             paths.entry(&entry.path).or_default().insert(method, writer.operation(entry));
         }
+        let webhooks = self.has_webhooks.then(|| webhooks::sent(&mut writer.answers));
         let mut schemas = writer.answers.take_definitions(true);
         schemas.values_mut().for_each(plain);
         let mut document = json!({
@@ -105,6 +113,9 @@ impl Document {
                 },
             },
         });
+        if let (Some(webhooks), Some(fields)) = (webhooks, document.as_object_mut()) {
+            fields.insert("webhooks".into(), webhooks);
+        }
         plain(&mut document);
         document
     }
@@ -114,6 +125,9 @@ impl Document {
 pub fn joined(mine: &Value, theirs: &[u8]) -> Option<Value> {
     let theirs: Value = serde_json::from_slice(theirs).ok()?;
     let mut all = mine.clone();
+    if let (Some(webhooks), Some(all)) = (theirs.get("webhooks"), all.as_object_mut()) {
+        all.insert("webhooks".into(), webhooks.clone());
+    }
     for place in ["/paths", "/components/schemas", "/components/responses"] {
         let theirs = theirs.pointer(place)?.as_object()?;
         let mine = all.pointer_mut(place)?.as_object_mut()?;

@@ -58,6 +58,17 @@ fn examples_hold(document: &Value, whose: &str, content: &Value) {
     }
 }
 
+/// What a request may bring has a schema, and its examples are good.
+#[track_caller]
+fn requests_hold(document: &Value, whose: &str, operation: &Value) {
+    for parameter in operation["parameters"].as_array().into_iter().flatten() {
+        let name = format!("{whose}, {}", parameter["name"]);
+        assert!(parameter["schema"].as_object().is_some_and(|one| !one.is_empty()), "{name}: no schema");
+        assert!(schema(document, &parameter["schema"]).is_valid(&parameter["example"]), "{name}");
+    }
+    examples_hold(document, &format!("{whose}, the body"), &operation["requestBody"]["content"]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn op_7_one_document_has_all_paths_with_their_errors_and_good_examples() {
     let stage = Stage::new(2).await;
@@ -88,15 +99,7 @@ async fn op_7_one_document_has_all_paths_with_their_errors_and_good_examples() {
                 assert!(responses.contains_key(status), "{whose} is never answered {status}");
             }
             assert!(responses.keys().any(|status| status.starts_with('2')), "{whose} never succeeds");
-            for parameter in operation["parameters"].as_array().into_iter().flatten() {
-                let name = format!("{whose}, {}", parameter["name"]);
-                assert!(
-                    parameter["schema"].as_object().is_some_and(|one| !one.is_empty()),
-                    "{name}: no schema"
-                );
-                assert!(schema(&document, &parameter["schema"]).is_valid(&parameter["example"]), "{name}");
-            }
-            examples_hold(&document, &format!("{whose}, the body"), &operation["requestBody"]["content"]);
+            requests_hold(&document, &whose, operation);
             for (status, response) in responses {
                 let reference = response["$ref"].as_str().unwrap_or_default();
                 let response = document
@@ -108,6 +111,15 @@ async fn op_7_one_document_has_all_paths_with_their_errors_and_good_examples() {
         }
     }
     assert!(ids.len() > 40, "only {} operations", ids.len());
+    let webhooks = document["webhooks"].as_object().unwrap();
+    assert_eq!(webhooks.keys().collect::<Vec<_>>(), ["messages.unseen"]);
+    for (name, webhook) in webhooks {
+        let operation = &webhook["post"];
+        assert!(ids.insert(&operation["operationId"]), "{name} has the operationId of another");
+        requests_hold(&document, name, operation);
+        let answers: Vec<_> = operation["responses"].as_object().unwrap().keys().collect();
+        assert_eq!(answers, ["2XX", "410", "default"], "{name}");
+    }
     stage.cluster.stop().await.unwrap();
 }
 

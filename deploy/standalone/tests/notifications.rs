@@ -89,6 +89,25 @@ fn genuine(heard: &Heard, webhook: &Webhook) {
     assert_eq!(heard.headers["content-type"], "application/json");
 }
 
+/// Whether requests are as the document says that is served.
+async fn as_documented(url: &str, heard: &[Heard]) {
+    let document: Value = reqwest::get(format!("{url}/openapi.json")).await.unwrap().json().await.unwrap();
+    let operation = &document["webhooks"]["messages.unseen"]["post"];
+    let schema = |schema: &Value| {
+        let schema = json!({"allOf": [schema], "components": document["components"]});
+        jsonschema::draft202012::new(&schema).unwrap()
+    };
+    let body = schema(&operation["requestBody"]["content"]["application/json"]["schema"]);
+    for heard in heard {
+        let wrong: Vec<_> = body.iter_errors(&heard.json()).map(|error| error.to_string()).collect();
+        assert!(wrong.is_empty(), "{wrong:?}: {heard:?}");
+        for header in operation["parameters"].as_array().unwrap() {
+            let value = json!(heard.headers[header["name"].as_str().unwrap()]);
+            assert!(schema(&header["schema"]).is_valid(&value), "{header}: {value}");
+        }
+    }
+}
+
 fn told(all: &[(&Session, &[Told])]) -> BTreeMap<UserId, Vec<Told>> {
     all.iter().map(|(who, told)| (who.user(), told.to_vec())).collect()
 }
@@ -147,7 +166,9 @@ async fn no_1_exactly_those_are_notified_who_were_away_once_and_in_a_way_that_ca
     hook.until_told(3).await;
     sleep(SETTLE).await;
     assert_eq!(hook.told(), told(&[(gus, &[(1, 1, 1)]), (&ben, &[(2, 2, 1)]), (eve, &[(2, 2, 1)])]));
-    assert_eq!(hook.heard().len(), 2, "one for both");
+    let heard = hook.heard().clone();
+    assert_eq!(heard.len(), 2, "one for both");
+    as_documented(&stage.cluster.url(), &heard).await;
     stage.cluster.stop().await.unwrap();
 }
 

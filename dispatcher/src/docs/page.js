@@ -47,8 +47,9 @@ const parameters = (list) => {
   return element("table", element("tbody", ...rows));
 };
 
-const operation = (doc, path, method, { summary, parameters: list, requestBody, responses, security }) =>
+const operation = (doc, path, method, { summary, description, parameters: list, requestBody, responses, security }) =>
   fold([code(`${method.toUpperCase()} ${path}`), ` ${summary}`], () => [
+    ...(description ? [element("p", description)] : []),
     ...(security ? [element("p", "Authorization: Bearer, of: ", security.flatMap(Object.keys).join(" or "))] : []),
     ...(list ? [element("h3", "Parameters"), parameters(list)] : []),
     ...(requestBody ? [element("h3", requestBody.required ? "Body" : "Body, may be left out"), ...contents(doc, requestBody.content)] : []),
@@ -67,8 +68,11 @@ const rest = (doc) => {
       byTag.set(tag, [...(byTag.get(tag) ?? []), operation(doc, path, method, one)]);
     }
   }
+  const sent = Object.entries(doc.webhooks ?? {}).flatMap(([name, methods]) =>
+    Object.entries(methods).map(([method, one]) => operation(doc, name, method, one)));
   return [element("h2", "REST API"), element("p", doc.info.description),
-    ...[...byTag].flatMap(([tag, all]) => [element("h3", tag), ...all])];
+    ...[...byTag].flatMap(([tag, all]) => [element("h3", tag), ...all]),
+    element("h3", "What webhooks are sent"), ...sent];
 };
 
 const socket = (doc) => {

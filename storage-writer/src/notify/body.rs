@@ -2,8 +2,9 @@
 //! Pure.
 
 use common::{
-    ids::{ChatId, MessageId, Number, UserId},
-    model::{ChatKind, Message, MessageKind},
+    ids::{ChatId, Number, UserId},
+    model::{ChatKind, Message},
+    notifications::{self, EventKind, MessagesUnseen, Recipient, UnseenChat, UnseenMessage},
     time::Millis,
 };
 use serde::{Deserialize, Serialize};
@@ -60,58 +61,10 @@ impl Kept {
     }
 }
 
-/// Somebody who is told.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Recipient {
-    pub(super) user: UserId,
-    pub(super) first: Number,
-    pub(super) last: Number,
-    count: u32,
-    mentioned: bool,
-}
-
-impl Recipient {
-    pub(super) fn new(user: UserId, unseen: Unseen) -> Self {
-        let Unseen { first, last, count, mentioned } = unseen;
-        Self { user, first, last, count, mentioned }
-    }
-}
-
-#[derive(Serialize)]
-struct Event<'a> {
-    #[serde(rename = "type")]
-    kind: &'static str,
-    timestamp: Millis,
-    data: Data<'a>,
-}
-
-#[derive(Serialize)]
-struct Data<'a> {
-    chat: Chat<'a>,
-    message: Said<'a>,
-    recipients: &'a [Recipient],
-}
-
-#[derive(Serialize)]
-struct Chat<'a> {
-    id: ChatId,
-    kind: ChatKind,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    name: Option<&'a str>,
-}
-
-#[derive(Serialize)]
-struct Said<'a> {
-    id: MessageId,
-    number: Number,
-    from: UserId,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    from_name: Option<&'a str>,
-    #[serde(rename = "type")]
-    kind: MessageKind,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    body: Option<&'a str>,
-    created_at: Millis,
+/// Somebody who is told of this.
+pub(super) fn recipient(user: UserId, unseen: Unseen) -> Recipient {
+    let Unseen { first, last, count, mentioned } = unseen;
+    Recipient { user, first, last, count, mentioned }
 }
 
 #[derive(Serialize)]
@@ -131,28 +84,22 @@ struct Shown<'a> {
 /// What a webhook is sent about several members of a chat, to whom it was news at that time.
 pub(super) fn webhook(about: &About<'_>, recipients: &[Recipient], at: Millis) -> String {
     let message = about.message;
-    let event = Event {
-        kind: "messages.unseen",
-        timestamp: at,
-        data: Data {
-            chat: Chat {
-                id: about.chat,
-                kind: about.kind,
-                name: (about.kind == ChatKind::Group).then_some(about.name),
-            },
-            message: Said {
-                id: message.id,
-                number: message.number,
-                from: message.from,
-                from_name: about.from_name,
-                kind: message.kind,
-                body: (about.show_body && !message.deleted).then_some(message.body.as_str()),
-                created_at: message.created_at,
-            },
-            recipients,
-        },
+    let chat = UnseenChat {
+        id: about.chat,
+        kind: about.kind,
+        name: (about.kind == ChatKind::Group).then_some(about.name),
     };
-    json(&event)
+    let message = UnseenMessage {
+        id: message.id,
+        number: message.number,
+        from: message.from,
+        from_name: about.from_name,
+        kind: message.kind,
+        body: (about.show_body && !message.deleted).then_some(message.body.as_str()),
+        created_at: message.created_at,
+    };
+    let data = notifications::Unseen { chat, message, recipients };
+    json(&MessagesUnseen { kind: EventKind::MessagesUnseen, timestamp: at, data })
 }
 
 /// What the browsers of one of them are sent: at most [`PAYLOAD_BYTES`].
@@ -193,6 +140,8 @@ fn json(value: &impl Serialize) -> String {
 
 #[cfg(test)]
 mod tests {
+    use common::{document::Document, ids::MessageId, model::MessageKind};
+    use jsonschema::Validator;
     use serde_json::{Value, json};
     use uuid::Uuid;
 
@@ -228,7 +177,7 @@ mod tests {
     const UNSEEN: Unseen = Unseen { first: 7, last: 9, count: 2, mentioned: true };
 
     fn whose() -> Recipient {
-        Recipient::new(UserId(Uuid::from_u128(4)), UNSEEN)
+        recipient(UserId(Uuid::from_u128(4)), UNSEEN)
     }
 
     fn read(text: &str) -> Value {
@@ -241,7 +190,7 @@ mod tests {
         let mut about = about(&message, ChatKind::Group);
         let now = Millis(1_795_252_900_000);
         let user = UserId(Uuid::from_u128(4));
-        let recipients = [Recipient::new(user, UNSEEN)];
+        let recipients = [recipient(user, UNSEEN)];
         let expected = json!({
             "type": "messages.unseen",
             "timestamp": "2026-11-21T09:21:40.000Z",
@@ -264,6 +213,47 @@ mod tests {
         let deleted = Message { deleted: true, body: String::new(), ..message.clone() };
         let about = About { message: &deleted, show_body: true, ..about };
         assert_eq!(read(&webhook(&about, &recipients, now))["data"]["message"].get("body"), None);
+    }
+
+    /// What the document says of the body, as a schema in which nothing else may stand.
+    fn documented() -> Validator {
+        let mut document = Document::default();
+        document.tell_webhooks();
+        let mut document = document.openapi();
+        let at = "/webhooks/messages.unseen/post/requestBody/content/application~1json/schema";
+        let schema = document.pointer(at).unwrap().clone();
+        for one in document["components"]["schemas"].as_object_mut().unwrap().values_mut() {
+            if one["type"] == "object" {
+                one["additionalProperties"] = json!(false);
+            }
+        }
+        let schema = json!({"allOf": [schema], "components": document["components"]});
+        jsonschema::draft202012::new(&schema).unwrap()
+    }
+
+    #[test]
+    fn op_7_whatever_a_webhook_is_sent_is_as_the_document_says() {
+        let documented = documented();
+        let message = message("hi");
+        let deleted = Message { deleted: true, body: String::new(), ..message.clone() };
+        for kind in [ChatKind::Group, ChatKind::Direct] {
+            for message in [&message, &deleted] {
+                for (from_name, show_body) in [(Some("Ana"), true), (Some(""), false), (None, true)] {
+                    let about = About { from_name, show_body, ..about(message, kind) };
+                    let sent = read(&webhook(&about, &[whose(), whose()], Millis(0)));
+                    let wrong: Vec<_> =
+                        documented.iter_errors(&sent).map(|error| error.to_string()).collect();
+                    assert!(wrong.is_empty(), "{wrong:?}: {sent}");
+                }
+            }
+        }
+        for (pointer, value) in
+            [("/type", json!("message.unseen")), ("/data/message", json!({})), ("/data", json!(7))]
+        {
+            let mut other = read(&webhook(&about(&message, ChatKind::Group), &[whose()], Millis(0)));
+            *other.pointer_mut(pointer).unwrap() = value;
+            assert!(!documented.is_valid(&other), "{other}");
+        }
     }
 
     #[test]

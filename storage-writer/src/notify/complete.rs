@@ -3,11 +3,15 @@
 
 use std::collections::HashMap;
 
-use common::{ids::ChatKey, notifications::Endpoint, store::Queued};
+use common::{
+    ids::ChatKey,
+    notifications::{Endpoint, Recipient},
+    store::Queued,
+};
 
 use super::{
     Shared,
-    body::{self, About, Kept, Recipient},
+    body::{self, About, Kept},
     decide::{Broken, decide_again},
     talk::message,
 };
@@ -54,5 +58,5 @@ async fn still(shared: &Shared, chat: ChatKey, kept: &[Recipient]) -> Result<Vec
     let (_, told) = decide_again(shared, chat, &ranges).await?;
     let newest = told.iter().map(|(_, unseen)| unseen.last).max();
     let shown = told.into_iter().filter(|(_, unseen)| Some(unseen.last) == newest);
-    Ok(shown.map(|(who, unseen)| Recipient::new(who.user, unseen)).collect())
+    Ok(shown.map(|(who, unseen)| body::recipient(who.user, unseen)).collect())
 }

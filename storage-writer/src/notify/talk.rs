@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::{
     absent::{Line, Unseen},
-    body::{Kept, Recipient},
+    body::{Kept, recipient},
 };
 
 /// Messages that are read at once: 16 KiB each at most.
@@ -134,7 +134,7 @@ impl Talk {
             by_newest.entry(one.1.last).or_default().push(one);
         }
         let sending = |user, number, some: &[&(Candidate, Unseen)]| {
-            let recipients = some.iter().map(|(who, unseen)| Recipient::new(who.user, *unseen)).collect();
+            let recipients = some.iter().map(|(who, unseen)| recipient(who.user, *unseen)).collect();
             let kept = Kept::new(self.chat.chat, number, recipients);
             Sending { id: Uuid::now_v7(), user, body: kept.to_json() }
         };

@@ -1,7 +1,10 @@
 //! What is sent to an application's own server, signed as Standard Webhooks says (NO-1).
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use common::time::Millis;
+use common::{
+    notifications::{WEBHOOK_ID, WEBHOOK_SIGNATURE, WEBHOOK_TIMESTAMP},
+    time::Millis,
+};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use uuid::Uuid;
@@ -13,9 +16,9 @@ pub(super) fn headers(secret: &[u8], id: Uuid, now: Millis, body: &str) -> Vec<(
     let signature = signature(secret, &id, &timestamp, body);
     vec![
         ("content-type", "application/json".to_owned()),
-        ("webhook-id", id),
-        ("webhook-timestamp", timestamp),
-        ("webhook-signature", signature),
+        (WEBHOOK_ID, id),
+        (WEBHOOK_TIMESTAMP, timestamp),
+        (WEBHOOK_SIGNATURE, signature),
     ]
 }
 
