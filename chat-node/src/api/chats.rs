@@ -26,7 +26,7 @@ use crate::commands::{ChatChange, NewGroup};
 pub(crate) const GROUP_BYTES: usize = limits::MEMBERS * 48 + JSON_BYTES;
 
 /// Why a group may not be made; its first message is one like any other.
-pub(super) const MAKES: &[ErrorCode] =
+pub(crate) const MAKES: &[ErrorCode] =
     &[ErrorCode::IdConflict, ErrorCode::RefusedWords, ErrorCode::RefusedLinks];
 
 pub(super) fn routes() -> Routes<Api> {

@@ -12,18 +12,18 @@ use uuid::Uuid;
 
 use crate::search::{FoundMessage, FoundPage};
 
-pub(super) const ANA: UserId = UserId(Uuid::from_u128(0x5b1f_90c3_77aa_4d02_8e51_c0de_0000_000a));
-pub(super) const BEN: UserId = UserId(Uuid::from_u128(0x2c44_e8d0_16b9_4f73_9a3e_c0de_0000_000b));
-pub(super) const CHAT: ChatId = ChatId(Uuid::from_u128(0x9d07_31f2_c5a8_4b66_b1e4_c0de_0000_c4a7));
-pub(super) const FILE: AttachmentId =
+pub(crate) const ANA: UserId = UserId(Uuid::from_u128(0x5b1f_90c3_77aa_4d02_8e51_c0de_0000_000a));
+pub(crate) const BEN: UserId = UserId(Uuid::from_u128(0x2c44_e8d0_16b9_4f73_9a3e_c0de_0000_000b));
+pub(crate) const CHAT: ChatId = ChatId(Uuid::from_u128(0x9d07_31f2_c5a8_4b66_b1e4_c0de_0000_c4a7));
+pub(crate) const FILE: AttachmentId =
     AttachmentId(Uuid::from_u128(0x71c2_5e0b_88f4_4a1d_a6d9_c0de_0000_f11e));
-pub(super) const ENDPOINT: EndpointId =
+pub(crate) const ENDPOINT: EndpointId =
     EndpointId(Uuid::from_u128(0x8e5d_47b1_03c2_4f69_ae90_c0de_0000_e4d0));
 /// 2026-11-21T09:15:54.120Z
-pub(super) const AT: Millis = Millis(1_795_252_554_120);
-pub(super) const HEAD: Head = Head { number: 790, seq: 812 };
+pub(crate) const AT: Millis = Millis(1_795_252_554_120);
+pub(crate) const HEAD: Head = Head { number: 790, seq: 812 };
 
-pub(super) fn message() -> Message {
+pub(crate) fn message() -> Message {
     Message {
         id: MessageId(Uuid::from_u128(0x40aa_1d9e_f302_4c8b_8f17_c0de_0000_3e55)),
         chat: CHAT,
@@ -49,11 +49,11 @@ fn member(id: UserId, name: &str, role: Role) -> MemberView {
     MemberView { id, name: name.into(), role, joined_at: AT }
 }
 
-pub(super) fn members() -> Vec<MemberView> {
+pub(crate) fn members() -> Vec<MemberView> {
     vec![member(ANA, "Ana", Role::Owner), member(BEN, "Ben", Role::Member)]
 }
 
-pub(super) fn chat() -> ChatView {
+pub(crate) fn chat() -> ChatView {
     ChatView {
         id: CHAT,
         number: 3,
@@ -74,16 +74,16 @@ pub(super) fn chat() -> ChatView {
     }
 }
 
-pub(super) fn chats() -> ChatsPage {
+pub(crate) fn chats() -> ChatsPage {
     ChatsPage { current: 1, total: 1, results: vec![chat()], unread_count: 2 }
 }
 
 /// The one page of a short list.
-pub(super) fn page<T>(results: Vec<T>) -> Page<T> {
+pub(crate) fn page<T>(results: Vec<T>) -> Page<T> {
     Page { current: 1, total: 1, results }
 }
 
-pub(super) fn own_user() -> OwnUserView {
+pub(crate) fn own_user() -> OwnUserView {
     OwnUserView {
         id: ANA,
         username: "ana".into(),
@@ -95,33 +95,33 @@ pub(super) fn own_user() -> OwnUserView {
     }
 }
 
-pub(super) fn user() -> UserView {
+pub(crate) fn user() -> UserView {
     UserView { id: BEN, name: "Ben".into(), avatar: Some("https://example.org/ben.png".into()) }
 }
 
-pub(super) fn presence() -> PresenceView {
+pub(crate) fn presence() -> PresenceView {
     PresenceView { status: PresenceStatus::Offline, last_seen: Some(AT) }
 }
 
-pub(super) fn presence_of_user() -> UserPresence {
+pub(crate) fn presence_of_user() -> UserPresence {
     UserPresence::new(BEN, presence())
 }
 
-pub(super) fn contact() -> ContactView {
+pub(crate) fn contact() -> ContactView {
     ContactView { user: user(), presence: presence(), last_message_at: Some(AT) }
 }
 
 /// The message, found by its last word.
-pub(super) fn found() -> FoundPage {
+pub(crate) fn found() -> FoundPage {
     let found = FoundMessage { message: message(), highlight: vec![[11, 5]] };
     FoundPage { page: page(vec![found]), complete: true }
 }
 
-pub(super) fn profile() -> ProfileView {
+pub(crate) fn profile() -> ProfileView {
     ProfileView { user: user(), presence: presence() }
 }
 
-pub(super) fn session() -> SessionView {
+pub(crate) fn session() -> SessionView {
     SessionView {
         id: SessionId(Uuid::from_u128(0x0b6e_94d5_2f38_4e01_bb72_c0de_0000_5e55)),
         device: Some("Ana's phone".into()),

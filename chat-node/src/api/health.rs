@@ -36,7 +36,8 @@ struct Health {
     status: &'static str,
 }
 
-async fn openapi(State(api): State<Api>) -> impl IntoResponse {
+/// What this router serves, written down.
+pub(crate) async fn openapi(State(api): State<Api>) -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "application/json")], api.openapi.clone())
 }
 

@@ -3,7 +3,7 @@
 
 use common::{
     document::{Input, Key, Operation, number},
-    ids::{AppId, AttachmentId, ChatId, ClientId, EndpointId, SessionId, UserId},
+    ids::{AppId, AttachmentId, ChatId, ClientId, EndpointId, MessageId, SessionId, UserId},
     model::limits,
     wire::codes::ErrorCode,
 };
@@ -18,29 +18,34 @@ use super::{
         Three, Two,
     },
     query::{
-        BundleOf, CONTACTS_PER_PAGE, FileName, LIMIT, Named, PER_PAGE, PageFromZero, PageOf, PageOfContacts,
-        Users, Which,
+        BundleOf, CONTACTS_PER_PAGE, FileName, GroupPage, LIMIT, Named, OfApplication, PER_PAGE,
+        PageFromZero, PageOf, PageOfContacts, Users, Which,
     },
 };
 use crate::presence::ASKED;
 
 /// Something in a path, as the document shows it.
-pub(super) trait Shown: PathPart {
+pub(crate) trait Shown: PathPart {
     /// Its schema, and an example.
     fn shown() -> (Value, Value);
+}
+
+/// An id.
+fn id() -> (Value, Value) {
+    (json!({"type": "string", "pattern": "^[0-9a-f]{32}$"}), json!("0000000000000000000000000000c4a7"))
 }
 
 macro_rules! ids {
     ($($id:ident),*) => {$(
         impl Shown for $id {
             fn shown() -> (Value, Value) {
-                (json!({"type": "string", "pattern": "^[0-9a-f]{32}$"}), json!("0000000000000000000000000000c4a7"))
+                id()
             }
         }
     )*};
 }
 
-ids!(AppId, ChatId, UserId, SessionId, AttachmentId, EndpointId);
+ids!(AppId, ChatId, MessageId, UserId, SessionId, AttachmentId, EndpointId);
 
 impl Shown for DeliveryId {
     fn shown() -> (Value, Value) {
@@ -176,6 +181,30 @@ impl Input for PageOf {
 impl Input for PageFromZero {
     fn describe(operation: &mut Operation) {
         page(operation, 0);
+    }
+}
+
+impl Input for GroupPage {
+    fn describe(operation: &mut Operation) {
+        let (schema, example) = id();
+        operation.query("groupID", true, "The chat.", schema, example);
+        // As in a path: what is malformed does not exist.
+        operation.may_refuse(&[ErrorCode::NotFound]);
+        page(operation, 0);
+    }
+}
+
+impl Input for OfApplication {
+    fn describe(operation: &mut Operation) {
+        let (schema, example) = id();
+        operation.query(
+            "application",
+            false,
+            "The application, if it is not the default one.",
+            schema,
+            example,
+        );
+        operation.may_refuse(&[ErrorCode::NotFound]);
     }
 }
 

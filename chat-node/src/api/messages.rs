@@ -22,7 +22,7 @@ use super::{
 use crate::commands::after_writing;
 
 /// Why a message may be refused.
-pub(super) const WRITES: &[ErrorCode] = &[
+pub(crate) const WRITES: &[ErrorCode] = &[
     ErrorCode::Forbidden,
     ErrorCode::IdConflict,
     ErrorCode::RateLimited,
@@ -130,13 +130,15 @@ impl Messages {
 }
 
 /// A message's text may be called `message` as well as `body`.
-pub(super) fn message_or_body(schema: &mut Schema) {
-    let text = schema.pointer("/properties/body").cloned();
+pub(crate) fn message_or_body(schema: &mut Schema) {
+    let names = ["body", "message"];
     if let Some(properties) = schema.get_mut("properties").and_then(serde_json::Value::as_object_mut) {
-        properties.extend(text.map(|text| ("message".to_owned(), text)));
+        let text = names.iter().find_map(|name| properties.get(*name).cloned());
+        properties
+            .extend(text.into_iter().flat_map(|text| names.map(|name| (name.to_owned(), text.clone()))));
     }
     if let Some(required) = schema.get_mut("required").and_then(serde_json::Value::as_array_mut) {
-        required.retain(|name| name != "body");
+        required.retain(|required| names.iter().all(|name| required != name));
         if required.is_empty() {
             schema.remove("required");
         }

@@ -2,21 +2,25 @@
 
 use std::collections::HashSet;
 
-use axum::{Json as Answer, Router, extract::State, response::IntoResponse, routing::get};
+use axum::{Json as Answer, extract::State, response::IntoResponse};
 use common::{
+    document::{Operation, Routes, says},
     ids::{AppId, ChatId, UserId},
     model::{ChatView, Head, Message, Page, PageRequest, limits},
     problem::Problem,
-    token::Caller,
+    token::{Caller, SUBJECT_BYTES},
 };
 use http::StatusCode;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use super::{FromZero, InApplication, Up, named};
 use crate::{
     api::{
         Api,
-        chats::GROUP_BYTES,
+        chats::{GROUP_BYTES, MAKES},
+        example,
         extract::{IdempotencyKey, Json, One},
         query::{GroupPage, PageFromZero},
     },
@@ -25,29 +29,50 @@ use crate::{
     history::History,
 };
 
-pub(super) fn routes() -> Router<Api> {
-    Router::new()
-        .route("/group", get(list).post(create))
-        .route("/group/", get(list).post(create))
-        .route("/group/messages", get(messages))
-        .route("/group/user/{up}", get(of_user))
-        .route("/group/{id}", get(one))
+pub(super) fn routes() -> Routes<Api> {
+    let page = || FromZero::example(vec![example::chat()]);
+    let mut routes = Routes::new("Groups")
+        .get("/group/messages", messages, says("A chat's messages, newest first").ok(&Messages::example()))
+        .get("/group/user/{up}", of_user, says("A user's chats, the most active first").ok(&page()))
+        .get("/group/{id}", one, says("One chat").ok(&example::chat()));
+    for path in ["/group", "/group/"] {
+        let all = says("The application's chats, groups and direct ones, by their numbers").ok(&page());
+        routes = routes.get(path, list, all).post(path, create, makes());
+    }
+    routes
 }
 
-#[derive(Deserialize)]
+fn makes() -> Operation {
+    says("Makes a group, which the first user owns")
+        .takes(json!({"name": "Choir", "users": ["up201706518", example::BEN]}))
+        .made_or_there(&example::chat())
+        .refuses(MAKES)
+}
+
+#[derive(Deserialize, JsonSchema)]
 struct New {
     #[serde(default)]
+    #[schemars(length(min = 1, max = limits::NAME_CHARS))]
     name: Option<String>,
+    /// By their ids, or by the operator's own names for them; each once.
+    #[schemars(length(max = limits::MEMBERS), inner(length(min = 1, max = SUBJECT_BYTES)))]
     users: Vec<String>,
 }
 
 /// A page of one chat's messages.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Messages {
     #[serde(flatten)]
     page: FromZero<Message>,
     head: Head,
     complete: bool,
+}
+
+impl Messages {
+    fn example() -> Self {
+        let page = FromZero::example(vec![example::message()]);
+        Self { page, head: example::HEAD, complete: true }
+    }
 }
 
 async fn list(

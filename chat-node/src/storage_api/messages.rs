@@ -2,22 +2,25 @@
 
 use std::time::Duration;
 
-use axum::{Json as Answer, Router, extract::State, response::IntoResponse, routing::get};
+use axum::{Json as Answer, extract::State, response::IntoResponse};
 use common::{
+    document::{Routes, says},
     ids::{ChatId, ClientId, MessageId},
     model::MessageKind,
     problem::Problem,
-    token::Caller,
+    token::{Caller, SUBJECT_BYTES},
     wire::owner::Draft,
 };
+use schemars::JsonSchema;
 use serde::Deserialize;
+use serde_json::json;
 
 use super::{FromZero, InApplication, named};
 use crate::{
     api::{
-        Api,
+        Api, example,
         extract::{IdempotencyKey, Json, One},
-        messages::write,
+        messages::{WRITES, message_or_body, write},
         query::PageFromZero,
     },
     check::Checks,
@@ -33,19 +36,34 @@ const AGAIN: [Duration; 4] = [
     Duration::from_millis(500),
 ];
 
-pub(super) fn routes() -> Router<Api> {
-    Router::new()
-        .route("/message", get(list).post(send))
-        .route("/message/", get(list).post(send))
-        .route("/message/{id}", get(one))
+pub(super) fn routes() -> Routes<Api> {
+    let mut routes =
+        Routes::new("Messages").get("/message/{id}", one, says("One message").ok(&example::message()));
+    for path in ["/message", "/message/"] {
+        let page = FromZero::example(vec![example::message()]);
+        routes = routes
+            .get(path, list, says("The messages of all chats, chat by chat, as they are stored").ok(&page))
+            .post(
+                path,
+                send,
+                says("Sends a message, for a member or for the application itself: answered once it is in the log")
+                    .takes(json!({"group": example::CHAT, "from": "up201706518", "message": "See you at eight"}))
+                    .made_or_there(&example::message())
+                    .refuses(WRITES),
+            );
+    }
+    routes
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
+#[schemars(transform = message_or_body)]
 struct New {
     group: ChatId,
     #[serde(alias = "body")]
     message: String,
+    /// Who writes; the application itself when it is absent.
     #[serde(default)]
+    #[schemars(length(min = 1, max = SUBJECT_BYTES))]
     from: Option<String>,
     #[serde(default)]
     client_id: Option<ClientId>,

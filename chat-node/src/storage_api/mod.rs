@@ -17,6 +17,8 @@
 //! another. `Idempotency-Key` is a `client_id`. Whatever changes a chat is asked of its owner, like anything that clients ask: it has a number,
 //! stands in the log, and is told to who is in the chat.
 //!
+//! All of it is written down in `GET /openapi.json`, which needs the key as well.
+//!
 //! `online` is true while the user has a session anywhere, and while it was said here: a user may be connected to something that is not this
 //! cluster. It is said until false is said, or the node that heard it ends.
 
@@ -28,13 +30,13 @@ use std::sync::Arc;
 
 use axum::{
     Router,
-    body::Bytes,
     extract::{FromRequestParts, Request, State},
     middleware::{self, Next},
     response::{IntoResponse, Response},
 };
 use common::{
     admin_key::AdminKey,
+    document::{self, Document, Input, Key, Operation, Routes, says},
     ids::{AppId, UserId},
     model::Page,
     problem::Problem,
@@ -42,20 +44,36 @@ use common::{
     wire::codes::ErrorCode,
 };
 use http::request::Parts;
+use schemars::JsonSchema;
 use serde::Serialize;
+use serde_json::{Value, json};
 
 use crate::{
-    api::{Api, Deps, application_exists, bounded, extract::PathPart, query::OfApplication, served},
+    api::{
+        Api, Deps, application_exists, bounded, example, extract::PathPart, health::openapi, inputs::Shown,
+        query::OfApplication, served,
+    },
     auth::bearer,
     check::Checks,
 };
 
 /// Its paths. Without `key` in a request there is none of them.
 pub fn router(deps: Deps, key: AdminKey) -> Router {
-    let api = Api::new(deps, Bytes::new());
-    let routes = Router::new().merge(groups::routes()).merge(messages::routes()).merge(users::routes());
+    let mut document = Document::new(
+        "Chat cluster: the storage API",
+        "For systems of the operator's own, on a port of its own. Whatever is refused is answered as `application/problem+json`, with a \
+         stable `code`; lists are paged by `page`, from 0, and `perPage`. A user is named by id, or by the operator's own name for them.",
+    );
+    let routes = groups::routes().merge(messages::routes()).merge(users::routes()).merge(documents());
+    let routes = document.take("", routes);
+    let api = Api::new(deps, document.openapi().to_string().into());
     let guarded = middleware::from_fn_with_state(Arc::new(key), guarded);
     served(bounded(routes, &api).layer(guarded), api)
+}
+
+fn documents() -> Routes<Api> {
+    let example = json!({"openapi": "3.1.0", "info": {"title": "Chat cluster: the storage API"}});
+    Routes::new("Documents").get(document::PATH, openapi, says("This document").by(Key::Storage).ok(&example))
 }
 
 async fn guarded(State(key): State<Arc<AdminKey>>, request: Request, next: Next) -> Response {
@@ -80,6 +98,13 @@ impl FromRequestParts<Api> for InApplication {
     }
 }
 
+impl Input for InApplication {
+    fn describe(operation: &mut Operation) {
+        operation.needs(Key::Storage);
+        OfApplication::describe(operation);
+    }
+}
+
 /// What a user is called here: an id of ours, or a name of the operator's own.
 struct Up(String);
 
@@ -89,6 +114,12 @@ impl PathPart for Up {
     fn read(text: &str) -> Option<Self> {
         let good = !text.is_empty() && text.len() <= SUBJECT_BYTES && !text.chars().any(char::is_control);
         good.then(|| Self(text.to_owned()))
+    }
+}
+
+impl Shown for Up {
+    fn shown() -> (Value, Value) {
+        (json!({"type": "string", "minLength": 1, "maxLength": SUBJECT_BYTES}), json!("up201706518"))
     }
 }
 
@@ -110,7 +141,7 @@ fn named(checks: &mut Checks, app: AppId, field: &str, name: &str) -> Option<Use
 }
 
 /// A page, counted from 0.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct FromZero<T> {
     current: u32,
     total: u32,
@@ -121,5 +152,12 @@ impl<T> From<Page<T>> for FromZero<T> {
     fn from(page: Page<T>) -> Self {
         let Page { current, total, results } = page;
         Self { current: current.saturating_sub(1), total, results }
+    }
+}
+
+impl<T> FromZero<T> {
+    /// The one page of a short list, for the document.
+    fn example(results: Vec<T>) -> Self {
+        example::page(results).into()
     }
 }

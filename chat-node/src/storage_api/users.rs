@@ -1,12 +1,8 @@
 //! `/user/`: users, and whether they are there.
 
-use axum::{
-    Json as Answer, Router,
-    extract::State,
-    response::IntoResponse,
-    routing::{get, post},
-};
+use axum::{Json as Answer, extract::State, response::IntoResponse};
 use common::{
+    document::{Routes, says},
     ids::{AppId, UserId, UserKey},
     model::{Page, PresenceStatus, PresenceView},
     problem::Problem,
@@ -14,12 +10,14 @@ use common::{
     wire::codes::ErrorCode,
 };
 use http::StatusCode;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use super::{FromZero, InApplication, Up};
 use crate::{
     api::{
-        Api,
+        Api, example,
         extract::{Json, One},
         query::PageFromZero,
     },
@@ -28,12 +26,26 @@ use crate::{
     identity::{a_name, username},
 };
 
-pub(super) fn routes() -> Router<Api> {
-    Router::new().route("/user", get(list)).route("/user/", get(list)).route("/user/{up}", post(put))
+pub(super) fn routes() -> Routes<Api> {
+    let view = || View { id: example::ANA, username: "ana".into(), name: "Ana".into(), online: Some(true) };
+    let mut routes = Routes::new("Users").post(
+        "/user/{up}",
+        put,
+        says("Makes a user, without a password, or changes one, and says whether they are there")
+            .takes(json!({"username": "ana", "name": "Ana", "online": true}))
+            .answers(201, "Made.", &view())
+            .answers(200, "It was there: this is how it is.", &view())
+            .refuses(&[ErrorCode::Conflict]),
+    );
+    for path in ["/user", "/user/"] {
+        let page = FromZero::example(vec![view()]);
+        routes = routes.get(path, list, says("Everybody, by their ids").ok(&page));
+    }
+    routes
 }
 
 /// What is to be known of a user. What is absent stays; of a new user it is what the user is called here.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 struct Said {
     #[serde(default)]
     username: Option<String>,
@@ -44,7 +56,8 @@ struct Said {
 }
 
 /// A user as the operator sees one.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "StoredUser")]
 struct View {
     id: UserId,
     username: String,

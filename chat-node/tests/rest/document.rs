@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 use tower::ServiceExt;
 
-use crate::world::{Reply, World};
+use crate::world::{Reply, STORAGE_KEY, World};
 
 /// What was written down, and the schemas that were needed so far, by where they stand.
 struct Held {
@@ -19,10 +19,13 @@ struct Held {
     schemas: Mutex<HashMap<String, Validator>>,
 }
 
-static HELD: OnceCell<Held> = OnceCell::const_new();
+/// Of the public API, and of the storage API, which wants its key.
+static PUBLIC: OnceCell<Held> = OnceCell::const_new();
+static STORAGE: OnceCell<Held> = OnceCell::const_new();
 
-async fn written(router: Router) -> Held {
-    let request = Request::get("/openapi.json").body(Body::empty()).unwrap();
+async fn written(router: Router, key: &str) -> Held {
+    let request = Request::get("/openapi.json").header(header::AUTHORIZATION, format!("Bearer {key}"));
+    let request = request.body(Body::empty()).unwrap();
     let response = router.oneshot(request).await.unwrap();
     let bytes = response.into_body().collect().await.unwrap().to_bytes();
     Held { document: serde_json::from_slice(&bytes).unwrap(), schemas: Mutex::default() }
@@ -30,8 +33,16 @@ async fn written(router: Router) -> Held {
 
 /// Fails when this is not what the document says of an answer.
 pub(crate) async fn hold(router: &Router, method: &Method, path: &str, reply: &Reply) {
+    hold_to(PUBLIC.get_or_init(|| written(router.clone(), "")).await, method, path, reply);
+}
+
+/// Likewise, of the storage API.
+pub(crate) async fn hold_storage(router: &Router, method: &Method, path: &str, reply: &Reply) {
+    hold_to(STORAGE.get_or_init(|| written(router.clone(), STORAGE_KEY)).await, method, path, reply);
+}
+
+fn hold_to(held: &Held, method: &Method, path: &str, reply: &Reply) {
     let Reply { status, headers, body } = reply;
-    let held = HELD.get_or_init(|| written(router.clone())).await;
     let method = if method == Method::HEAD { &Method::GET } else { method };
     let name = method.as_str().to_ascii_lowercase();
     let paths = held.document["paths"].as_object().unwrap();

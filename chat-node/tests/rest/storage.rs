@@ -27,6 +27,8 @@ async fn op_6_nothing_is_told_without_its_key_and_none_of_it_is_public() {
     let world = World::new().await;
     let ana = world.person("ana").await;
     let paths = ["/group/", "/group/messages", "/group/user/ana", "/message/", "/user/", "/nowhere"];
+    let document = request(None, GET, "/openapi.json").body(Body::empty()).unwrap();
+    world.sent(&world.storage, document).await.refused(401, "unauthenticated");
     for path in paths {
         for bearer in ["", ADMIN_KEY, &ana.token, &STORAGE_KEY[1..]] {
             let request = request(None, GET, path).header(header::AUTHORIZATION, format!("Bearer {bearer}"));
@@ -41,6 +43,47 @@ async fn op_6_nothing_is_told_without_its_key_and_none_of_it_is_public() {
         world.storage(GET, &format!("/api/v1{path}"), Value::Null).await.refused(404, "not_found");
     }
     world.storage(GET, "/healthz", Value::Null).await.refused(404, "not_found");
+}
+
+#[tokio::test]
+async fn op_6_all_of_it_is_in_a_document_of_its_own_and_nothing_of_it_in_the_public_one() {
+    let world = World::new().await;
+    let document = get(&world, "/openapi.json").await;
+    let mut served = Vec::new();
+    for (path, methods) in document["paths"].as_object().unwrap() {
+        for (method, operation) in methods.as_object().unwrap() {
+            served.push(format!("{} {path}", method.to_uppercase()));
+            assert_eq!(operation["security"], json!([{"storage": []}]), "{method} {path}");
+        }
+    }
+    let routes = [
+        "GET /group",
+        "POST /group",
+        "GET /group/",
+        "POST /group/",
+        "GET /group/messages",
+        "GET /group/user/{up}",
+        "GET /group/{id}",
+        "GET /message",
+        "POST /message",
+        "GET /message/",
+        "POST /message/",
+        "GET /message/{id}",
+        "GET /openapi.json",
+        "GET /user",
+        "GET /user/",
+        "POST /user/{up}",
+    ];
+    served.sort_unstable();
+    let mut expected = routes.map(str::to_owned);
+    expected.sort_unstable();
+    assert_eq!(served, expected);
+    let schemes = &document["components"]["securitySchemes"];
+    assert_eq!(schemes.as_object().unwrap().keys().collect::<Vec<_>>(), ["storage"]);
+    assert_eq!(document["webhooks"], Value::Null);
+    let public = world.call(None, GET, "/openapi.json", Value::Null).await.expect(200);
+    let public = public["paths"].as_object().unwrap();
+    assert!(routes[..12].iter().all(|route| !public.contains_key(route.split(' ').nth(1).unwrap())));
 }
 
 #[tokio::test]

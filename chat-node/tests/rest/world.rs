@@ -248,12 +248,16 @@ impl World {
         reply
     }
 
-    /// Sends a request to the storage API, with its key. Whatever is refused must be a problem of the one form.
+    /// Sends a request to the storage API, with its key. Whatever is refused must be a problem of the one form, and whatever is answered is in
+    /// its document.
     pub(crate) async fn storage(&self, method: Method, path: &str, body: Value) -> Reply {
         let key = format!("Bearer {STORAGE_KEY}");
-        let request = request(None, method, path).header(header::AUTHORIZATION, key);
+        let request = request(None, method.clone(), path).header(header::AUTHORIZATION, key);
         let body = if body.is_null() { Body::empty() } else { body.to_string().into() };
-        self.sent(&self.storage, request.body(body).unwrap()).await
+        let reply = self.sent(&self.storage, request.body(body).unwrap()).await;
+        let path = path.split('?').next().unwrap();
+        document::hold_storage(&self.storage, &method, path, &reply).await;
+        reply
     }
 
     pub(crate) async fn sent(&self, router: &Router, mut request: Request) -> Reply {

@@ -50,13 +50,30 @@ const PROBLEM: &str = "application/problem+json";
 const SCHEMAS: &str = "/components/schemas";
 
 /// Gathers what routers serve.
-#[derive(Default)]
 pub struct Document {
+    title: &'static str,
+    says: &'static str,
     entries: Vec<Entry>,
     has_webhooks: bool,
 }
 
+impl Default for Document {
+    /// Of the public API.
+    fn default() -> Self {
+        Self::new(
+            "Chat cluster",
+            "The REST API. How the socket speaks is in `/asyncapi.json`. Whatever is refused is answered as `application/problem+json`, \
+             with a stable `code`; lists are paged by `page` and `perPage`.",
+        )
+    }
+}
+
 impl Document {
+    /// With this title, and what it says of all of its paths.
+    pub fn new(title: &'static str, says: &'static str) -> Self {
+        Self { title, says, entries: Vec::new(), has_webhooks: false }
+    }
+
     /// The router of these paths, under `prefix` (which may be empty), written down.
     pub fn take<S: Clone + Send + Sync + 'static>(&mut self, prefix: &str, routes: Routes<S>) -> Router<S> {
         self.entries.extend(
@@ -81,36 +98,25 @@ impl Document {
             let method = entry.method.as_str().to_ascii_lowercase();
             paths.entry(&entry.path).or_default().insert(method, writer.operation(entry));
         }
+        let keys = self.entries.iter().flat_map(|entry| &entry.operation.keys);
+        let schemes: BTreeMap<_, _> = keys.map(|key| (key.scheme(), key.written())).collect();
         let webhooks = self.has_webhooks.then(|| webhooks::sent(&mut writer.answers));
         let mut schemas = writer.answers.take_definitions(true);
         schemas.values_mut().for_each(plain);
         let mut document = json!({
             "openapi": "3.1.0",
             "info": {
-                "title": "Chat cluster",
+                "title": self.title,
                 "version": env!("CARGO_PKG_VERSION"),
                 "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
-                "description": "The REST API. How the socket speaks is in `/asyncapi.json`. Whatever is refused is answered as \
-                    `application/problem+json`, with a stable `code`; lists are paged by `page` and `perPage`.",
+                "description": self.says,
             },
             "servers": [{"url": "/"}],
             "paths": paths,
             "components": {
                 "schemas": schemas,
                 "responses": writer.refusals,
-                "securitySchemes": {
-                    Key::User.scheme(): {
-                        "type": "http",
-                        "scheme": "bearer",
-                        "bearerFormat": "JWT",
-                        "description": "A user's token: from `POST /api/v1/sessions`, or one of an application's own.",
-                    },
-                    Key::Operator.scheme(): {
-                        "type": "http",
-                        "scheme": "bearer",
-                        "description": "The operator's admin key.",
-                    },
-                },
+                "securitySchemes": schemes,
             },
         });
         if let (Some(webhooks), Some(fields)) = (webhooks, document.as_object_mut()) {
@@ -128,7 +134,7 @@ pub fn joined(mine: &Value, theirs: &[u8]) -> Option<Value> {
     if let (Some(webhooks), Some(all)) = (theirs.get("webhooks"), all.as_object_mut()) {
         all.insert("webhooks".into(), webhooks.clone());
     }
-    for place in ["/paths", "/components/schemas", "/components/responses"] {
+    for place in ["/paths", "/components/schemas", "/components/responses", "/components/securitySchemes"] {
         let theirs = theirs.pointer(place)?.as_object()?;
         let mine = all.pointer_mut(place)?.as_object_mut()?;
         for (name, value) in theirs {

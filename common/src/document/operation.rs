@@ -27,6 +27,8 @@ pub enum Key {
     User,
     /// The operator's.
     Operator,
+    /// The storage API's.
+    Storage,
 }
 
 impl Key {
@@ -35,6 +37,25 @@ impl Key {
         match self {
             Self::User => "user",
             Self::Operator => "operator",
+            Self::Storage => "storage",
+        }
+    }
+
+    /// What it is.
+    pub(super) fn written(self) -> Value {
+        match self {
+            Self::User => json!({
+                "type": "http",
+                "scheme": "bearer",
+                "bearerFormat": "JWT",
+                "description": "A user's token: from `POST /api/v1/sessions`, or one of an application's own.",
+            }),
+            Self::Operator => {
+                json!({"type": "http", "scheme": "bearer", "description": "The operator's admin key."})
+            }
+            Self::Storage => {
+                json!({"type": "http", "scheme": "bearer", "description": "The storage API's key."})
+            }
         }
     }
 }

@@ -16,11 +16,12 @@ use std::{
     process::{Command, Stdio},
 };
 
-use common::document::socket;
+use common::{document::socket, shutdown::Shutdown};
 use jsonschema::Validator;
 use reqwest::Client;
 use serde_json::{Value, json};
-use stage::{ADMIN_KEY, Stage};
+use stage::{ADMIN_KEY, Folder, Stage, settings};
+use standalone::{Cluster, Runtimes, Settings, StorageApi};
 
 /// A browser's public key: a point on P-256.
 const POINT: &str = "BGsX0fLhLEJH-Lzm5WOkQPJ3A32BLeszoPShOUXYmMKWT-NC4v4af5uO5-tKfA-eFivOM1drMV7Oy7ZAaDe_UfU";
@@ -69,17 +70,11 @@ fn requests_hold(document: &Value, whose: &str, operation: &Value) {
     examples_hold(document, &format!("{whose}, the body"), &operation["requestBody"]["content"]);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn op_7_one_document_has_all_paths_with_their_errors_and_good_examples() {
-    let stage = Stage::new(2).await;
-    let url = stage.cluster.url();
-    let document = get(&format!("{url}/openapi.json")).await;
-    let paths = document["paths"].as_object().unwrap();
-    for path in ["/chat/location", "/cluster", "/docs", "/asyncapi.json", "/api/v1/chats/{chat}/messages"] {
-        assert!(paths.contains_key(path), "{path}: {:?}", paths.keys());
-    }
+/// Every operation says what it takes and answers, with good examples. Their ids.
+#[track_caller]
+fn operations_hold(document: &Value) -> HashSet<&Value> {
     let mut ids = HashSet::new();
-    for (path, methods) in paths {
+    for (path, methods) in document["paths"].as_object().unwrap() {
         for (method, operation) in methods.as_object().unwrap() {
             let whose = format!("{method} {path}");
             assert!(ids.insert(&operation["operationId"]), "{whose} has the operationId of another");
@@ -99,17 +94,30 @@ async fn op_7_one_document_has_all_paths_with_their_errors_and_good_examples() {
                 assert!(responses.contains_key(status), "{whose} is never answered {status}");
             }
             assert!(responses.keys().any(|status| status.starts_with('2')), "{whose} never succeeds");
-            requests_hold(&document, &whose, operation);
+            requests_hold(document, &whose, operation);
             for (status, response) in responses {
                 let reference = response["$ref"].as_str().unwrap_or_default();
                 let response = document
                     .pointer(reference.trim_start_matches('#'))
                     .filter(|_| !reference.is_empty())
                     .unwrap_or(response);
-                examples_hold(&document, &format!("{whose}, {status}"), &response["content"]);
+                examples_hold(document, &format!("{whose}, {status}"), &response["content"]);
             }
         }
     }
+    ids
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn op_7_one_document_has_all_paths_with_their_errors_and_good_examples() {
+    let stage = Stage::new(2).await;
+    let url = stage.cluster.url();
+    let document = get(&format!("{url}/openapi.json")).await;
+    let paths = document["paths"].as_object().unwrap();
+    for path in ["/chat/location", "/cluster", "/docs", "/asyncapi.json", "/api/v1/chats/{chat}/messages"] {
+        assert!(paths.contains_key(path), "{path}: {:?}", paths.keys());
+    }
+    let mut ids = operations_hold(&document);
     assert!(ids.len() > 40, "only {} operations", ids.len());
     let webhooks = document["webhooks"].as_object().unwrap();
     assert_eq!(webhooks.keys().collect::<Vec<_>>(), ["messages.unseen"]);
@@ -121,6 +129,28 @@ async fn op_7_one_document_has_all_paths_with_their_errors_and_good_examples() {
         assert_eq!(answers, ["2XX", "410", "default"], "{name}");
     }
     stage.cluster.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn op_6_the_storage_api_has_a_document_of_its_own_behind_its_key_and_on_no_other_port() {
+    let key = "the storage key of this stage";
+    let folder = Folder::new();
+    let listen = Some("127.0.0.1:0".parse().unwrap());
+    let storage_api = StorageApi { listen, key: key.to_owned().into() };
+    let settings = Settings { storage_api, ..settings(&folder, 1) };
+    let cluster = Cluster::start(settings, Runtimes::Own, Shutdown::new()).await.unwrap();
+    let (_, url) = cluster.storage().next().unwrap();
+    let asked = Client::new().get(format!("{url}/openapi.json"));
+    assert_eq!(asked.try_clone().unwrap().send().await.unwrap().status(), 401);
+    let document: Value = asked.bearer_auth(key).send().await.unwrap().json().await.unwrap();
+    assert!(operations_hold(&document).len() > 12);
+    assert!(document["paths"]["/group/{id}"].is_object());
+    for url in [cluster.url(), cluster.nodes().next().unwrap().1] {
+        let asked = Client::new().get(format!("{url}/openapi.json")).bearer_auth(key);
+        let public: Value = asked.send().await.unwrap().json().await.unwrap();
+        assert!(public["paths"]["/api/v1/chats"].is_object() && public["paths"]["/group/{id}"].is_null());
+    }
+    cluster.stop().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
