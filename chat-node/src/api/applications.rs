@@ -79,6 +79,7 @@ impl FromRequestParts<Api> for Operator {
 
 #[derive(Deserialize, JsonSchema)]
 struct NewApplication {
+    #[schemars(length(min = 1, max = limits::NAME_CHARS))]
     name: String,
     #[serde(default)]
     settings: AppSettings,
@@ -88,6 +89,7 @@ struct NewApplication {
 #[derive(Deserialize, JsonSchema)]
 struct Update {
     #[serde(default)]
+    #[schemars(length(min = 1, max = limits::NAME_CHARS))]
     name: Option<String>,
     #[serde(default)]
     settings: Option<AppSettings>,

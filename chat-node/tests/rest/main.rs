@@ -5,6 +5,7 @@
 
 mod attachments;
 mod bad_input;
+mod bounds;
 mod chats;
 mod document;
 mod identity;

@@ -18,7 +18,7 @@ fn hooks(app: AppId) -> String {
 }
 
 /// As the operator.
-async fn operator(world: &World, method: Method, path: &str, body: Value) -> Reply {
+pub(crate) async fn operator(world: &World, method: Method, path: &str, body: Value) -> Reply {
     let request = request(None, method, path).header(header::AUTHORIZATION, format!("Bearer {ADMIN_KEY}"));
     let body = if body.is_null() { String::new() } else { body.to_string() };
     world.raw(request.body(body.into()).unwrap()).await

@@ -22,6 +22,12 @@ const WORD_CHARS: usize = 64;
 /// Verification keys at once: a rotation needs two.
 pub const MAX_KEYS: usize = 16;
 
+/// Bytes of a host's name (RFC 1035, section 2.3.4, without the length octets).
+const HOST_BYTES: usize = 253;
+
+/// Messages a second.
+const MAX_RATE: f64 = 1_000_000.0;
+
 /// Characters of a key: an RSA key of 8,192 bits has some 1,500 in PEM.
 const KEY_CHARS: usize = 4 * 1024;
 
@@ -51,6 +57,7 @@ pub struct AppSettings {
     /// Whether somebody with a good token who is not known yet becomes a user (ID-6).
     pub register_on_first_sight: bool,
     /// The keys of the application's own tokens, several at once for rotation (ID-6).
+    #[schemars(length(max = MAX_KEYS))]
     pub keys: Vec<VerificationKey>,
 }
 
@@ -59,6 +66,7 @@ pub struct AppSettings {
 #[serde(default)]
 pub struct NotificationSettings {
     /// Seconds that a member must be without a session after a message before they are notified of it.
+    #[schemars(range(max = NotificationSettings::MAX_AFTER))]
     pub after_seconds: u32,
     /// Whether notifications show what was said.
     pub show_body: bool,
@@ -80,8 +88,10 @@ impl Default for NotificationSettings {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct MessageRate {
     /// Messages a second in the long run; 0: as many as one likes.
+    #[schemars(range(min = 0.0, max = MAX_RATE))]
     pub per_second: f64,
-    /// Messages at once after a pause.
+    /// Messages at once after a pause: at least 1, unless there is no limit.
+    #[schemars(range(max = u32::MAX))]
     pub burst: u32,
 }
 
@@ -114,7 +124,8 @@ pub enum PolicyAction {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Words {
-    /// Which: whole words, without regard to case.
+    /// Which: whole words of letters and digits, without regard to case.
+    #[schemars(length(max = MAX_WORDS), inner(length(min = 1, max = WORD_CHARS)))]
     pub list: Vec<String>,
     /// What becomes of a message with one.
     pub action: PolicyAction,
@@ -127,6 +138,7 @@ pub struct Links {
     /// What becomes of a message with one.
     pub action: PolicyAction,
     /// Hosts that are no links out, with all below them.
+    #[schemars(length(max = MAX_HOSTS), inner(length(min = 1, max = HOST_BYTES)))]
     pub own_hosts: Vec<String>,
 }
 
@@ -139,7 +151,8 @@ pub enum Retention {
     Forever,
     /// For so many days.
     Days {
-        /// At least 1.
+        /// A hundred years at most.
+        #[schemars(range(min = 1, max = Retention::MAX_DAYS))]
         days: u32,
     },
     /// Until every member has read them.
@@ -174,12 +187,14 @@ pub enum Algorithm {
 /// the token says.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct VerificationKey {
-    /// Its name in tokens.
+    /// Its name in tokens, without control characters. Each has another.
+    #[schemars(length(min = 1, max = KID_CHARS))]
     pub kid: String,
     /// How it signs.
     pub algorithm: Algorithm,
-    /// HS256: the secret as text; else the public key as PEM.
+    /// HS256: the secret as text, of 32 bytes at least; else the public key as PEM.
     #[serde(default)]
+    #[schemars(length(max = KEY_CHARS))]
     pub key: String,
 }
 
@@ -210,7 +225,7 @@ impl AppSettings {
         let mut wrong =
             |field: String, why: &str| faults.push(FieldError::body(format!("settings.{field}"), why));
         if let Some(MessageRate { per_second, burst }) = self.message_rate {
-            if !(per_second.is_finite() && (0.0..=1_000_000.0).contains(&per_second)) {
+            if !(per_second.is_finite() && (0.0..=MAX_RATE).contains(&per_second)) {
                 wrong("message_rate.per_second".into(), "must be 0 (no limit) to 1000000");
             }
             if per_second > 0.0 && burst == 0 {
@@ -230,7 +245,7 @@ impl AppSettings {
         }
         for (at, host) in self.links.own_hosts.iter().enumerate() {
             let good = |char: char| char.is_alphanumeric() || char == '-' || char == '.';
-            if !(1..=253).contains(&host.len()) || !host.chars().all(good) {
+            if !(1..=HOST_BYTES).contains(&host.len()) || !host.chars().all(good) {
                 wrong(format!("links.own_hosts[{at}]"), "must be the name of a host");
             }
         }
