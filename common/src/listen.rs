@@ -3,6 +3,7 @@
 //! `axum::serve` has no such bounds: of 200 half-open connections it held 200 after 75 s. WebSockets leave here with their upgrade: from then on
 //! they are their handler's, count no more, and are not waited for; [`bare`] gives their connection without the bounds.
 
+mod linger;
 mod refusal;
 
 use std::{
@@ -20,7 +21,7 @@ use std::{
 };
 
 use axum::{Router, body::Body, extract::ConnectInfo};
-use http::Request;
+use http::{HeaderValue, Request, header::CONNECTION};
 use hyper::{
     body::{Body as HttpBody, Bytes, Frame, Incoming, SizeHint},
     server::conn::http1,
@@ -38,6 +39,8 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt;
 
+use self::linger::Linger;
+
 /// The least that hyper takes as a buffer.
 const MIN_BUFFER: usize = 8 * 1024;
 
@@ -45,7 +48,8 @@ const MIN_BUFFER: usize = 8 * 1024;
 const BACK_OFF: Duration = Duration::from_millis(20);
 const BACK_OFF_MAX: Duration = Duration::from_secs(1);
 
-/// How much of a body is read that was answered already, and for how long: five times what any request of ours may have.
+/// How much of a body is read before its request is refused, and for how long, so that the connection can be kept: eight times what most requests
+/// may have. Who sends more is answered, and [`Linger`] has the rest.
 const SWALLOWED: usize = 1024 * 1024;
 const SWALLOWING: Duration = Duration::from_secs(1);
 
@@ -166,20 +170,31 @@ impl Server {
         // Frames and answers are small and wanted now.
         let _ = stream.set_nodelay(true);
         let written = Written::new(stream, self.limits.write);
-        let answered = Arc::clone(&written.answered);
+        let (answered, unread) = (Arc::clone(&written.answered), Arc::clone(&written.unread));
         let service = service_fn(|request: Request<Incoming>| {
             let rest = Rest::default();
             let (parts, body) = request.into_parts();
             let goes_on = (self.limits.is_upload)(&parts);
-            let body = Timed::new(body, self.limits.body, goes_on, Rest::clone(&rest));
+            unread.store(!body.is_end_stream(), Ordering::Release);
+            let rests = (Rest::clone(&rest), Arc::clone(&unread));
+            let body = Timed::new(body, self.limits.body, goes_on, rests);
             let mut request = Request::from_parts(parts, Body::new(body));
             request.extensions_mut().insert(ConnectInfo(client));
             let answer = self.router.clone().oneshot(request);
             answered.store(false, Ordering::Release);
-            let answered = Arc::clone(&answered);
+            let (answered, unread) = (Arc::clone(&answered), Arc::clone(&unread));
             async move {
-                let answer = answer.await;
-                swallow(&rest).await;
+                let mut answer = answer.await;
+                if swallow(&rest).await {
+                    unread.store(false, Ordering::Release);
+                }
+                if unread.load(Ordering::Acquire)
+                    && let Ok(answer) = &mut answer
+                {
+                    // The connection ends with this answer, whoever has the body by now: else its client may ask something on it before it
+                    // sees the end.
+                    answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                }
                 answer.map(|answer| answer.map(|body| AnswerBody { body, answered }))
             }
         });
@@ -223,11 +238,23 @@ struct Written {
     answered: Arc<AtomicBool>,
     /// What is left of what is said in place of an answer.
     instead: Bytes,
+    /// Whether not all of a request's body was read.
+    unread: Arc<AtomicBool>,
+    linger: Linger,
 }
 
 impl Written {
     fn new(stream: TcpStream, limit: Duration) -> Self {
-        Self { stream, limit, over: None, begins: true, answered: Arc::default(), instead: Bytes::new() }
+        Self {
+            stream,
+            limit,
+            over: None,
+            begins: true,
+            answered: Arc::default(),
+            instead: Bytes::new(),
+            unread: Arc::default(),
+            linger: Linger::default(),
+        }
     }
 
     /// Writes what is said in place of `bytes`, if anything is; then they count as written.
@@ -313,7 +340,12 @@ impl AsyncWrite for Written {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
+        let Self { stream, unread, linger, .. } = &mut *self;
+        ready!(Pin::new(&mut *stream).poll_shutdown(context))?;
+        if unread.load(Ordering::Acquire) {
+            ready!(linger.poll(stream, context));
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -360,38 +392,41 @@ struct Timed {
     over: Option<Pin<Box<Sleep>>>,
     /// Where it goes when nobody reads it any more.
     rest: Rest,
+    /// Cleared at its end.
+    unread: Arc<AtomicBool>,
 }
 
 /// A body that was answered before it was read.
 type Rest = Arc<Mutex<Option<Incoming>>>;
 
-/// Reads what is left of a body whose request is answered already, within bounds: a connection that is closed with bytes on their way in is
-/// reset by the system, and the client may never see the answer.
-async fn swallow(rest: &Rest) {
-    let Some(mut body) = rest.lock().take() else { return };
+/// Reads what is left of a body whose request is answered already, within bounds. Whether it was left to us, and nothing is left any more.
+async fn swallow(rest: &Rest) -> bool {
+    let Some(mut body) = rest.lock().take() else { return false };
     let all = async {
         let mut left = SWALLOWED;
         while let Some(Ok(frame)) = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
             let length = frame.data_ref().map_or(0, Bytes::len);
             match left.checked_sub(length) {
                 Some(less) => left = less,
-                None => return,
+                None => return false,
             }
         }
+        true
     };
     // Whoever is slower than that, or has more, has been refused all the same.
-    let _ = timeout(SWALLOWING, all).await;
+    timeout(SWALLOWING, all).await.unwrap_or(false)
 }
 
 impl Timed {
-    fn new(body: Incoming, limit: Duration, goes_on: bool, rest: Rest) -> Self {
-        Self { body: Some(body), limit, goes_on, over: None, rest }
+    fn new(body: Incoming, limit: Duration, goes_on: bool, (rest, unread): (Rest, Arc<AtomicBool>)) -> Self {
+        Self { body: Some(body), limit, goes_on, over: None, rest, unread }
     }
 }
 
 impl Drop for Timed {
     fn drop(&mut self) {
-        *self.rest.lock() = self.body.take().filter(|body| !body.is_end_stream());
+        let rest = self.body.take().filter(|body| !body.is_end_stream());
+        *self.rest.lock() = rest;
     }
 }
 
@@ -404,9 +439,15 @@ impl HttpBody for Timed {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::BoxError>>> {
         let Some(body) = &mut self.body else { return Poll::Ready(None) };
-        if let Poll::Ready(read) = Pin::new(body).poll_frame(context) {
+        if let Poll::Ready(read) = Pin::new(&mut *body).poll_frame(context) {
+            if read.is_none() || body.is_end_stream() {
+                self.unread.store(false, Ordering::Release);
+            }
             if self.goes_on {
                 self.over = None;
+            }
+            if read.is_none() {
+                self.body = None;
             }
             return Poll::Ready(read.map(|frame| frame.map_err(Into::into)));
         }

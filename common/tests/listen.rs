@@ -314,3 +314,21 @@ async fn who_is_refused_before_the_body_was_read_gets_the_answer_all_the_same() 
     stream.write_all(b"POST /refuse HTTP/1.1\r\nhost: x\r\ncontent-length: 9000000\r\n\r\n").await.unwrap();
     assert!(rest(&mut stream).await.starts_with("HTTP/1.1 413"));
 }
+
+#[tokio::test]
+async fn who_sends_more_than_is_swallowed_gets_the_answer_and_no_reset() {
+    let server = server(ListenLimits::default()).await;
+    let chunk = format!("c350\r\n{}\r\n", "x".repeat(50_000));
+    let piece = "x".repeat(50_000);
+    for (framing, piece) in [("content-length: 3000000", piece), ("transfer-encoding: chunked", chunk)] {
+        let mut stream = server.connect().await;
+        let head = format!("POST /refuse HTTP/1.1\r\nhost: x\r\n{framing}\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        for _ in 0..60 {
+            // It is refused in the midst of it.
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            stream.write_all(piece.as_bytes()).await.unwrap();
+        }
+        assert!(answer(&mut stream).await.starts_with("HTTP/1.1 413"), "{framing}");
+    }
+}

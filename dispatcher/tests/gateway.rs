@@ -18,13 +18,15 @@ use axum::{
     body::Body,
     extract::State,
     response::{IntoResponse, Response},
-    routing::{any, get},
+    routing::{any, get, post},
 };
 use bytes::Bytes;
 use common::{
     ids::UserKey,
     listen::{self, ListenLimits},
+    problem::Problem,
     ring::Ring,
+    wire::codes::ErrorCode,
 };
 use dispatcher::{DispatcherConfig, gateway::GatewaySettings};
 use futures_util::StreamExt;
@@ -82,6 +84,10 @@ impl Api {
                     });
                     Body::from_stream(parts)
                 }),
+            )
+            .route(
+                "/api/v1/chats/small",
+                post(async || Problem::new(ErrorCode::TooLarge, "a body may have 100000 bytes")),
             )
             .fallback(any(echo))
             .with_state(name);
@@ -281,6 +287,22 @@ async fn a_body_that_is_too_long_is_refused_whether_it_says_so_or_not() {
     problem(post().body(chunked(3, 50_000)).send().await.unwrap(), 413, "too_large").await;
     let other = rig.client.post(rig.url("/api/v1/chats")).body(vec![1; 10_001]);
     problem(other.send().await.unwrap(), 413, "too_large").await;
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn lo_6_what_a_node_refuses_in_the_midst_of_a_body_is_what_the_client_hears() {
+    let rig = Rig::start(1).await;
+    let api = Api::start("a").await;
+    let _node = node(&rig, "a", api.url.clone()).await;
+    rig.ready().await;
+    for at in 0..50 {
+        let known = rig.client.post(rig.url("/api/v1/chats/small")).body(vec![b' '; 3_000_000]);
+        problem(known.send().await.unwrap_or_else(|error| panic!("{at}: {error:?}")), 413, "too_large").await;
+        let unknown = rig.client.post(rig.url("/api/v1/chats/small")).body(chunked(30, 100_000));
+        problem(unknown.send().await.unwrap_or_else(|error| panic!("{at}: {error:?}")), 413, "too_large")
+            .await;
+    }
     rig.stop().await;
 }
 

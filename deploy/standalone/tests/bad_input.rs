@@ -9,10 +9,13 @@
 
 mod stage;
 
-use std::time::Duration;
+use std::{convert::Infallible, time::Duration};
 
+use bytes::Bytes;
 use common::ids::ChatId;
 use futures_util::{SinkExt, StreamExt};
+use http_body_util::StreamBody;
+use hyper::body::Frame;
 use loadtest::client::rest::{Session, register};
 use reqwest::{Client, Method, StatusCode};
 use serde_json::{Value, json};
@@ -160,6 +163,39 @@ async fn rest_answers_bad_input_with_the_error_of_the_specification() {
     let page = client.get(format!("{url}{messages}?page=999")).bearer_auth(&ana).send().await.unwrap();
     assert_eq!(page.status(), StatusCode::OK);
     assert_eq!(page.json::<Value>().await.unwrap()["results"], json!([]));
+    stage.cluster.stop().await.unwrap();
+}
+
+/// A body that does not say how long it is.
+fn chunked(parts: usize, length: usize) -> reqwest::Body {
+    let part = move |_| Ok::<_, Infallible>(Frame::data(Bytes::from(vec![b' '; length])));
+    reqwest::Body::wrap(StreamBody::new(futures_util::stream::iter((0..parts).map(part))))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sp_3_a_body_that_is_too_long_is_answered_so_each_time_whether_it_says_how_long_it_is_or_not() {
+    let stage = Stage::new(1).await;
+    let scene = Scene::new(&stage).await;
+    let ana = token(&scene.url, "ana").await;
+    let messages = format!("{}/api/v1/chats/{}/messages", scene.url, scene.chat);
+    let client = Client::new();
+    for at in 0..50 {
+        for (how, body) in [
+            ("content-length", reqwest::Body::from(vec![b' '; 3_000_000])),
+            ("chunked", chunked(30, 100_000)),
+        ] {
+            let answer = client.post(&messages).bearer_auth(&ana).body(body).send().await;
+            let answer = answer.unwrap_or_else(|error| panic!("{how}, {at}: {error:?}"));
+            let status = answer.status();
+            let problem: Value = answer.json().await.unwrap();
+            assert_eq!(
+                (status.as_u16(), &problem["code"]),
+                (413, &json!("too_large")),
+                "{how}, {at}: {problem}"
+            );
+            assert_eq!(problem["status"], 413, "{how}, {at}: {problem}");
+        }
+    }
     stage.cluster.stop().await.unwrap();
 }
 
