@@ -4,6 +4,7 @@
 
 use common::{
     admin_key::AdminKey,
+    admission::Admission,
     problem::Problem,
     revocations::Revocations,
     time::Millis,
@@ -48,8 +49,9 @@ impl Auth {
     ///
     /// # Errors
     /// `unauthenticated`: no token, two of them, or one that is forged, expired, revoked, or another audience's.
-    pub fn caller(&self, headers: &HeaderMap) -> Result<Presented, Problem> {
-        let presented = bearer(headers).and_then(|token| self.tokens.present(token, self.clock.now()).ok());
+    pub async fn caller(&self, headers: &HeaderMap, admission: &Admission) -> Result<Presented, Problem> {
+        let token = bearer(headers).ok_or_else(unauthenticated)?;
+        let presented = admission.present(&self.tokens, token, self.clock.now()).await;
         presented
             .filter(|Presented { caller, .. }| !self.revocations.contains(caller.key(), caller.session))
             .ok_or_else(unauthenticated)

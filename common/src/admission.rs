@@ -4,6 +4,7 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use moka::sync::Cache;
+use tokio::time::timeout;
 
 use crate::{
     applications::Applications,
@@ -12,7 +13,7 @@ use crate::{
     problem::Problem,
     store::{SharedStore, User},
     time::Millis,
-    token::{Presented, Subject},
+    token::{Presented, Subject, Tokens},
     wire::codes::ErrorCode,
 };
 
@@ -21,6 +22,9 @@ const KNOWN: u64 = 50_000;
 
 /// For how long: so long may somebody who is no user any more still be one here.
 const REMEMBERED: Duration = Duration::from_secs(30);
+
+/// How long a key that is not known is looked up.
+const LOOKED_UP_IN: Duration = Duration::from_secs(1);
 
 /// Lets users in. Cheap to clone.
 #[derive(Clone)]
@@ -43,6 +47,22 @@ impl Admission {
     pub fn new(store: SharedStore, applications: Applications) -> Self {
         let known = Cache::builder().max_capacity(KNOWN).time_to_live(REMEMBERED).build();
         Self(Arc::new(Inner { store, applications, known }))
+    }
+
+    /// What a token says, if it is good by `tokens`, which are the applications' own. One whose key is not known is looked up before it is refused:
+    /// the application, or the key, may have been made on another node a moment ago. Strangers who make up keys wait with everybody who does
+    /// ([`Applications::look_anew`]). While the store is silent it is not good: only those that it says are.
+    pub async fn present(&self, tokens: &Tokens, token: &str, now: Millis) -> Option<Presented> {
+        if let Ok(presented) = tokens.present(token, now) {
+            return Some(presented);
+        }
+        if !tokens.names_unknown_key(token) {
+            return None;
+        }
+        match timeout(LOOKED_UP_IN, self.0.applications.look_anew(&self.0.store)).await {
+            Ok(Ok(())) => tokens.present(token, now).ok(),
+            Ok(Err(_)) | Err(_) => None,
+        }
     }
 
     /// Lets the bearer of a good token in.

@@ -13,7 +13,10 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use tokio::sync::{Mutex, Notify};
+use tokio::{
+    sync::{Mutex, Notify},
+    time::{Instant, sleep_until},
+};
 use tokio_util::sync::CancellationToken;
 
 pub use self::content::{Content, Screened};
@@ -30,6 +33,10 @@ use crate::{
 /// How often the store is asked whether something changed: one number, by its key.
 const POLL: Duration = Duration::from_secs(1);
 
+/// How long until the store is asked again for the sake of whoever comes with a key that is not known: whatever strangers make up, it is asked 10
+/// times a second at most.
+const REST: Duration = Duration::from_millis(100);
+
 /// Applications of one cluster: 1,000 of the largest settings are 64 MiB on every node, of usual ones 1 MiB.
 pub const MAX_APPLICATIONS: usize = 1_000;
 
@@ -43,6 +50,8 @@ struct Inner {
     hint: Notify,
     /// Held over a reading, so that an older one does not come after a newer.
     looking: Mutex<()>,
+    /// When the last look of [`Applications::look_anew`] began, and whether the store answered; none when nobody waited for that.
+    looked_anew: Mutex<Option<(Instant, Option<bool>)>>,
     /// Whose keys follow what is read.
     tokens: OnceLock<Tokens>,
 }
@@ -74,15 +83,20 @@ impl Default for Applications {
 }
 
 impl Applications {
-    /// These, for ever.
+    /// These, until they are looked up.
     pub fn fixed(applications: Vec<Application>) -> Self {
         let known = ArcSwap::from_pointee(Known::new(0, applications));
         Self::of(known)
     }
 
     fn of(known: ArcSwap<Known>) -> Self {
-        let (hint, looking, tokens) = (Notify::new(), Mutex::default(), OnceLock::new());
-        Self(Arc::new(Inner { known, hint, looking, tokens }))
+        Self(Arc::new(Inner {
+            known,
+            hint: Notify::new(),
+            looking: Mutex::default(),
+            looked_anew: Mutex::default(),
+            tokens: OnceLock::new(),
+        }))
     }
 
     /// As the store has them. Asks again until it answers; none when `shutdown` came first.
@@ -128,6 +142,31 @@ impl Applications {
         Ok(true)
     }
 
+    /// Reads anew what had changed when this was called, with everybody else who has called it meanwhile, and [`REST`] after the last time at the
+    /// soonest.
+    ///
+    /// # Errors
+    /// As the store's.
+    pub async fn look_anew(&self, store: &SharedStore) -> Result<(), StoreError> {
+        let called = Instant::now();
+        let mut looked = self.0.looked_anew.lock().await;
+        match *looked {
+            Some((begun, Some(true))) if begun >= called => return Ok(()),
+            // Nobody waits for the same silence twice.
+            Some((begun, Some(false))) if begun >= called => {
+                return Err(StoreError::Unavailable("no answer".into()));
+            }
+            Some((begun, _)) => sleep_until(begun + REST).await,
+            None => {}
+        }
+        let begun = Instant::now();
+        // Whoever asks may go away meanwhile, and that is a look all the same.
+        *looked = Some((begun, None));
+        let looking = self.look(store).await;
+        *looked = Some((begun, Some(looking.is_ok())));
+        looking.map(drop)
+    }
+
     /// An application, if there is such a one.
     pub fn get(&self, app: AppId) -> Option<Arc<Application>> {
         self.0.known.load().applications.get(&app).cloned()
@@ -160,10 +199,42 @@ mod tests {
     use super::*;
     use crate::store::sqlite::Sqlite;
 
+    async fn store(folder: &tempfile::TempDir) -> SharedStore {
+        Arc::new(Sqlite::open(&folder.path().join("store.db")).await.unwrap())
+    }
+
+    #[tokio::test]
+    async fn who_asks_about_what_is_not_known_shares_a_look_with_others_and_strangers_cannot_have_many() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = store(&folder).await;
+        let applications = Applications::load(&store, &CancellationToken::new()).await.unwrap();
+        let look = async || applications.look_anew(&store).await.unwrap();
+        let change = async |contacts_only: bool| {
+            let settings = AppSettings { contacts_only, ..AppSettings::default() };
+            assert!(store.update_application(AppId::DEFAULT, "default", &settings).await.unwrap());
+        };
+        change(true).await;
+        let begun = Instant::now();
+        look().await;
+        assert!(applications.settings(AppId::DEFAULT).contacts_only, "known at once");
+
+        // One after another they wait, and each sees what was there when it came.
+        for at in 0..5 {
+            change(at % 2 == 1).await;
+            look().await;
+            assert_eq!(applications.settings(AppId::DEFAULT).contacts_only, at % 2 == 1);
+        }
+        assert!(begun.elapsed() >= 5 * REST, "{:?}", begun.elapsed());
+        // Together they wait for one look, or for that under way and the next one.
+        let begun = Instant::now();
+        futures_util::future::join_all((0..1_000).map(|_| look())).await;
+        assert!(begun.elapsed() < 10 * REST, "{:?}", begun.elapsed());
+    }
+
     #[tokio::test]
     async fn a_change_of_an_application_is_known_without_a_restart() {
         let folder = tempfile::tempdir().unwrap();
-        let store: SharedStore = Arc::new(Sqlite::open(&folder.path().join("store.db")).await.unwrap());
+        let store = store(&folder).await;
         let stop = CancellationToken::new();
         let applications = Applications::load(&store, &stop).await.unwrap();
         assert_eq!(*applications.settings(AppId::DEFAULT), AppSettings::default());

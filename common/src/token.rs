@@ -275,18 +275,8 @@ impl Tokens {
     /// # Errors
     /// [`BadToken`].
     pub fn present(&self, token: &str, now: Millis) -> Result<Presented, BadToken> {
-        #[derive(Deserialize)]
-        struct Issuer {
-            iss: AppId,
-        }
-
-        if token.len() > MAX_BYTES {
-            return Err(BadToken::Forged);
-        }
-        // Unproven words, used for nothing but finding the key that must prove them.
-        let kid = decode_header(token).ok().and_then(|header| header.kid).ok_or(BadToken::Forged)?;
-        let issuer: Issuer = insecure_decode_claims(token).map_err(|_| BadToken::Forged)?;
-        let (app, all) = (issuer.iss, self.0.load());
+        let (app, kid) = named(token).ok_or(BadToken::Forged)?;
+        let all = self.0.load();
         let keys = all.get(&app).ok_or(BadToken::Forged)?;
         let presented = match (&keys.own, keys.chosen.get(&kid)) {
             (Some((own, key)), _) if *own == kid => {
@@ -304,6 +294,32 @@ impl Tokens {
         }
         Ok(presented)
     }
+
+    /// Whether a token names a key, and none of that name is known here. It may be new.
+    pub fn names_unknown_key(&self, token: &str) -> bool {
+        named(token).is_some_and(|(app, kid)| {
+            let all = self.0.load();
+            let is_known = |keys: &AppKeys| {
+                keys.chosen.contains_key(&kid) || keys.own.as_ref().is_some_and(|(own, _)| *own == kid)
+            };
+            !all.get(&app).is_some_and(is_known)
+        })
+    }
+}
+
+/// The key that a token names: its application, and its own name. Unproven words, used for nothing but finding the key that must prove them.
+fn named(token: &str) -> Option<(AppId, String)> {
+    #[derive(Deserialize)]
+    struct Issuer {
+        iss: AppId,
+    }
+
+    if token.len() > MAX_BYTES {
+        return None;
+    }
+    let kid = decode_header(token).ok()?.kid?;
+    let issuer: Issuer = insecure_decode_claims(token).ok()?;
+    Some((issuer.iss, kid))
 }
 
 fn keys_of<'a>(applications: impl IntoIterator<Item = &'a Application>) -> HashMap<AppId, AppKeys> {

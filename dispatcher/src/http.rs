@@ -142,7 +142,7 @@ async fn location(State(door): State<Arc<Door>>, headers: HeaderMap) -> Response
 impl Door {
     async fn locate(&self, headers: &HeaderMap, now: Millis) -> Result<Location, Problem> {
         let keys = self.keys.get().ok_or_else(|| Problem::retry_later("the cluster is starting"))?;
-        let presented = keys.caller(headers, now)?;
+        let presented = keys.caller(headers, now).await?;
         keys.admission.admit(&presented, now).await?;
         let caller = presented.caller;
         let view = self.cluster.view();
@@ -194,9 +194,12 @@ impl Door {
 
 impl Keys {
     /// Who speaks. Whatever is wrong with a token, its bearer hears the same.
-    fn caller(&self, headers: &HeaderMap, now: Millis) -> Result<Presented, Problem> {
-        bearer(headers)
-            .and_then(|token| self.tokens.present(token, now).ok())
+    async fn caller(&self, headers: &HeaderMap, now: Millis) -> Result<Presented, Problem> {
+        let presented = match bearer(headers) {
+            Some(token) => self.admission.present(&self.tokens, token, now).await,
+            None => None,
+        };
+        presented
             .filter(|Presented { caller, .. }| !self.revocations.contains(caller.key(), caller.session))
             .ok_or_else(|| {
                 Problem::new(ErrorCode::Unauthenticated, "send a valid token: Authorization: Bearer …")

@@ -3,15 +3,15 @@
 
 mod support;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use common::{
     ids::{AppId, Incarnation, UserKey},
     link::LinkSettings,
     ring::Ring,
-    store::Accounts as _,
+    store::{Accounts as _, Application},
     time::Millis,
-    token::{Caller, Ticket},
+    token::{Caller, Ticket, Tokens},
 };
 use dispatcher::DispatcherConfig;
 use reqwest::{Method, StatusCode};
@@ -35,6 +35,27 @@ async fn node_of(rig: &Rig, token: &str) -> String {
     let response = rig.get("/chat/location", Some(token)).await;
     assert_eq!(response.status(), 200);
     json(response).await["node"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn id_6_a_user_of_an_application_that_was_made_a_moment_ago_is_placed_at_once() {
+    let rig = Rig::start(1).await;
+    let _node = FakeNode::joined(&rig, "a").await;
+    rig.ready().await;
+    let application = Application {
+        id: AppId::random(),
+        name: "School".into(),
+        token_secret: vec![7; 32],
+        token_kid: "own".into(),
+        settings: Arc::default(),
+    };
+    let (caller, _) = rig.token();
+    let caller = Caller { app: application.id, ..caller };
+    let token = Tokens::new([&application]).issue(&caller, Millis::now()).unwrap();
+    problem(rig.get("/chat/location", Some(&token)).await, 401, "unauthenticated").await;
+    assert!(rig.store.add_application(&application).await.unwrap());
+    assert_eq!(node_of(&rig, &token).await, "a");
+    rig.stop().await;
 }
 
 #[tokio::test]

@@ -34,7 +34,7 @@ impl FromRequestParts<Api> for Presented {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
-        let presented = api.auth.caller(&parts.headers)?;
+        let presented = api.auth.caller(&parts.headers, &api.admission).await?;
         api.admission.admit(&presented, api.auth.now()).await?;
         Ok(presented)
     }

@@ -66,18 +66,17 @@ impl Default for Patience {
 }
 
 /// The application that somebody registers in or signs in to: the default one, unless they name another that there is.
-fn named(api: &Api, application: Option<AppId>) -> Result<AppId, Problem> {
-    match application {
-        Some(app) if api.applications.get(app).is_none() => Err(Problem::not_found("application")),
-        named => Ok(named.unwrap_or(AppId::DEFAULT)),
-    }
+async fn named(api: &Api, application: Option<AppId>) -> Result<AppId, Problem> {
+    let Some(app) = application else { return Ok(AppId::DEFAULT) };
+    application_exists(api, app).await?;
+    Ok(app)
 }
 
 /// Whether there is an application of this token.
 pub(crate) async fn application_exists(api: &Api, app: AppId) -> Result<(), Problem> {
     if api.applications.get(app).is_none() {
         // It may have been made on another node a moment ago.
-        api.applications.look(api.commands.store()).await?;
+        api.applications.look_anew(api.commands.store()).await?;
     }
     api.applications.get(app).map(drop).ok_or_else(|| Problem::not_found("application"))
 }

@@ -50,7 +50,7 @@ async fn sign_in(
     Json(credentials): Json<Credentials>,
 ) -> Result<impl IntoResponse, Problem> {
     let agent = headers.get(header::USER_AGENT).and_then(|agent| agent.to_str().ok()).map(str::to_owned);
-    let app = named(&api, credentials.application)?;
+    let app = named(&api, credentials.application).await?;
     let signed_in = api.identity.sign_in(app, credentials, agent, address).await?;
     // No cache between here and the client may keep a token.
     Ok((StatusCode::CREATED, [(header::CACHE_CONTROL, "no-store")], Answer(signed_in)))

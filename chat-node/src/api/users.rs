@@ -62,7 +62,7 @@ async fn register(
     ClientAddress(address): ClientAddress,
     Json(registration): Json<Registration>,
 ) -> Result<impl IntoResponse, Problem> {
-    let app = named(&api, registration.application)?;
+    let app = named(&api, registration.application).await?;
     Ok((StatusCode::CREATED, Answer(api.identity.register(app, registration, address).await?)))
 }
 

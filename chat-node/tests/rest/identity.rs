@@ -1,9 +1,12 @@
+use std::{sync::Arc, time::Duration};
+
 use chat_node::attempts::AttemptLimits;
 use common::{
     cache::{LimitPolicy, LiveSession, NodeLife},
-    ids::{AppId, Incarnation, NodeId, SessionId, SocketId, UserKey},
+    ids::{AppId, Incarnation, NodeId, SessionId, SocketId, UserId, UserKey},
+    store::{Application, User},
     time::Millis,
-    token::{Caller, Ticket},
+    token::{Caller, Ticket, Tokens},
     wire::peer::{Live, Topic},
 };
 use http::{Method, header};
@@ -62,6 +65,35 @@ async fn id_2_a_token_is_refused_here_from_the_answer_to_the_sign_out_on() {
         panic!("{announced:?}")
     };
     assert_eq!((topics, user), (&vec![Topic::User(AppId::DEFAULT, ana.id)], &ana.id));
+}
+
+#[tokio::test]
+async fn id_6_a_token_of_an_application_that_was_made_elsewhere_a_moment_ago_is_good_at_once() {
+    let world = World::new().await;
+    let application = Application {
+        id: AppId::random(),
+        name: "School".into(),
+        token_secret: vec![7; 32],
+        token_kid: "own".into(),
+        settings: Arc::default(),
+    };
+    let (user, now) = (UserId::random(), Millis::now());
+    let issue = |application: &Application| {
+        let (app, session, expires_at) =
+            (application.id, SessionId::random(), now.plus(Duration::from_secs(60)));
+        let token =
+            Tokens::new([application]).issue(&Caller { app, user, session, expires_at }, now).unwrap();
+        Person { id: user, token }
+    };
+    let ana = issue(&application);
+    world.get(&ana, "/api/v1/users/me").await.refused(401, "unauthenticated");
+    assert!(world.store.add_application(&application).await.unwrap());
+    let row = User::without_password(user, "ana".into(), "Ana".into(), now);
+    assert!(world.store.add_user(application.id, &row).await.unwrap());
+    assert_eq!(world.get(&ana, "/api/v1/users/me").await.expect(200)["name"], "Ana");
+    // Under the same names, by another.
+    let forged = issue(&Application { token_secret: vec![8; 32], ..application });
+    world.get(&forged, "/api/v1/users/me").await.refused(401, "unauthenticated");
 }
 
 #[tokio::test]
