@@ -21,6 +21,7 @@ pub mod handover;
 pub mod http;
 pub mod members;
 pub mod metrics;
+mod parts;
 #[cfg(feature = "servers")]
 pub mod program;
 pub mod topics;

@@ -7,6 +7,8 @@ use common::{
     wire::peer::{TOPICS_PER_NODE, Topic},
 };
 
+use crate::parts::Parts;
+
 /// A node has registered as many topics as it may. Nothing of the request was registered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a node may not register more than {0} topics")]
@@ -25,8 +27,8 @@ pub struct Audience {
 #[derive(Debug)]
 pub struct Topics {
     limit: usize,
-    nodes_of: HashMap<Topic, Vec<NodeId>>,
-    topics_of: HashMap<NodeId, HashSet<Topic>>,
+    nodes_of: Parts<Vec<NodeId>>,
+    topics_of: HashMap<NodeId, Parts<()>>,
 }
 
 impl Default for Topics {
@@ -38,7 +40,7 @@ impl Default for Topics {
 impl Topics {
     /// Nothing yet, and at most `limit` topics a node.
     pub fn new(limit: usize) -> Self {
-        Self { limit, nodes_of: HashMap::new(), topics_of: HashMap::new() }
+        Self { limit, nodes_of: Parts::default(), topics_of: HashMap::new() }
     }
 
     /// Registers topics; those that the node has already are no trouble.
@@ -52,8 +54,8 @@ impl Topics {
             return Err(TooMany(self.limit));
         }
         for topic in fresh {
-            own.insert(topic);
-            self.nodes_of.entry(topic).or_default().push(node.clone());
+            own.of(topic);
+            self.nodes_of.of(topic).push(node.clone());
         }
         Ok(())
     }
@@ -62,18 +64,19 @@ impl Topics {
     pub fn remove(&mut self, node: &NodeId, topics: &[Topic]) {
         let Some(own) = self.topics_of.get_mut(node) else { return };
         for topic in topics {
-            if own.remove(topic) {
+            own.change(topic, |()| {
                 forget(&mut self.nodes_of, topic, node);
-            }
+                true
+            });
         }
-        if own.is_empty() {
+        if own.len() == 0 {
             self.topics_of.remove(node);
         }
     }
 
     /// Forgets all topics of a node.
     pub fn drop_node(&mut self, node: &NodeId) {
-        for topic in self.topics_of.remove(node).unwrap_or_default() {
+        for topic in self.topics_of.remove(node).into_iter().flat_map(Parts::into_topics) {
             forget(&mut self.nodes_of, &topic, node);
         }
     }
@@ -113,17 +116,15 @@ impl Topics {
 
     /// Whether nobody has any.
     pub fn is_empty(&self) -> bool {
-        self.nodes_of.is_empty()
+        self.len() == 0
     }
 }
 
-fn forget(nodes_of: &mut HashMap<Topic, Vec<NodeId>>, topic: &Topic, node: &NodeId) {
-    if let Some(nodes) = nodes_of.get_mut(topic) {
+fn forget(nodes_of: &mut Parts<Vec<NodeId>>, topic: &Topic, node: &NodeId) {
+    nodes_of.change(topic, |nodes| {
         nodes.retain(|other| other != node);
-        if nodes.is_empty() {
-            nodes_of.remove(topic);
-        }
-    }
+        nodes.is_empty()
+    });
 }
 
 #[cfg(test)]
