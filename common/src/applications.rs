@@ -134,11 +134,12 @@ impl Applications {
         if Some(change) == self.0.known.load().change {
             return Ok(false);
         }
-        let known = in_time(read(store)).await?;
+        let known = Arc::new(in_time(read(store)).await?);
+        // Before their keys: whose token is good is let in as their application has it.
+        self.0.known.store(Arc::clone(&known));
         if let Some(tokens) = self.0.tokens.get() {
             tokens.replace(known.applications.values().map(Arc::as_ref));
         }
-        self.0.known.store(Arc::new(known));
         Ok(true)
     }
 
