@@ -98,6 +98,8 @@ impl Deliver {
                 break;
             }
             pace.next().await;
+            // Of one user there may be hundreds to tell.
+            tokio::task::yield_now().await;
             let Some((user, news)) = self.0.presence.telling.lock().next() else { break };
             told += 1 + self.tell_of(user, news, &mut pieces);
         }
