@@ -155,6 +155,7 @@ impl Metrics {
             Attempt::Delivered { .. } => "delivered",
             Attempt::Failed { .. } => "failed",
             Attempt::GivenUp { .. } => "given_up",
+            Attempt::Split(_) => return,
         };
         let to = if is_browser { "browser" } else { "webhook" };
         self.deliveries.with_label_values(&[to, outcome]).inc();

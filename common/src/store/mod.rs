@@ -48,7 +48,8 @@ pub use follow::{follow, in_time};
 pub use listed::Listed;
 pub use notifications::{
     Attempt, Candidate, DELIVERIES_LISTED, EndpointAdded, Except, Held, Leased, Looked, Notifications,
-    Notify, PENDING_BROWSER, PENDING_WEBHOOK, Queued, Receivers, SUBSCRIPTIONS, Sending, WEBHOOKS, Waiting,
+    Notify, PENDING_BROWSER, PENDING_WEBHOOK, Queued, Receivers, SUBSCRIPTIONS, Sending, Split, WEBHOOKS,
+    Waiting,
 };
 pub use numbered::{AppCounts, Numbered};
 pub use owned::{

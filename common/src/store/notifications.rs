@@ -226,6 +226,15 @@ pub struct Queued {
     pub attempts: u32,
 }
 
+/// A delivery that becomes several, as it is about more than one may be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Split {
+    /// What is to be sent under its own id: JSON.
+    pub rest: String,
+    /// The others: their ids, and what is to be sent.
+    pub others: Vec<(Uuid, String)>,
+}
+
 /// What came of an attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Attempt {
@@ -248,6 +257,8 @@ pub enum Attempt {
         /// Why, in a few words.
         error: String,
     },
+    /// Nothing was sent yet.
+    Split(Split),
 }
 
 /// What the storage writer does about those who were away.
@@ -304,8 +315,9 @@ pub trait Notify: Send + Sync {
     /// The oldest that are to be sent there, at most `limit`.
     async fn queued(&self, app: AppId, endpoint: EndpointId, limit: u32) -> Result<Vec<Queued>>;
 
-    /// Notes what came of an attempt: a delivery that was taken or given up leaves the queue, and a failure counts for its endpoint. `false`
-    /// when the lease is somebody else's by now: then nothing was noted.
+    /// Notes what came of an attempt: a delivery that was taken or given up leaves the queue, and a failure counts for its endpoint. What one is
+    /// split into comes to the end of the queue, full or not, as old as it; an id that the endpoint has already stays what it is. `false` when the
+    /// lease is somebody else's by now: then nothing was noted.
     async fn attempted(
         &self,
         leased: &Leased,
@@ -407,9 +419,10 @@ pub(super) struct Outcome<'a> {
     pub(super) failures: i64,
 }
 
-impl<'a> From<&'a Attempt> for Outcome<'a> {
-    fn from(attempt: &'a Attempt) -> Self {
-        match attempt {
+impl<'a> Outcome<'a> {
+    /// Otherwise nothing was sent, and this is to be done instead.
+    pub(super) fn of(attempt: &'a Attempt) -> std::result::Result<Self, &'a Split> {
+        Ok(match attempt {
             Attempt::Delivered { status } => Self {
                 state: Some(DeliveryState::Delivered),
                 status: Some(*status),
@@ -427,6 +440,7 @@ impl<'a> From<&'a Attempt> for Outcome<'a> {
                 recovered: false,
                 failures: 0,
             },
-        }
+            Attempt::Split(split) => return Err(split),
+        })
     }
 }

@@ -1,13 +1,15 @@
 //! Completes what is kept of a notification, as it is sent: with the texts and names that the store has then, and for those who have to be
 //! told then.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use common::{
-    ids::ChatKey,
+    ids::{ChatKey, Number},
     notifications::{Endpoint, Recipient},
-    store::Queued,
+    store::{Queued, Split},
 };
+use sha2::{Digest, Sha256};
+use uuid::{Builder, Uuid};
 
 use super::{
     Shared,
@@ -19,21 +21,37 @@ use super::{
 /// Why nothing is sent that was to be.
 const NOBODY: &str = "nobody has to be told of it any more";
 
-/// What is sent there, or why it never will be.
+/// What a delivery comes to.
+pub(super) enum Completed {
+    /// This is to be sent.
+    Body(String),
+    /// Nothing ever is, and why.
+    Never(&'static str),
+    /// First it is to become several.
+    Split(Split),
+}
+
+/// What is to be done about it.
 pub(super) async fn complete(
     shared: &Shared,
     show_body: bool,
     endpoint: &Endpoint,
     queued: &Queued,
-) -> Result<Result<String, &'static str>, Broken> {
+) -> Result<Completed, Broken> {
     let store = &shared.engines.reads;
-    let Some(kept) = Kept::from_json(&queued.body) else { return Ok(Err("what was kept cannot be read")) };
+    let Some(kept) = Kept::from_json(&queued.body) else {
+        return Ok(Completed::Never("what was kept cannot be read"));
+    };
     let chat = ChatKey { app: endpoint.app, chat: kept.chat };
-    let Some(view) = store.app_chat(chat).await? else { return Ok(Err("the chat is no more")) };
-    let recipients = still(shared, chat, &kept.recipients).await?;
-    let Some(newest) = recipients.first() else { return Ok(Err(NOBODY)) };
-    let message = message(store, chat, newest.last).await?.filter(|message| !message.deleted);
-    let Some(message) = message else { return Ok(Err("the message is no more")) };
+    let Some(view) = store.app_chat(chat).await? else { return Ok(Completed::Never("the chat is no more")) };
+    let mut by_newest = still(shared, chat, &kept.recipients).await?;
+    let Some((number, recipients)) = by_newest.pop_last() else { return Ok(Completed::Never(NOBODY)) };
+    if !by_newest.is_empty() {
+        return Ok(Completed::Split(split(queued.id, kept, by_newest)));
+    }
+    let Some(newest) = recipients.first() else { return Ok(Completed::Never(NOBODY)) };
+    let message = message(store, chat, number).await?.filter(|message| !message.deleted);
+    let Some(message) = message else { return Ok(Completed::Never("the message is no more")) };
     let names = store.users(chat.app, &[message.from]).await?;
     let about = About {
         chat: chat.chat,
@@ -43,20 +61,44 @@ pub(super) async fn complete(
         from_name: names.first().map(|user| user.name.as_str()),
         show_body,
     };
-    Ok(Ok(match endpoint.target.user() {
+    Ok(Completed::Body(match endpoint.target.user() {
         Some(_) => body::browser(&about, newest),
         None => body::webhook(&about, &recipients, queued.created_at),
     }))
 }
 
-/// Those who have to be told yet: in the chat, away since, and not of what they have read, muted or blocked meanwhile. Quiet hours that have
-/// begun hold back nothing that is on its way.
-///
-/// One delivery shows one message, the newest: for whom it is another one by now (they have blocked whoever wrote it), they are left out.
-async fn still(shared: &Shared, chat: ChatKey, kept: &[Recipient]) -> Result<Vec<Recipient>, Broken> {
+/// Those who have to be told yet, by the newest message that is news to them: in the chat, away since, and not of what they have read, muted
+/// or blocked meanwhile. Quiet hours that have begun hold back nothing that is on its way.
+async fn still(
+    shared: &Shared,
+    chat: ChatKey,
+    kept: &[Recipient],
+) -> Result<BTreeMap<Number, Vec<Recipient>>, Broken> {
     let ranges: HashMap<_, _> = kept.iter().map(|one| (one.user, (one.first, one.last))).collect();
     let (_, told) = decide_again(shared, chat, &ranges).await?;
-    let newest = told.iter().map(|(_, unseen)| unseen.last).max();
-    let shown = told.into_iter().filter(|(_, unseen)| Some(unseen.last) == newest);
-    Ok(shown.map(|(who, unseen)| body::recipient(who.user, unseen)).collect())
+    let mut by_newest: BTreeMap<Number, Vec<Recipient>> = BTreeMap::new();
+    for (who, unseen) in told {
+        by_newest.entry(unseen.last).or_default().push(body::recipient(who.user, unseen));
+    }
+    Ok(by_newest)
+}
+
+/// One delivery shows one message: for whom another one is the newest by now (it was deleted, or they have blocked whoever wrote it), they are
+/// told by a delivery of their own.
+fn split(id: Uuid, mut kept: Kept, others: BTreeMap<Number, Vec<Recipient>>) -> Split {
+    let apart = others.values().flatten().map(|one| one.user).collect::<HashSet<_>>();
+    kept.recipients.retain(|one| !apart.contains(&one.user));
+    let of_others = others.into_iter().map(|(number, recipients)| {
+        let body = Kept::new(kept.chat, number, recipients).to_json();
+        (derived(id, &body), body)
+    });
+    let others = of_others.collect();
+    Split { rest: kept.to_json(), others }
+}
+
+/// The id of what a delivery is split into: the same when it is done once more, and another one for whoever is split off later.
+fn derived(id: Uuid, body: &str) -> Uuid {
+    let hash: [u8; 32] = Sha256::new().chain_update(id).chain_update(body).finalize().into();
+    let (first, _) = hash.split_first_chunk().unwrap_or((&[0; 16], &[]));
+    Builder::from_custom_bytes(*first).into_uuid()
 }

@@ -20,7 +20,7 @@ use tokio::{
 
 use super::{
     NotifyConfig, Shared,
-    complete::complete,
+    complete::{Completed, complete},
     decide::Broken,
     http::{self, Answer, Failed, Http, Post, WHOLE},
     push, webhook,
@@ -129,8 +129,7 @@ impl Sender {
                 // Reading what was said took its time.
                 Ok(_) if !taken.is_in_time() => break,
                 Ok(post) => self.http.post(post, self.shared.now()).await,
-                Err(never) => {
-                    let attempt = Attempt::GivenUp { status: None, error: never.to_owned() };
+                Err(attempt) => {
                     metrics.attempted(is_browser, &attempt);
                     if !engines.notify.attempted(leased, queued.id, &attempt, self.shared.now()).await? {
                         return Ok(None);
@@ -163,16 +162,18 @@ impl Sender {
         Ok(Some(self.shared.now()))
     }
 
-    /// What is sent there, or why it never will be.
+    /// What is sent there, or what is noted instead.
     async fn post(
         &self,
         endpoint: &Endpoint,
         queued: &Queued,
         show_body: bool,
-    ) -> Result<Result<Post, &'static str>, Broken> {
+    ) -> Result<Result<Post, Attempt>, Broken> {
+        let never = |why: &str| Attempt::GivenUp { status: None, error: why.to_owned() };
         let body = match complete(&self.shared, show_body, endpoint, queued).await? {
-            Ok(body) => body,
-            Err(never) => return Ok(Err(never)),
+            Completed::Body(body) => body,
+            Completed::Never(why) => return Ok(Err(never(why))),
+            Completed::Split(split) => return Ok(Err(Attempt::Split(split))),
         };
         let now = self.shared.now();
         let (url, push) = (endpoint.target.url().to_owned(), endpoint.target.user().is_some());
@@ -183,9 +184,12 @@ impl Sender {
             }
             Target::Push { p256dh, auth, .. } => {
                 let vapid = self.vapid.get_or_try_init(|| Vapid::load(&*self.shared.engines.reads)).await?;
-                let Some(origin) = http::origin(&url) else { return Ok(Err("its URL cannot be read")) };
+                let Some(origin) = http::origin(&url) else {
+                    return Ok(Err(never("its URL cannot be read")));
+                };
                 let contact = Some(self.shared.config.contact.as_str()).filter(|contact| !contact.is_empty());
-                push::push(vapid, contact, &origin, (p256dh, auth), &body, now).map(|sealed| Post {
+                let sealed = push::push(vapid, contact, &origin, (p256dh, auth), &body, now);
+                sealed.map_err(never).map(|sealed| Post {
                     url,
                     headers: sealed.headers,
                     body: sealed.body.into(),

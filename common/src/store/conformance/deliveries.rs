@@ -16,25 +16,26 @@ use crate::{
     notifications::{DeliveryState, Endpoint, Target, WebhookChange},
     store::{
         Attempt, Except, Leased, Looked, PENDING_BROWSER, PENDING_WEBHOOK, Receivers, Sending, SharedStore,
+        Split,
     },
     time::Millis,
 };
 
-const LEASE: Duration = Duration::from_secs(60);
+pub(super) const LEASE: Duration = Duration::from_secs(60);
 const PAGE: PageRequest = PageRequest { page: 1, per_page: 100 };
 const LATE: Millis = Millis(i64::MAX / 2);
 
 /// A chat, and what sends something about it.
-struct Told {
+pub(super) struct Told {
     scribe: Scribe,
-    store: SharedStore,
-    app: AppId,
-    user: UserId,
+    pub(super) store: SharedStore,
+    pub(super) app: AppId,
+    pub(super) user: UserId,
     chat: ChatId,
 }
 
 impl Told {
-    async fn new(fixture: &dyn Fixture) -> Self {
+    pub(super) async fn new(fixture: &dyn Fixture) -> Self {
         let mut scribe = Scribe::new(fixture.open().await);
         let user = scribe.user("Ana").await;
         let chat = scribe.group(None, &[user]).await;
@@ -42,7 +43,7 @@ impl Told {
     }
 
     /// Sends these, at that time.
-    async fn send(&mut self, now: i64, send: Vec<Sending>) -> Vec<Uuid> {
+    pub(super) async fn send(&mut self, now: i64, send: Vec<Sending>) -> Vec<Uuid> {
         self.scribe.say(self.chat, self.user, "hello").await;
         let row = waiting(&self.store, self.app).await.remove(0);
         let ids = send.iter().map(|sending| sending.id).collect();
@@ -51,21 +52,21 @@ impl Told {
         ids
     }
 
-    async fn send_to_webhooks(&mut self, now: i64, bodies: &[&str]) -> Vec<Uuid> {
+    pub(super) async fn send_to_webhooks(&mut self, now: i64, bodies: &[&str]) -> Vec<Uuid> {
         self.send(now, bodies.iter().map(|body| sending(None, body)).collect()).await
     }
 
-    async fn lease(&self, now: i64) -> Vec<Leased> {
+    pub(super) async fn lease(&self, now: i64) -> Vec<Leased> {
         let mut leased = self.lease_but(Receivers::Webhooks, Except::default(), now).await;
         leased.extend(self.lease_but(Receivers::Browsers, Except::default(), now).await);
         leased
     }
 
-    async fn lease_but(&self, receivers: Receivers, except: Except<'_>, now: i64) -> Vec<Leased> {
+    pub(super) async fn lease_but(&self, receivers: Receivers, except: Except<'_>, now: i64) -> Vec<Leased> {
         self.store.lease_endpoints(receivers, except, Millis(now), LEASE, 10).await.unwrap()
     }
 
-    async fn queue(&self, endpoint: &Endpoint) -> Vec<Uuid> {
+    pub(super) async fn queue(&self, endpoint: &Endpoint) -> Vec<Uuid> {
         let queued = self.store.queued(self.app, endpoint.id, 1_000).await.unwrap();
         queued.into_iter().map(|queued| queued.id).collect()
     }
@@ -75,17 +76,17 @@ impl Told {
         page.results.into_iter().map(|delivery| (delivery.id, delivery.state)).collect()
     }
 
-    async fn take(&self, leased: &Leased, delivery: Uuid, now: i64) {
+    pub(super) async fn take(&self, leased: &Leased, delivery: Uuid, now: i64) {
         let taken = Attempt::Delivered { status: 204 };
         assert!(self.store.attempted(leased, delivery, &taken, Millis(now)).await.unwrap());
     }
 }
 
-fn failed(why: &str) -> Attempt {
+pub(super) fn failed(why: &str) -> Attempt {
     Attempt::Failed { status: Some(503), error: why.to_owned() }
 }
 
-fn ids(leased: &[Leased]) -> Vec<EndpointId> {
+pub(super) fn ids(leased: &[Leased]) -> Vec<EndpointId> {
     leased.iter().map(|leased| leased.endpoint.id).collect()
 }
 
@@ -215,51 +216,57 @@ pub async fn no_3_a_queue_is_in_order_and_what_failed_stays_its_head(fixture: &d
     }
 }
 
-pub async fn no_3_webhooks_and_browsers_are_leased_apart_and_without_some_applications(
-    fixture: &dyn Fixture,
-) {
-    let mut told = Told::new(fixture).await;
-    let (store, app, user) = (told.store.clone(), told.app, told.user);
-    let (hook, hers) = (webhook(app, 1), browser(app, user, "https://push.example/1", 1));
-    add(&store, &hook).await;
-    add(&store, &hers).await;
-    told.send(1_000, vec![sending(None, "one"), sending(Some(user), "hers")]).await;
-    let (other, both) = ([AppId::random()], [AppId::random(), app]);
-    let but = |apps| Except { apps, failing_of: &[] };
-    for receivers in [Receivers::Webhooks, Receivers::Browsers] {
-        assert_eq!(told.lease_but(receivers, but(&both), 1_000).await, []);
-    }
-    assert_eq!(ids(&told.lease_but(Receivers::Webhooks, but(&other), 1_000).await), [hook.id]);
-    assert_eq!(told.lease_but(Receivers::Webhooks, but(&[]), 1_000).await, []);
-    assert_eq!(ids(&told.lease_but(Receivers::Browsers, but(&[]), 1_000).await), [hers.id]);
-    assert_eq!(told.lease(1_000).await, []);
-}
-
-pub async fn no_3_endpoints_that_failed_come_last_and_not_where_there_are_enough_of_them(
-    fixture: &dyn Fixture,
-) {
+/// What is about more than one delivery may be.
+pub async fn no_3_a_delivery_that_becomes_several_does_so_once_and_loses_none(fixture: &dyn Fixture) {
     let mut told = Told::new(fixture).await;
     let (store, app) = (told.store.clone(), told.app);
-    let (fails, works) = (webhook(app, 1), webhook(app, 2));
-    add(&store, &fails).await;
-    add(&store, &works).await;
-    let sent = told.send_to_webhooks(1_000, &["one"]).await;
-    for leased in told.lease(1_000).await {
-        let is_failing = leased.endpoint.id == fails.id;
-        if is_failing {
-            assert!(store.attempted(&leased, sent[0], &failed("away"), Millis(1_001)).await.unwrap());
-        }
-        store.release_endpoint(&leased, Millis(if is_failing { 1_000 } else { 2_000 })).await.unwrap();
+    let (hook, other) = (webhook(app, 1), webhook(app, 2));
+    add(&store, &hook).await;
+    add(&store, &other).await;
+    let sent = told.send_to_webhooks(1_000, &["one", "two"]).await;
+    let leases = told.lease(2_000).await;
+    let leased = leases.iter().find(|leased| leased.endpoint.id == hook.id).unwrap();
+    let (a, b) = (Uuid::new_v4(), Uuid::new_v4());
+    let split = Attempt::Split(Split {
+        rest: "\"rest\"".to_owned(),
+        others: vec![(a, "\"a\"".to_owned()), (b, "\"b\"".to_owned())],
+    });
+    let stale = Leased { until: Millis(leased.until.0 - 1), ..leased.clone() };
+    assert!(!store.attempted(&stale, sent[0], &split, Millis(2_001)).await.unwrap());
+    assert_eq!(told.queue(&hook).await, sent);
+    for at in [2_001, 2_002] {
+        assert!(store.attempted(leased, sent[0], &split, Millis(at)).await.unwrap());
+        assert_eq!(told.queue(&hook).await, [sent[0], sent[1], a, b], "once");
     }
-    let one = store.lease_endpoints(Receivers::Webhooks, Except::default(), Millis(2_000), LEASE, 1);
-    let one = one.await.unwrap();
-    assert_eq!(ids(&one), [works.id], "though it has waited for less long");
-    store.release_endpoint(&one[0], Millis(2_000)).await.unwrap();
-    let (other, both) = ([AppId::random()], [AppId::random(), app]);
-    let but = |failing_of| Except { apps: &[], failing_of };
-    assert_eq!(ids(&told.lease_but(Receivers::Webhooks, but(&both), 2_000).await), [works.id]);
-    assert_eq!(told.lease_but(Receivers::Webhooks, but(&both), 2_000).await, []);
-    assert_eq!(ids(&told.lease_but(Receivers::Webhooks, but(&other), 2_000).await), [fails.id]);
+    let queued = store.queued(app, hook.id, 10).await.unwrap();
+    let bodies: Vec<_> = queued.iter().map(|one| one.body.as_str()).collect();
+    assert_eq!(bodies, ["\"rest\"", "{\"text\": \"two\"}", "\"a\"", "\"b\""]);
+    assert!(queued.iter().all(|one| (one.created_at, one.attempts) == (Millis(1_000), 0)), "{queued:?}");
+    assert_eq!(told.queue(&other).await, sent);
+    told.take(leased, a, 2_003).await;
+    assert!(store.attempted(leased, sent[0], &split, Millis(2_004)).await.unwrap());
+    assert_eq!(told.queue(&hook).await, [sent[0], sent[1], b], "what was taken is not sent again");
+    store.release_endpoint(leased, Millis(0)).await.unwrap();
+    assert_eq!(told.lease(2_005).await.remove(0).failures, 0);
+    let later = told.send_to_webhooks(3_000, &["three"]).await;
+    assert_eq!(told.queue(&hook).await, [sent[0], sent[1], b, later[0]]);
+    store.prune_deliveries(Millis(1_001), Millis(0), 10).await.unwrap();
+    assert_eq!(told.queue(&hook).await, later, "they are as old as what they were");
+}
+
+/// There are no more members to be told for it.
+pub async fn no_3_a_delivery_of_a_full_queue_becomes_several_as_well(fixture: &dyn Fixture) {
+    let mut told = Told::new(fixture).await;
+    let (store, app, user) = (told.store.clone(), told.app, told.user);
+    let hers = browser(app, user, "https://push.example/1", 1);
+    add(&store, &hers).await;
+    let full = (0..PENDING_BROWSER).map(|_| sending(Some(user), "hello")).collect();
+    let sent = told.send(1_000, full).await;
+    let leased = told.lease(2_000).await.remove(0);
+    let other = Uuid::new_v4();
+    let split = Split { rest: "{}".to_owned(), others: vec![(other, "{}".to_owned())] };
+    assert!(store.attempted(&leased, sent[0], &Attempt::Split(split), Millis(2_001)).await.unwrap());
+    assert_eq!(told.queue(&hers).await, [&sent[..], &[other]].concat());
 }
 
 pub async fn no_3_a_browser_that_subscribes_again_is_sent_to_no_earlier(fixture: &dyn Fixture) {
@@ -474,25 +481,5 @@ pub async fn no_1_the_first_endpoint_is_not_told_of_what_was_before_it(fixture: 
             assert_eq!(waiting(&store, app).await, []);
             assert_eq!(store.held(&[0], LATE, 10).await.unwrap(), []);
         }
-    }
-}
-
-/// Something is put into a queue while its holder, who has found it empty, gives it back.
-pub async fn no_3_nothing_is_left_in_a_queue_that_is_just_given_back(fixture: &dyn Fixture) {
-    let mut told = Told::new(fixture).await;
-    let store = told.store.clone();
-    let hook = webhook(told.app, 1);
-    add(&store, &hook).await;
-    let mut sent = told.send_to_webhooks(1_000, &["first"]).await;
-    for _ in 0..40 {
-        let leased = told.lease(1_000).await.pop().expect("what was put in is found");
-        assert_eq!(told.queue(&hook).await, sent);
-        for delivery in sent {
-            told.take(&leased, delivery, 1_000).await;
-        }
-        let (given_back, new) =
-            tokio::join!(store.release_endpoint(&leased, Millis(0)), told.send_to_webhooks(1_000, &["next"]));
-        given_back.unwrap();
-        sent = new;
     }
 }

@@ -10,6 +10,7 @@ mod chats;
 mod deliveries;
 mod drain;
 mod erasing;
+mod leases;
 mod listed;
 mod model;
 mod notifications;
@@ -25,9 +26,9 @@ mod seen;
 use async_trait::async_trait;
 
 pub use self::{
-    accounts::*, answers::*, attachments::*, chats::*, deliveries::*, drain::*, erasing::*, listed::*,
-    model::*, notifications::*, notify::*, people::*, reads::*, relations::*, retention::*, scribe::Scribe,
-    search::*, seen::*,
+    accounts::*, answers::*, attachments::*, chats::*, deliveries::*, drain::*, erasing::*, leases::*,
+    listed::*, model::*, notifications::*, notify::*, people::*, reads::*, relations::*, retention::*,
+    scribe::Scribe, search::*, seen::*,
 };
 use super::SharedStore;
 
@@ -139,6 +140,8 @@ macro_rules! store_conformance {
             no_3_a_browser_that_subscribes_again_is_sent_to_no_earlier
             no_3_webhooks_and_browsers_are_leased_apart_and_without_some_applications
             no_3_endpoints_that_failed_come_last_and_not_where_there_are_enough_of_them
+            no_3_a_delivery_that_becomes_several_does_so_once_and_loses_none
+            no_3_a_delivery_of_a_full_queue_becomes_several_as_well
             no_3_a_delivery_is_sent_again_at_the_end_of_the_queue
             no_3_what_waited_too_long_is_given_up_and_what_is_done_with_is_forgotten
             no_3_what_comes_to_a_full_queue_is_given_up

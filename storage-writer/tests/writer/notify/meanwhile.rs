@@ -7,8 +7,8 @@ use std::{
 
 use common::{
     ids::{ChatId, EndpointId, SessionId, UserId},
-    notifications::{ChatPreferences, DeliveryState, Preferences, QuietHours, Target},
-    store::{ProfileChange, Relation},
+    notifications::{ChatPreferences, DeliveryState, NotificationKind, Preferences, QuietHours, Target},
+    store::{Notify, ProfileChange, Relation},
     time::Millis,
     wire::record::What,
 };
@@ -17,7 +17,7 @@ use web_push_native::p256::SecretKey;
 
 use super::{
     silent::Silent,
-    stage::{APP, Hook, MINUTE, Stage},
+    stage::{APP, Deadly, Hook, MINUTE, Stage, Step},
     who::{noon, prefer, read, user},
 };
 use crate::kit::{key, until};
@@ -157,6 +157,59 @@ async fn no_1_of_several_messages_those_that_are_news_still_are_told() {
     assert_eq!(hook.told(), BTreeMap::from([(ben, vec![(2, 3, 2)])]));
     assert_eq!(hook.taken()[0].json()["data"]["message"]["body"], "three");
     writer.stop().await;
+}
+
+/// Two wait for one delivery that shows a message to all, which is deleted: another one is the newest to each. The writer that finds out dies
+/// as it splits the delivery, if any, before it has or after.
+async fn of_different_messages(dies: Option<bool>) {
+    let (mut stage, hook) = (Stage::new().await, Hook::listen().await);
+    let webhook = stage.webhook(&hook.url).await;
+    let (ana, cleo) = (stage.person("ana", None).await, stage.person("cleo", None).await);
+    let mentioned = stage.person("mentioned", None).await;
+    let chat = stage.group(&[ana, cleo, mentioned]).await;
+    hook.answer(|_| (503, String::new()));
+    let store = stage.bench.store.clone() as Arc<dyn Notify>;
+    let deadly = dies.map(|after| Deadly::new(store, Step::Split, after));
+    let engines = match &deadly {
+        Some(deadly) => Engines { notify: deadly.clone(), ..stage.engines() },
+        None => stage.engines(),
+    };
+    let mut writer = stage.writer_with(engines);
+    stage.bench.drained().await;
+    let mentions = Preferences { kinds: [NotificationKind::Mention].into(), ..Preferences::default() };
+    prefer(&stage, mentioned, mentions).await;
+    stage.say_that(chat, ana, "one", |sent| sent.mentions = vec![mentioned]).await;
+    stage.say(chat, ana, "two").await;
+    stage.say_that(chat, ana, "three", |sent| sent.mention_all = true).await;
+    stage.due().await;
+    tried(&stage, webhook).await;
+    assert_eq!(named(&hook).len(), 2);
+    stage.append(chat, ana, What::Erased { number: 3 }).await;
+    stage.bench.drained().await;
+    if let Some(deadly) = deadly {
+        deadly.reached.notified().await;
+        writer.kill().await;
+        stage.pass(MINUTE);
+        writer = stage.writer();
+    }
+    until("there are two", async || stage.deliveries(webhook).await.len() == 2).await;
+    hook.answer(|_| (204, String::new()));
+    stage.quiet().await;
+    assert_eq!(hook.told(), BTreeMap::from([(cleo, vec![(1, 2, 2)]), (mentioned, vec![(1, 1, 1)])]));
+    let shown =
+        hook.taken().iter().map(|one| one.json()["data"]["message"]["body"].clone()).collect::<Vec<_>>();
+    assert_eq!(shown, ["two", "one"]);
+    let all = stage.deliveries(webhook).await;
+    assert!(all.iter().all(|one| one.state == DeliveryState::Delivered), "{all:?}");
+    writer.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_1_whoever_is_told_of_another_message_by_now_is_told_apart_and_once() {
+    for dies in [None, Some(false), Some(true)] {
+        println!("the writer dies: {dies:?}");
+        of_different_messages(dies).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -252,10 +252,12 @@ pub(super) enum Step {
     Leased,
     Queued,
     Attempted,
+    Split,
     Released,
 }
 
 impl Step {
+    /// Those that every writer comes to.
     pub(super) const ALL: [Self; 7] = [
         Self::Candidates,
         Self::Looked,
@@ -368,7 +370,8 @@ impl Notify for Deadly {
         attempt: &Attempt,
         now: Millis,
     ) -> Result<bool> {
-        self.at(Step::Attempted, self.store.attempted(leased, delivery, attempt, now)).await
+        let step = if matches!(attempt, Attempt::Split(_)) { Step::Split } else { Step::Attempted };
+        self.at(step, self.store.attempted(leased, delivery, attempt, now)).await
     }
 
     async fn release_endpoint(&self, leased: &Leased, next: Millis) -> Result<()> {

@@ -5,7 +5,7 @@ use sqlx::SqliteConnection;
 use crate::{
     ids::{AppId, EndpointId, UserId},
     store::{
-        Attempt, Leased, PENDING_BROWSER, PENDING_WEBHOOK, Sending,
+        Attempt, Leased, PENDING_BROWSER, PENDING_WEBHOOK, Sending, Split,
         notifications::{DeliveryId, FULL, Outcome, ROWS},
         rows::int,
         sqlite::value::list,
@@ -123,7 +123,10 @@ pub(super) async fn attempted(
     attempt: &Attempt,
     now: Millis,
 ) -> sqlx::Result<bool> {
-    let outcome = Outcome::from(attempt);
+    let outcome = match Outcome::of(attempt) {
+        Ok(outcome) => outcome,
+        Err(into) => return split(write, leased, id, into).await,
+    };
     let stands = sqlx::query(
         "UPDATE notify_endpoints SET failures = CASE WHEN ?4 THEN 0 ELSE failures + ?5 END
          WHERE app = ?1 AND id = ?2 AND leased = 1 AND leased_until = ?3",
@@ -153,6 +156,47 @@ pub(super) async fn attempted(
     .bind(outcome.state.map(state_word))
     .execute(write)
     .await?;
+    Ok(true)
+}
+
+/// Makes a delivery several; whether the lease stands.
+async fn split(
+    write: &mut SqliteConnection,
+    leased: &Leased,
+    id: DeliveryId,
+    split: &Split,
+) -> sqlx::Result<bool> {
+    let others = list(split.others.iter().map(|(id, body)| (id.simple().to_string(), body)));
+    let before: Option<i64> = sqlx::query_scalar(
+        "UPDATE notify_endpoints SET queued = 1, last_place = last_place + ?4
+         WHERE app = ?1 AND id = ?2 AND leased = 1 AND leased_until = ?3 RETURNING last_place - ?4",
+    )
+    .bind(leased.endpoint.app)
+    .bind(leased.endpoint.id)
+    .bind(leased.until)
+    .bind(split.others.len() as i64)
+    .fetch_optional(&mut *write)
+    .await?;
+    let Some(before) = before else { return Ok(false) };
+    sqlx::query(
+        "INSERT OR IGNORE INTO notify_deliveries (app, endpoint, place, id, body, state, created_at, since)
+         SELECT d.app, d.endpoint, ?4 + 1 + k.key, unhex(k.value ->> 0), k.value ->> 1, 'pending', d.created_at, d.since
+         FROM notify_deliveries d CROSS JOIN json_each(?5) k WHERE d.app = ?1 AND d.endpoint = ?2 AND d.id = ?3",
+    )
+    .bind(leased.endpoint.app)
+    .bind(leased.endpoint.id)
+    .bind(id)
+    .bind(before)
+    .bind(others)
+    .execute(&mut *write)
+    .await?;
+    sqlx::query("UPDATE notify_deliveries SET body = ?4 WHERE app = ?1 AND endpoint = ?2 AND id = ?3")
+        .bind(leased.endpoint.app)
+        .bind(leased.endpoint.id)
+        .bind(id)
+        .bind(&split.rest)
+        .execute(write)
+        .await?;
     Ok(true)
 }
 
