@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use common::{
     ids::{ChatKey, Number},
+    model::Message,
     notifications::{Endpoint, Recipient},
     store::{Queued, Split},
 };
@@ -21,6 +22,9 @@ use super::{
 /// Why nothing is sent that was to be.
 const NOBODY: &str = "nobody has to be told of it any more";
 
+/// How often it is decided for one attempt: a message may be deleted between a decision and its being read.
+const DECISIONS: u32 = 3;
+
 /// What a delivery comes to.
 pub(super) enum Completed {
     /// This is to be sent.
@@ -29,6 +33,8 @@ pub(super) enum Completed {
     Never(&'static str),
     /// First it is to become several.
     Split(Split),
+    /// What it is about goes while it is asked for: it is to be looked at again.
+    Later,
 }
 
 /// What is to be done about it.
@@ -44,14 +50,11 @@ pub(super) async fn complete(
     };
     let chat = ChatKey { app: endpoint.app, chat: kept.chat };
     let Some(view) = store.app_chat(chat).await? else { return Ok(Completed::Never("the chat is no more")) };
-    let mut by_newest = still(shared, chat, &kept.recipients).await?;
-    let Some((number, recipients)) = by_newest.pop_last() else { return Ok(Completed::Never(NOBODY)) };
-    if !by_newest.is_empty() {
-        return Ok(Completed::Split(split(queued.id, kept, by_newest)));
-    }
+    let (message, recipients) = match decided(shared, chat, queued.id, kept).await? {
+        Ok(decided) => decided,
+        Err(otherwise) => return Ok(otherwise),
+    };
     let Some(newest) = recipients.first() else { return Ok(Completed::Never(NOBODY)) };
-    let message = message(store, chat, number).await?.filter(|message| !message.deleted);
-    let Some(message) = message else { return Ok(Completed::Never("the message is no more")) };
     let names = store.users(chat.app, &[message.from]).await?;
     let about = About {
         chat: chat.chat,
@@ -65,6 +68,29 @@ pub(super) async fn complete(
         Some(_) => body::browser(&about, newest),
         None => body::webhook(&about, &recipients, queued.created_at),
     }))
+}
+
+/// The message that is shown, and who is told; or what is to be done otherwise.
+async fn decided(
+    shared: &Shared,
+    chat: ChatKey,
+    id: Uuid,
+    kept: Kept,
+) -> Result<Result<(Message, Vec<Recipient>), Completed>, Broken> {
+    for _ in 0..DECISIONS {
+        let mut by_newest = still(shared, chat, &kept.recipients).await?;
+        let Some((number, recipients)) = by_newest.pop_last() else {
+            return Ok(Err(Completed::Never(NOBODY)));
+        };
+        if !by_newest.is_empty() {
+            return Ok(Err(Completed::Split(split(id, kept, by_newest))));
+        }
+        let message = message(&shared.engines.reads, chat, number).await?;
+        if let Some(message) = message.filter(|message| !message.deleted) {
+            return Ok(Ok((message, recipients)));
+        }
+    }
+    Ok(Err(Completed::Later))
 }
 
 /// Those who have to be told yet, by the newest message that is news to them: in the chat, away since, and not of what they have read, muted

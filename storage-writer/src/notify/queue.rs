@@ -129,7 +129,8 @@ impl Sender {
                 // Reading what was said took its time.
                 Ok(_) if !taken.is_in_time() => break,
                 Ok(post) => self.http.post(post, self.shared.now()).await,
-                Err(attempt) => {
+                Err(None) => break,
+                Err(Some(attempt)) => {
                     metrics.attempted(is_browser, &attempt);
                     if !engines.notify.attempted(leased, queued.id, &attempt, self.shared.now()).await? {
                         return Ok(None);
@@ -162,18 +163,19 @@ impl Sender {
         Ok(Some(self.shared.now()))
     }
 
-    /// What is sent there, or what is noted instead.
+    /// What is sent there, or what is noted instead; none: it is to be looked at again.
     async fn post(
         &self,
         endpoint: &Endpoint,
         queued: &Queued,
         show_body: bool,
-    ) -> Result<Result<Post, Attempt>, Broken> {
-        let never = |why: &str| Attempt::GivenUp { status: None, error: why.to_owned() };
+    ) -> Result<Result<Post, Option<Attempt>>, Broken> {
+        let never = |why: &str| Some(Attempt::GivenUp { status: None, error: why.to_owned() });
         let body = match complete(&self.shared, show_body, endpoint, queued).await? {
             Completed::Body(body) => body,
             Completed::Never(why) => return Ok(Err(never(why))),
-            Completed::Split(split) => return Ok(Err(Attempt::Split(split))),
+            Completed::Split(split) => return Ok(Err(Some(Attempt::Split(split)))),
+            Completed::Later => return Ok(Err(None)),
         };
         let now = self.shared.now();
         let (url, push) = (endpoint.target.url().to_owned(), endpoint.target.user().is_some());

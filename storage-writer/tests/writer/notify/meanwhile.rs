@@ -13,6 +13,7 @@ use common::{
     wire::record::What,
 };
 use storage_writer::Engines;
+use tokio::sync::oneshot;
 use web_push_native::p256::SecretKey;
 
 use super::{
@@ -210,6 +211,37 @@ async fn no_1_whoever_is_told_of_another_message_by_now_is_told_apart_and_once()
         println!("the writer dies: {dies:?}");
         of_different_messages(dies).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_1_a_message_that_is_deleted_as_it_is_decided_gives_way_to_the_one_before() {
+    let (mut stage, hook) = (Stage::new().await, Hook::listen().await);
+    let webhook = stage.webhook(&hook.url).await;
+    let (ana, ben) = (stage.person("ana", None).await, stage.person("ben", None).await);
+    let chat = stage.group(&[ana, ben]).await;
+    hook.answer(|_| (503, String::new()));
+    let silent = Arc::new(Silent::new(stage.bench.cache.clone()));
+    silent.answers.store(true, Ordering::SeqCst);
+    let writer = stage.writer_with(Engines { cache: silent.clone(), ..stage.engines() });
+    stage.say(chat, ana, "one").await;
+    stage.say(chat, ana, "two").await;
+    stage.due().await;
+    tried(&stage, webhook).await;
+    // The messages were read before the cache is asked.
+    let (asked, is_asked) = oneshot::channel();
+    let (deleted, is_deleted) = oneshot::channel();
+    silent.answers_after(async move {
+        asked.send(()).unwrap();
+        is_deleted.await.unwrap();
+    });
+    is_asked.await.unwrap();
+    stage.append(chat, ana, What::Erased { number: 2 }).await;
+    stage.bench.drained().await;
+    hook.answer(|_| (204, String::new()));
+    deleted.send(()).unwrap();
+    stage.quiet().await;
+    assert_eq!(hook.told(), BTreeMap::from([(ben, vec![(1, 1, 1)])]));
+    writer.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
