@@ -193,13 +193,15 @@ pub enum Receivers {
     Browsers,
 }
 
-/// Whose endpoints are not taken.
+/// Which endpoints are not taken.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Except<'a> {
     /// None of these applications.
     pub apps: &'a [AppId],
-    /// None of these that failed last.
-    pub failing_of: &'a [AppId],
+    /// None that failed last.
+    pub failing: bool,
+    /// None but those.
+    pub working: bool,
 }
 
 /// An endpoint that somebody sends to.
@@ -299,7 +301,7 @@ pub trait Notify: Send + Sync {
     async fn look_again_at(&self, app: AppId, users: &[UserId]) -> Result<()>;
 
     /// Takes endpoints of these receivers that have something to be sent by now and that nobody has, at most `limit`, for `lease`, but for
-    /// `except`. Those that failed last come after the others.
+    /// `except`. Those come first that may be sent to for longest.
     async fn lease_endpoints(
         &self,
         receivers: Receivers,

@@ -61,25 +61,27 @@ impl Sender {
         Self { shared, http, vapid: Arc::default() }
     }
 
-    /// Takes endpoints of these receivers, at most so many, but for `except`.
-    pub(super) async fn lease(&self, receivers: Receivers, except: Except<'_>, most: usize) -> Vec<Taken> {
-        let (now, began) = (self.shared.now(), Instant::now());
-        let most = u32::try_from(most).unwrap_or(u32::MAX);
-        match self.shared.engines.notify.lease_endpoints(receivers, except, now, LEASE, most).await {
-            Ok(leased) => {
-                self.shared.metrics.looked_at(match receivers {
-                    Receivers::Webhooks => "webhooks",
-                    Receivers::Browsers => "browsers",
-                });
-                leased.into_iter().map(|leased| Taken { leased, began }).collect()
-            }
-            Err(error) => {
-                self.shared.metrics.store_errors.inc();
-                tracing::warn!(%error, "what is to be sent to webhooks and browsers is not known");
-                sleep(self.shared.config.every).await;
-                Vec::new()
+    /// Takes endpoints of these receivers, of each share at most so many, but for some.
+    pub(super) async fn lease(&self, receivers: Receivers, shares: [(Except<'_>, usize); 2]) -> Vec<Taken> {
+        let mut taken = Vec::new();
+        for (except, most) in shares {
+            let (now, began) = (self.shared.now(), Instant::now());
+            let most = u32::try_from(most).unwrap_or(u32::MAX);
+            match self.shared.engines.notify.lease_endpoints(receivers, except, now, LEASE, most).await {
+                Ok(leased) => taken.extend(leased.into_iter().map(|leased| Taken { leased, began })),
+                Err(error) => {
+                    self.shared.metrics.store_errors.inc();
+                    tracing::warn!(%error, "what is to be sent to webhooks and browsers is not known");
+                    sleep(self.shared.config.every).await;
+                    return taken;
+                }
             }
         }
+        self.shared.metrics.looked_at(match receivers {
+            Receivers::Webhooks => "webhooks",
+            Receivers::Browsers => "browsers",
+        });
+        taken
     }
 
     /// Sends what is in its queue, as far as there is time.

@@ -17,14 +17,13 @@ use super::{
     queue::{Sender, Taken},
 };
 
-/// Endpoints that wait for others of their place or application. What is more, or has waited for too long, is given back.
+/// Endpoints that wait for others of their place or application. What is more, or has waited for too long, is given back. So many of those that
+/// did not fail last, and so many of those that did: neither keep the others from being taken.
 const WAITING: usize = 128;
+const WAITING_FAILING: usize = 64;
 
 /// Of these, at one place: as many as are served in a second, so that the store is not asked more often.
 const WAITING_AT_PLACE: usize = 64;
-
-/// And that failed last: they leave room for the others.
-const WAITING_FAILING: usize = 64;
 
 /// How long nobody takes what was given back: half of it at least.
 const GIVEN_BACK: Duration = Duration::from_secs(4);
@@ -106,16 +105,16 @@ impl<'a> Senders<'a> {
     /// Takes what may be sent to. Whether some of it has to wait.
     async fn take(&mut self) -> bool {
         let free = self.busy.free();
-        let most = free + WAITING.saturating_sub(self.waiting.len());
         if free == 0 {
             return false;
         }
-        let (apps, failing_of) = self.busy.full();
-        let except = Except { apps: &apps, failing_of: &failing_of };
-        let mut leased = self.sender.lease(self.receivers, except, most).await;
-        // They come in no order.
-        leased.sort_by_key(|taken| taken.leased.failures > 0);
-        for taken in leased {
+        let most = |is_failing| free + self.room(is_failing);
+        let (full, failing) = self.busy.full();
+        let full_of_failing = [full.as_slice(), &failing].concat();
+        let but_failing = Except { apps: &full, failing: true, working: false };
+        let but_working = Except { apps: &full_of_failing, failing: false, working: true };
+        let shares = [(but_failing, most(false)), (but_working, most(true))];
+        for taken in self.sender.lease(self.receivers, shares).await {
             let endpoint = &taken.leased.endpoint;
             let whose = Whose {
                 app: endpoint.app,
@@ -142,12 +141,16 @@ impl<'a> Senders<'a> {
     }
 
     fn may_wait(&self, whose: &Whose) -> bool {
-        let at_place = |other: &Whose| (other.app, &other.place) == (whose.app, &whose.place);
-        let those = |which: &dyn Fn(&Whose) -> bool| {
-            self.waiting.iter().filter(|(waiting, _)| which(waiting)).count()
+        let is_alike = |other: &Whose| {
+            (other.app, &other.place, other.is_failing) == (whose.app, &whose.place, whose.is_failing)
         };
-        self.waiting.len() < WAITING
-            && those(&at_place) < WAITING_AT_PLACE
-            && (!whose.is_failing || those(&|other| other.is_failing) < WAITING_FAILING)
+        let those = self.waiting.iter().filter(|(waiting, _)| is_alike(waiting)).count();
+        self.room(whose.is_failing) > 0 && those < WAITING_AT_PLACE
+    }
+
+    /// How many more of those that failed last, or of the others, may wait.
+    fn room(&self, is_failing: bool) -> usize {
+        let most = if is_failing { WAITING_FAILING } else { WAITING };
+        most.saturating_sub(self.waiting.iter().filter(|(whose, _)| whose.is_failing == is_failing).count())
     }
 }

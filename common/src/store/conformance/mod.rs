@@ -139,7 +139,7 @@ macro_rules! store_conformance {
             no_3_a_queue_is_in_order_and_what_failed_stays_its_head
             no_3_a_browser_that_subscribes_again_is_sent_to_no_earlier
             no_3_webhooks_and_browsers_are_leased_apart_and_without_some_applications
-            no_3_endpoints_that_failed_come_last_and_not_where_there_are_enough_of_them
+            no_3_endpoints_that_failed_and_the_others_are_leased_apart
             no_3_a_delivery_that_becomes_several_does_so_once_and_loses_none
             no_3_a_delivery_of_a_full_queue_becomes_several_as_well
             no_3_a_delivery_is_sent_again_at_the_end_of_the_queue

@@ -291,6 +291,41 @@ async fn no_3_many_silent_browsers_of_an_application_hold_up_none_of_its_others_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_3_a_receiver_that_failed_once_is_told_soon_beside_many_that_are_silent() {
+    let (mut stage, hook) = (Stage::new().await, Hook::listen().await);
+    let (chat, ana, ben) = ana_and_ben(&mut stage).await;
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = silent.local_addr().unwrap();
+    let p256dh = SecretKey::from_slice(&[9; 32]).unwrap().public_key().to_sec1_bytes().to_vec();
+    let browser = |user, url| {
+        let (session, p256dh) = (SessionId::random(), p256dh.clone());
+        Target::Push { user, session, url, p256dh, auth: vec![5; 16] }
+    };
+    hook.answer(|_| (503, String::new()));
+    let mut config = config(&["127.0.0.1"]);
+    config.notify.every = Duration::from_millis(500);
+    let writer = Writer::start(stage.engines(), config);
+    stage.endpoint(browser(ben, hook.url.clone())).await;
+    rounds(&mut stage, chat, ana, 1).await;
+    until("it failed", async || hook.heard().len() >= 2).await;
+    // Twice as many as are taken until those are due again that were given back first.
+    for n in 0..60 {
+        let user = stage.person(&format!("silent-{n}"), None).await;
+        stage.append(chat, ana, What::Joined { user, role: Role::Member }).await;
+        for nth in 0..20 {
+            stage.endpoint(browser(user, format!("http://{address}/{n}/{nth}"))).await;
+        }
+    }
+    rounds(&mut stage, chat, ana, 1).await;
+    timeout(Duration::from_secs(20), silent.accept()).await.unwrap().unwrap();
+    let heard = hook.heard().len();
+    hook.answer(|_| (204, String::new()));
+    let told = until("it is told soon", async || hook.heard().len() >= heard + 2);
+    timeout(Duration::from_secs(5), told).await.expect("within seconds");
+    writer.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_3_no_address_inside_is_reached() {
     let inside = Hook::listen_on("127.0.0.2:0").await;
     let port = inside.url.rsplit(':').next().unwrap().to_owned();

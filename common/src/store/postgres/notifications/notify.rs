@@ -68,8 +68,8 @@ macro_rules! if_held {
     };
 }
 
-/// Takes, until $2, the first $3 endpoints of these receivers that may be sent to at $1, but of the applications $4, and of $5
-/// those that failed last.
+/// Takes, until $2, the first $3 endpoints of these receivers that may be sent to at $1, but of the applications $4, and but those
+/// that failed last if $5, and the others if $6.
 macro_rules! take {
     ($receivers:literal) => {
         concat!(
@@ -78,9 +78,9 @@ macro_rules! take {
                    WHERE e.queued AND e.enabled AND e.",
             $receivers,
             " AND e.next_at <= $1 AND (NOT e.leased OR e.leased_until <= $1) AND e.app <> ALL ($4)
-                     AND (e.failures = 0 OR e.app <> ALL ($5))
+                     AND NOT (CASE WHEN e.failures > 0 THEN $5 ELSE $6 END)
                      AND (SELECT a.erased_at IS NULL FROM applications a WHERE a.id = e.app)
-                   ORDER BY e.failures > 0, e.next_at LIMIT $3 FOR UPDATE OF e SKIP LOCKED) d
+                   ORDER BY e.next_at LIMIT $3 FOR UPDATE OF e SKIP LOCKED) d
              WHERE u.app = d.app AND u.id = d.id
              RETURNING u.*, u.user_id AS user"
         )
@@ -261,7 +261,8 @@ impl Notify for Postgres {
                 .bind(now.plus(lease))
                 .bind(i64::from(limit))
                 .bind(except.apps)
-                .bind(except.failing_of)
+                .bind(except.failing)
+                .bind(except.working)
                 .fetch_all(&self.pool)
                 .await?;
             rows.iter().map(rows::notifications::leased).collect()

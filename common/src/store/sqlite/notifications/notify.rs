@@ -60,7 +60,8 @@ macro_rules! if_held {
     };
 }
 
-/// Endpoints of these receivers that may be sent to at ?1, but of the applications ?2, and of ?3 those that failed last.
+/// Endpoints of these receivers that may be sent to at ?1, but of the applications ?2, and but those that failed last if
+/// ?3, and the others if ?4.
 macro_rules! due {
     ($receivers:literal) => {
         concat!(
@@ -69,7 +70,7 @@ macro_rules! due {
             $receivers,
             " AND e.next_at <= ?1 AND (e.leased = 0 OR e.leased_until <= ?1)
                AND e.app NOT IN (SELECT unhex(k.value) FROM json_each(?2) k)
-               AND (e.failures = 0 OR e.app NOT IN (SELECT unhex(k.value) FROM json_each(?3) k))
+               AND NOT (CASE WHEN e.failures > 0 THEN ?3 ELSE ?4 END)
                AND EXISTS (SELECT 1 FROM applications a WHERE a.id = e.app AND a.erased_at IS NULL)"
         )
     };
@@ -81,14 +82,14 @@ macro_rules! free {
     };
 }
 
-/// Takes the first ?5 of them until ?4.
+/// Takes the first ?6 of them until ?5.
 macro_rules! take {
     ($receivers:literal) => {
         concat!(
-            "UPDATE notify_endpoints SET leased = 1, leased_until = max(?4, leased_until + 1)
+            "UPDATE notify_endpoints SET leased = 1, leased_until = max(?5, leased_until + 1)
              WHERE (app, id) IN (SELECT e.app, e.id ",
             due!($receivers),
-            " ORDER BY e.failures > 0, e.next_at LIMIT ?5) RETURNING *"
+            " ORDER BY e.next_at LIMIT ?6) RETURNING *"
         )
     };
 }
@@ -246,13 +247,14 @@ impl Notify for Sqlite {
             Receivers::Webhooks => (free!("url_hash IS NULL"), take!("url_hash IS NULL")),
             Receivers::Browsers => (free!("url_hash IS NOT NULL"), take!("url_hash IS NOT NULL")),
         };
-        let (apps, failing_of) = (list(except.apps), list(except.failing_of));
+        let apps = list(except.apps);
         bounded(async {
             // Most of the time there is nothing, and the writer need not wait for that.
             let free: bool = sqlx::query_scalar(free)
                 .bind(now)
                 .bind(&apps)
-                .bind(&failing_of)
+                .bind(except.failing)
+                .bind(except.working)
                 .fetch_one(&self.readers)
                 .await?;
             if !free {
@@ -262,7 +264,8 @@ impl Notify for Sqlite {
             let rows = sqlx::query(take)
                 .bind(now)
                 .bind(&apps)
-                .bind(&failing_of)
+                .bind(except.failing)
+                .bind(except.working)
                 .bind(now.plus(lease))
                 .bind(limit)
                 .fetch_all(&mut *write)
