@@ -10,8 +10,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use self::unseen::{
-    EventKind, MessagesUnseen, Recipient, Unseen, UnseenChat, UnseenMessage, WEBHOOK_ID, WEBHOOK_SIGNATURE,
-    WEBHOOK_TIMESTAMP,
+    EventKind, MessagesUnseen, Recipient, UnseenChat, UnseenData, UnseenMessage, WEBHOOK_ID,
+    WEBHOOK_SIGNATURE, WEBHOOK_TIMESTAMP,
 };
 use crate::{
     ids::{AppId, EndpointId, SessionId, UserId},

@@ -10,7 +10,7 @@ use crate::{
     ids::{ChatId, MessageId, UserId},
     model::{ChatKind, MessageKind},
     notifications::{
-        EventKind, MessagesUnseen, Recipient, Unseen, UnseenChat, UnseenMessage, WEBHOOK_ID,
+        EventKind, MessagesUnseen, Recipient, UnseenChat, UnseenData, UnseenMessage, WEBHOOK_ID,
         WEBHOOK_SIGNATURE, WEBHOOK_TIMESTAMP,
     },
     time::Millis,
@@ -31,9 +31,9 @@ pub(super) fn sent(schemas: &mut SchemaGenerator) -> Value {
         "responses": {
             "2XX": {"description": "It is taken, and the next one is sent. What the body says is not looked at."},
             "410": {"description": "The webhook is switched off, and nothing is sent until the operator enables it. What comes up \
-                meanwhile is kept for three days."},
-            "default": {"description": "Anything else, or no answer within 15 s: it is sent again, later and later (after 5 s at first, \
-                an hour at most, and not before `Retry-After`), and given up after three days. Up to 3 redirects that keep the method \
+                meanwhile is kept for as long as it would be sent again."},
+            "default": {"description": "Anything else, or no answer within 15 s: it is sent again, later and later (by default \
+                after 5 s at first and an hour at most; not before `Retry-After`, within that), and given up after three days by default. Up to 3 redirects that keep the method \
                 (307, 308) are followed."},
         },
     }}})
@@ -87,7 +87,7 @@ fn examples() -> [Value; 2] {
     let event = |chat, message| MessagesUnseen {
         kind: EventKind::MessagesUnseen,
         timestamp: Millis(1_795_252_900_000),
-        data: Unseen { chat, message, recipients: &recipients },
+        data: UnseenData { chat, message, recipients: &recipients },
     };
     let group = UnseenChat { id: chat, kind: ChatKind::Group, name: Some("Choir") };
     let direct = UnseenChat { kind: ChatKind::Direct, name: None, ..group.clone() };

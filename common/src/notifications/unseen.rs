@@ -28,7 +28,7 @@ pub struct MessagesUnseen<'a> {
     /// When it came up.
     pub timestamp: Millis,
     /// What there is to know.
-    pub data: Unseen<'a>,
+    pub data: UnseenData<'a>,
 }
 
 /// What a webhook is told of. Receivers pass over what they do not know.
@@ -50,7 +50,7 @@ impl EventKind {
 
 /// What has not been seen, where, and by whom.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
-pub struct Unseen<'a> {
+pub struct UnseenData<'a> {
     /// The chat.
     pub chat: UnseenChat<'a>,
     /// Its newest message.
@@ -86,7 +86,7 @@ pub struct UnseenMessage<'a> {
     /// What kind it is.
     #[serde(rename = "type")]
     pub kind: MessageKind,
-    /// What it says, if the application's `notifications.show_body` has it shown and it was not deleted.
+    /// What it says, if the application's `notifications.show_body` has it shown.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub body: Option<&'a str>,
     /// When it was written.

@@ -22,7 +22,8 @@ pub struct ProfileChange {
 /// What users know of each other.
 #[async_trait]
 pub trait People: Send + Sync {
-    /// Changes a user's profile and answers the whole row; none when there is no such user.
+    /// Changes a user's profile and answers the whole row; none when there is no such user. When the time zone
+    /// changes whoever is held is looked at again ([`super::Notify::look_again_at`]): it may be quiet no more.
     async fn update_profile(&self, app: AppId, user: UserId, change: &ProfileChange) -> Result<Option<User>>;
 
     /// A page of those whose names have, for each word of `query`, a word that begins with it, without regard to case and accents; nothing

@@ -110,7 +110,7 @@ impl Sender {
     fn tell(&self, taken: &Taken, error: &StoreError) {
         self.shared.metrics.store_errors.inc();
         let endpoint = taken.leased.endpoint.id;
-        tracing::warn!(%error, %endpoint, "what was sent may be sent once more");
+        tracing::warn!(%error, %endpoint, "what came of it is not noted: what was sent, if anything, may be sent once more");
     }
 
     /// Sends the first of its queue. Gives when something is to be sent there next; none when it is not ours any more.
