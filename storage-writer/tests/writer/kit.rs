@@ -168,6 +168,11 @@ impl Writer {
         until(&format!("it looks at {what}"), async || looks() >= enough).await;
     }
 
+    /// Waits until it has counted so many: it counts what it has done, a moment after that is there.
+    pub(crate) async fn counts(&self, name: &str, label: &str, count: f64) {
+        until(&format!("{name} {label} is {count}"), async || self.metric(name, label) == count).await;
+    }
+
     /// The value of a metric with this label, 0 when there is none.
     pub(crate) fn metric(&self, name: &str, label: &str) -> f64 {
         let families = self.registry.gather();

@@ -127,7 +127,7 @@ async fn no_1_exactly_those_who_were_away_are_told_and_once() {
         (who("blocker"), vec![(first, first, 1)]),
     ]);
     assert_eq!(hook.told(), expected);
-    assert_eq!(writer.metric("writer_notifications_total", "made"), 4.0);
+    writer.counts("writer_notifications_total", "made", 4.0).await;
 
     // Each as it was: the newest message of each, by whoever wrote it.
     for heard in hook.taken() {
@@ -267,7 +267,7 @@ async fn no_2_in_quiet_hours_nobody_is_told_and_after_them_only_of_what_is_still
     stage.due().await;
     stage.quiet().await;
     assert_eq!(hook.told(), BTreeMap::from([(who("awake"), vec![(1, 1, 1), (2, 2, 1)])]));
-    assert_eq!(writer.metric("writer_notifications_total", "held"), 12.0);
+    writer.counts("writer_notifications_total", "held", 12.0).await;
 
     read(&stage, chat, who("reads"), second).await;
     let socket = stage.connect(who("comes")).await;
@@ -406,7 +406,7 @@ async fn no_1_a_browser_is_told_in_a_way_that_only_it_can_read() {
         "chat": chat, "title": "Course", "body": "two, @all", "from": "ana", "number": 2, "count": 2, "mentioned": true,
     });
     assert_eq!(shown, expected);
-    assert_eq!(writer.metric("writer_deliveries_total", "browser"), 1.0);
+    writer.counts("writer_deliveries_total", "browser", 1.0).await;
     writer.stop().await;
 }
 
