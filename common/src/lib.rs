@@ -26,6 +26,7 @@ pub mod problem;
 pub mod program;
 pub mod revocations;
 pub mod ring;
+pub mod runtime;
 pub mod seal;
 pub mod search;
 #[cfg(feature = "conformance")]

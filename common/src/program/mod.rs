@@ -164,7 +164,7 @@ fn started<P: Program>(arguments: Arguments<P::Command>) -> anyhow::Result<()> {
     let (filter, format) = settings.log();
     if let Some(command) = arguments.command {
         telemetry::init_as(filter, format)?;
-        return runtime()?.block_on(settings.command(command));
+        return runtime::start()?.block_on(settings.command(command));
     }
     if arguments.common.check_config {
         return checked(&settings);
@@ -176,7 +176,7 @@ fn started<P: Program>(arguments: Arguments<P::Command>) -> anyhow::Result<()> {
         format!("cannot listen on {address}; is something else there? choose another with `listen`")
     })?;
     listener.set_nonblocking(true)?;
-    let runtime = runtime()?;
+    let runtime = runtime::start()?;
     let ended = runtime.block_on(async {
         let shutdown = Shutdown::new();
         let signals = shutdown.clone();
@@ -200,10 +200,6 @@ fn started<P: Program>(arguments: Arguments<P::Command>) -> anyhow::Result<()> {
 async fn late(shutdown: &Shutdown) {
     shutdown.soft().cancelled().await;
     tokio::time::sleep(GRACE).await;
-}
-
-fn runtime() -> io::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()
 }
 
 fn checked<P: Program>(settings: &P) -> anyhow::Result<()> {

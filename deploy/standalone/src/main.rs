@@ -8,7 +8,7 @@ use std::{
 };
 
 use clap::Parser;
-use common::{config, shutdown::Shutdown, telemetry};
+use common::{config, runtime, shutdown::Shutdown, telemetry};
 use standalone::{Cluster, Runtimes, Settings};
 
 #[global_allocator]
@@ -102,7 +102,7 @@ fn run(args: Args) -> anyhow::Result<()> {
     settings.data = args.data.unwrap_or(settings.data);
     settings.log = args.log.unwrap_or(settings.log);
     telemetry::init(&settings.log)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = runtime::start()?;
     runtime.block_on(serve(settings))
 }
 
