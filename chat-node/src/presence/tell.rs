@@ -84,6 +84,8 @@ impl Telling {
 struct Piece {
     handle: Arc<Handle>,
     frames: Vec<u8>,
+    /// Of whom it is told last.
+    last: Option<UserKey>,
 }
 
 impl Deliver {
@@ -104,7 +106,7 @@ impl Deliver {
             told += 1 + self.tell_of(user, news, &mut pieces);
         }
         let mut pace = Pace::over(TOLD_IN, pieces.len(), SESSIONS_AT_ONCE);
-        for Piece { handle, frames } in pieces.into_values() {
+        for Piece { handle, frames, .. } in pieces.into_values() {
             pace.next().await;
             handle.outbox.offer(frames.into());
         }
@@ -113,24 +115,29 @@ impl Deliver {
     /// Gives how many are told.
     fn tell_of(&self, user: UserKey, news: News, pieces: &mut HashMap<SocketId, Piece>) -> usize {
         let frame = ServerFrame::Presence(view(user, news.last_seen));
-        let (mut frames, mut known) = (Frames::default(), HashSet::new());
+        let (mut frames, mut told) = (Frames::default(), 0);
         let hidden_from: HashSet<UserId> = news.hidden_from.into_iter().collect();
         for chat in news.chats {
             let Some(room) = self.0.hub.room(ChatKey { app: user.app, chat }) else { continue };
             if room.members() > self.0.presence.config.group {
                 continue;
             }
-            for handle in room.company_of(user.user) {
-                if hidden_from.contains(&handle.user.user) || !known.insert(handle.socket) {
-                    continue;
+            room.company_of(user.user, |handle| {
+                if hidden_from.contains(&handle.user.user) {
+                    return;
                 }
-                let format = handle.outbox.format();
-                let frame = frames.get(format, || framed(&frame, format));
-                let piece =
-                    pieces.entry(handle.socket).or_insert_with(|| Piece { handle, frames: Vec::new() });
-                piece.frames.extend_from_slice(&frame);
-            }
+                let piece = pieces.entry(handle.socket).or_insert_with(|| Piece {
+                    handle: Arc::clone(handle),
+                    frames: Vec::new(),
+                    last: None,
+                });
+                if piece.last.replace(user) != Some(user) {
+                    let format = handle.outbox.format();
+                    piece.frames.extend_from_slice(&frames.get(format, || framed(&frame, format)));
+                    told += 1;
+                }
+            });
         }
-        known.len()
+        told
     }
 }

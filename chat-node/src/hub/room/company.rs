@@ -80,14 +80,14 @@ impl Room {
         self.state.lock().company.members
     }
 
-    /// The sessions of everybody but `user` that are certain to be members'.
-    pub(crate) fn company_of(&self, user: UserId) -> Vec<Arc<Handle>> {
+    /// Does something with the sessions of everybody but `user` that are certain to be members', under the room's lock.
+    pub(crate) fn company_of(&self, user: UserId, mut each: impl FnMut(&Arc<Handle>)) {
         let state = self.state.lock();
         if state.over {
-            return Vec::new();
+            return;
         }
         let live = state.seats.iter().filter(|seat| matches!(seat.state, SeatState::Live));
-        live.filter(|seat| seat.handle.user.user != user).map(|seat| Arc::clone(&seat.handle)).collect()
+        live.map(|seat| &seat.handle).filter(|handle| handle.user.user != user).for_each(&mut each);
     }
 
     /// The two whose direct chat this is, when `user` is one of them and the other has a session here.
