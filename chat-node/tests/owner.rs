@@ -343,6 +343,47 @@ async fn a_removed_member_writes_and_reads_no_more() {
     assert!(matches!(node.ask(cleo, chat, Ask::AddMember { user: ben }).await, Answer::Done { .. }));
 }
 
+/// ME-5, CH-7: that a message is deleted is known to whoever might have deleted it, and to nobody else: found in memory, by the next owner
+/// in the log and with its sender in the store, and in the store alone.
+#[tokio::test]
+async fn a_deleted_message_is_deleted_once_more_by_nobody_who_might_not_have_deleted_it() {
+    let stage = Stage::new().await;
+    let mut node = stage.node("node-1").await;
+    let [ana, ben, cleo, dan, eve] = std::array::from_fn(|_| UserId::random());
+    let chat = stage.group(&node, ana, vec![ben, cleo, dan]).await;
+    let left = stage.draining(node.ask(ana, chat, Ask::RemoveMember { user: dan })).await;
+    assert!(matches!(left, Answer::Done { .. }), "{left:?}");
+    sent(&node.ask(ben, chat, Ask::Send(vec![draft("m1", "hello"), draft("m2", "there")])).await);
+    stage.drain().await;
+    assert!(matches!(node.ask(ben, chat, Ask::Erase { number: 1 }).await, Answer::Done { .. }));
+    for name in ["node-1", "node-2", "node-3"] {
+        if name != "node-1" {
+            drop(node);
+            if name == "node-3" {
+                stage.drain().await;
+            }
+            node = stage.node(name).await;
+        }
+        let asked = async |by| until_answered(|| node.ask(by, chat, Ask::Erase { number: 1 })).await;
+        for stranger in [eve, dan] {
+            assert_eq!(refusal(&asked(stranger).await).code, ErrorCode::NotFound, "{name}");
+        }
+        assert_eq!(refusal(&asked(cleo).await).code, ErrorCode::Forbidden, "{name}");
+        for (who, by) in [("author", ben), ("owner", ana)] {
+            let answer = asked(by).await;
+            assert!(matches!(answer, Answer::Done { .. }), "{name}, {who}: {answer:?}");
+        }
+        let other = node.ask(cleo, chat, Ask::Erase { number: 2 }).await;
+        assert_eq!(refusal(&other).code, ErrorCode::Forbidden, "{name}: as for one that is not deleted");
+    }
+    let gone = stage.draining(node.ask(ana, chat, Ask::DeleteChat)).await;
+    assert!(matches!(gone, Answer::Done { .. }), "{gone:?}");
+    for by in [ana, ben, cleo, eve] {
+        let answer = node.ask(by, chat, Ask::Erase { number: 1 }).await;
+        assert_eq!(refusal(&answer).code, ErrorCode::NotFound, "the group was deleted");
+    }
+}
+
 #[tokio::test]
 async fn me_5_a_message_is_edited_by_its_sender_and_deleted_once() {
     let stage = Stage::new().await;

@@ -329,6 +329,15 @@ impl Chat {
         Known::InStore
     }
 
+    /// Who wrote a message, if memory has anything that says so.
+    pub(super) fn author(&self, number: Number) -> Option<UserId> {
+        self.kept.iter().rev().find_map(|kept| match &kept.change.what {
+            What::Sent { number: sent, .. } if *sent == number => Some(kept.change.by),
+            What::Edited { message } if message.number == number => Some(message.from),
+            _ => None,
+        })
+    }
+
     /// A message, as the store or a change has it, with what it is answered with by now.
     pub(super) fn with_reactions(&self, mut message: Message) -> Message {
         let newest = self.kept.iter().rev().find_map(|kept| match &kept.change.what {

@@ -221,12 +221,20 @@ pub(super) fn edit(
     Ok(Decision::Append(What::Edited { message: Box::new(message) }))
 }
 
+/// What is asked of a message that is to be deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Written {
+    pub(super) from: UserId,
+    /// Whether it is deleted already. Who may not delete it is not told.
+    pub(super) deleted: bool,
+}
+
 /// The end of a message.
 pub(super) fn erase(
     chat: &Chat,
     by: UserId,
     number: Number,
-    message: Option<Message>,
+    message: Option<Written>,
 ) -> Result<Decision, Refusal> {
     let role = role(chat, by)?;
     let message = message.ok_or_else(no_such_message)?;

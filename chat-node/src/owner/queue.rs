@@ -85,8 +85,12 @@ impl Job {
         };
         match &self.request.ask {
             _ if self.message.is_some() => None,
-            Ask::Edit { number, .. } | Ask::Erase { number } => {
-                in_store(*number).then_some(Unknown::Message(*number))
+            Ask::Edit { number, .. } => in_store(*number).then_some(Unknown::Message(*number)),
+            Ask::Erase { number } => {
+                // Who may delete it once more is who might have deleted it.
+                let erased = matches!(chat.message(*number), Known::Erased(_));
+                let unknown = in_store(*number) || erased && chat.author(*number).is_none();
+                unknown.then_some(Unknown::Message(*number))
             }
             Ask::React { number, emoji, .. } => {
                 let known = chat.reacts(*number, self.request.by, emoji).is_some();

@@ -165,6 +165,13 @@ impl Stage {
     }
 
     pub(crate) async fn make(&self, node: &Node, by: UserId, chat: ChatId, ask: Ask) -> ChatId {
+        let answer = self.draining(until_answered(|| node.ask(by, chat, ask.clone()))).await;
+        assert!(matches!(answer, Answer::Created { .. }), "{answer:?}");
+        chat
+    }
+
+    /// Drains while this goes on.
+    pub(crate) async fn draining<T>(&self, going_on: impl Future<Output = T>) -> T {
         let draining = async {
             loop {
                 self.drain().await;
@@ -172,12 +179,9 @@ impl Stage {
             }
         };
         tokio::select! {
-            answer = until_answered(|| node.ask(by, chat, ask.clone())) => {
-                assert!(matches!(answer, Answer::Created { .. }), "{answer:?}");
-            }
-            () = draining => {}
+            done = going_on => done,
+            () = draining => unreachable!("it drains for ever"),
         }
-        chat
     }
 
     /// A copy of the store, which nobody writes at the moment.

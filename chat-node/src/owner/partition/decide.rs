@@ -15,7 +15,7 @@ use super::{
     super::{
         chat::{Chat, Known},
         later,
-        policy::{self, Decision},
+        policy::{self, Decision, Written},
         queue::Job,
         retry_later,
     },
@@ -90,12 +90,7 @@ impl Owned {
                 let message = known_message(chat, job, *number);
                 policy::edit(chat, by, message, body, self.context.clock.now().max(chat.last_at))
             }
-            Ask::Erase { number } => {
-                if let Known::Erased(_) = chat.message(*number) {
-                    return Ok(Decision::Already);
-                }
-                policy::erase(chat, by, *number, known_message(chat, job, *number))
-            }
+            Ask::Erase { number } => policy::erase(chat, by, *number, written(chat, job, *number)),
             Ask::React { number, emoji, on } => {
                 let message = known_message(chat, job, *number);
                 let stands = chat.reacts(*number, by, emoji).unwrap_or(job.reacts);
@@ -165,6 +160,16 @@ impl Owned {
         }
         self.wait_for_head(key, job, made, made);
     }
+}
+
+/// Who wrote a message that is to be deleted, which may be so already; none when its time is over, or there is no such one.
+fn written(chat: &Chat, job: &Job, number: u64) -> Option<Written> {
+    if let Known::Erased(_) = chat.message(number) {
+        let stored = job.message.as_ref().and_then(Option::as_ref);
+        let from = chat.author(number).or_else(|| stored.map(|message| message.from))?;
+        return Some(Written { from, deleted: true });
+    }
+    known_message(chat, job, number).map(|Message { from, deleted, .. }| Written { from, deleted })
 }
 
 /// The message as it stands, from memory or as the store has it; none when its time is over.

@@ -105,6 +105,10 @@ fn message(from: UserId) -> Message {
     }
 }
 
+fn written(from: UserId, deleted: bool) -> Written {
+    Written { from, deleted }
+}
+
 /// What becomes of an act: `Y` it is appended, `=` it is so already, `-` forbidden, `0` there is no such chat (or member).
 fn outcome(decision: Result<Decision, Refusal>) -> char {
     match decision {
@@ -128,8 +132,10 @@ const TABLE: &[(&str, &str, Act)] = &[
     ("answer it once more", "0===", |chat, by| react(chat, by, Some(message(OTHER_MEMBER)), "+", true, true)),
     ("take back what is not there", "0===", |chat, by| react(chat, by, Some(message(by)), "+", false, false)),
     ("answer no message", "0000", |chat, by| react(chat, by, None, "+", true, false)),
-    ("delete one's own", "0YYY", |chat, by| erase(chat, by, 1, Some(message(by)))),
-    ("delete another's", "0-YY", |chat, by| erase(chat, by, 1, Some(message(OTHER_MEMBER)))),
+    ("delete one's own", "0YYY", |chat, by| erase(chat, by, 1, Some(written(by, false)))),
+    ("delete another's", "0-YY", |chat, by| erase(chat, by, 1, Some(written(OTHER_MEMBER, false)))),
+    ("delete one's own once more", "0===", |chat, by| erase(chat, by, 1, Some(written(by, true)))),
+    ("delete another's once more", "0-==", |chat, by| erase(chat, by, 1, Some(written(OTHER_MEMBER, true)))),
     ("name the group", "0-YY", |chat, by| update(chat, by, Some(&"New".to_owned()), None, None)),
     ("describe the group", "0-YY", |chat, by| update(chat, by, None, Some(&"New".to_owned()), None)),
     ("say how long messages are kept (me_9)", "0-YY", |chat, by| {
