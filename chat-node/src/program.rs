@@ -140,6 +140,10 @@ impl Program for Settings {
         ),
         ("limits.message_burst", "Of one user in one chat at once after a pause."),
         (
+            "limits.chats_per_user",
+            "Chats that one user may be in, unless the application has chosen; 0: as many as come.",
+        ),
+        (
             "attachments.url",
             "Where uploaded files are: file:FOLDER, which all nodes share, or s3://BUCKET[/PREFIX][?region=…&endpoint=…] (built with \
              `aws`); empty: none are taken.",

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use anyhow::ensure;
-use common::{address::Networks, admin_key::AdminKey, applications::MessageRate};
+use common::{address::Networks, admin_key::AdminKey, applications::MessageRate, model::limits};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -21,12 +21,14 @@ pub struct Limits {
     pub messages_per_second: f64,
     /// Messages at once after a pause.
     pub message_burst: u32,
+    /// Chats that one user may be in; 0: as many as come.
+    pub chats_per_user: u32,
 }
 
 impl Default for Limits {
     fn default() -> Self {
         let MessageRate { per_second, burst } = MessageRate::default();
-        Self { messages_per_second: per_second, message_burst: burst }
+        Self { messages_per_second: per_second, message_burst: burst, chats_per_user: limits::CHATS }
     }
 }
 
@@ -48,7 +50,7 @@ impl Limits {
     /// As owners take them, with what their memory may hold.
     pub fn owner(&self, memory: OwnerLimits) -> OwnerLimits {
         let message_rate = MessageRate { per_second: self.messages_per_second, burst: self.message_burst };
-        OwnerLimits { message_rate, ..memory }
+        OwnerLimits { message_rate, chats_per_user: self.chats_per_user, ..memory }
     }
 }
 

@@ -17,6 +17,8 @@ pub mod limits {
     pub const MEMBERS: usize = 50_000;
     /// Contacts of a user.
     pub const CONTACTS: u64 = 10_000;
+    /// Chats that one user may be in, unless the operator or the application has chosen otherwise: lists of chats are read whole.
+    pub const CHATS: u32 = 10_000;
     /// Users whom a user has blocked at once.
     pub const BLOCKS: u64 = 10_000;
     /// Members in one record: a longer list is several records.

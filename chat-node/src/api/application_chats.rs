@@ -58,7 +58,7 @@ pub(super) fn routes() -> Routes<Api> {
             says("Makes groups be these circles")
                 .takes(json!({"circles": [{"key": key, "name": "Course 7", "members": [example::ANA]}]}))
                 .ok(&settled)
-                .refuses(&[ErrorCode::Conflict]),
+                .refuses(&[ErrorCode::Conflict, ErrorCode::TooLarge]),
         );
     let chat_path = "/applications/{token}/chats/{number}";
     let updates = || {

@@ -29,7 +29,7 @@ pub(super) fn routes() -> Routes<Api> {
             says("Lets somebody in, or says what a member may do (`owner` hands the group over)")
                 .takes(json!({"role": "admin"}))
                 .done()
-                .refuses(&[ErrorCode::Forbidden]),
+                .refuses(&[ErrorCode::Forbidden, ErrorCode::TooLarge]),
         )
         .delete(
             "/chats/{chat}/members/{user}",

@@ -76,6 +76,10 @@ pub struct OwnerLimits {
     /// of [`crate::settings::Limits`].
     #[serde(skip)]
     pub message_rate: MessageRate,
+    /// How many chats one user may be in, in an application that has chosen nothing else; 0: as many as come. 0 unless it is set; a setting of
+    /// [`crate::settings::Limits`].
+    #[serde(skip)]
+    pub chats_per_user: u32,
 }
 
 impl Default for OwnerLimits {
@@ -86,6 +90,7 @@ impl Default for OwnerLimits {
             drained_bytes: 16 * 1024 * 1024,
             chats: 50_000,
             message_rate: MessageRate::UNLIMITED,
+            chats_per_user: 0,
         }
     }
 }
@@ -142,6 +147,12 @@ impl Context {
     /// How fast one user may write in one chat of an application.
     fn message_rate(&self, app: AppId) -> MessageRate {
         self.applications.settings(app).message_rate.unwrap_or(self.limits.message_rate)
+    }
+
+    /// How many chats one user of an application may be in, if there is a limit.
+    fn chats_per_user(&self, app: AppId) -> Option<u32> {
+        let most = self.applications.settings(app).chats_per_user.unwrap_or(self.limits.chats_per_user);
+        (most > 0).then_some(most)
     }
 
     /// Whether messages of a chat end some day: how they stand, memory alone does not say then.

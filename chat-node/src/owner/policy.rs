@@ -17,7 +17,7 @@
 //! In a direct chat both are members, and neither comes or goes; what one says there the other may refuse to take. A stranger is told that
 //! there is no such chat.
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
 use common::{
     applications::{Content, Retention, Screened},
@@ -253,6 +253,28 @@ pub(super) fn add_member(chat: &Chat, by: UserId, user: UserId) -> Result<Decisi
         return Ok(Decision::Already);
     }
     joins(chat, user, Role::Member)
+}
+
+/// Whether whoever comes in by a change may be in another chat; `full` are those who may not, as they are in `most`.
+pub(super) fn have_room(what: &What, by: UserId, full: &HashSet<UserId>, most: u32) -> Result<(), Refusal> {
+    let comes = match what {
+        What::Created { members, .. } | What::Members { members } => {
+            members.iter().map(|(user, _)| *user).find(|user| full.contains(user))
+        }
+        What::Joined { user, .. } => Some(*user).filter(|user| full.contains(user)),
+        _ => None,
+    };
+    match comes {
+        None => Ok(()),
+        Some(user) if user == by => Err(Refusal::new(
+            ErrorCode::TooLarge,
+            format!("you are in {most} chats, and may not be in more: leave a group first"),
+        )),
+        Some(user) => Err(Refusal::new(
+            ErrorCode::TooLarge,
+            format!("user {user} is in {most} chats, and may not be in more"),
+        )),
+    }
 }
 
 fn joins(chat: &Chat, user: UserId, role: Role) -> Result<Decision, Refusal> {

@@ -1,6 +1,6 @@
 //! A request on its way through its chat's queue.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 
 use common::{
     ids::{Number, Offset, UserId},
@@ -33,11 +33,22 @@ pub(super) struct Job {
     pub(super) reacts: bool,
     /// What the users of a direct chat are to each other, once the store was asked.
     pub(super) ties: Option<Ties>,
+    /// Which of those whom it lets into the chat are in as many chats as they may be, once the store was asked.
+    pub(super) full: Option<HashSet<UserId>>,
 }
 
 impl Job {
     pub(super) fn new(request: OwnerRequest, deadline: Millis, reply: oneshot::Sender<Answer>) -> Self {
-        Self { request, deadline, reply, looked_up: false, message: None, reacts: false, ties: None }
+        Self {
+            request,
+            deadline,
+            reply,
+            looked_up: false,
+            message: None,
+            reacts: false,
+            ties: None,
+            full: None,
+        }
     }
 
     pub(super) fn answer(self, answer: Answer) {
@@ -73,6 +84,24 @@ impl Job {
         match ask {
             Ask::Send(_) | Ask::Edit { .. } | Ask::React { on: true, .. } => chat.pair(*app, *by),
             _ => None,
+        }
+    }
+
+    /// Whom it lets into the chat, who must have room for another one (SP-3). Of a direct chat that is who makes it: nobody fills another's.
+    pub(super) fn comers(&self, chat: Option<&Chat>) -> Vec<UserId> {
+        let by = self.request.by;
+        match (&self.request.ask, chat) {
+            (Ask::OpenDirect { .. }, None) => vec![by],
+            (Ask::CreateGroup { members, .. }, None) => {
+                let maker = (by != UserId::APPLICATION && !members.contains(&by)).then_some(by);
+                members.iter().copied().chain(maker).collect()
+            }
+            (Ask::AddMember { user } | Ask::SetRole { user, .. }, Some(chat))
+                if !chat.members.contains_key(user) =>
+            {
+                vec![*user]
+            }
+            _ => Vec::new(),
         }
     }
 

@@ -110,6 +110,10 @@ impl Owned for Held {
     ) -> Result<AsOf<Option<(Message, bool)>>> {
         self.inner().reaction(chat, number, user, emoji).await
     }
+
+    async fn with_chats(&self, app: AppId, users: &[UserId], most: u64) -> Result<Vec<UserId>> {
+        self.inner().with_chats(app, users, most).await
+    }
 }
 
 #[async_trait]

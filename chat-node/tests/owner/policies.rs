@@ -1,11 +1,13 @@
 //! What applications have chosen about messages, decided by the owner: rate, words, links.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
+use chat_node::owner::OwnerLimits;
 use common::{
     applications::{AppSettings, Applications, Links, MessageRate, PolicyAction, Words},
-    ids::{AppId, UserId},
-    store::Application,
+    ids::{AppId, ChatId, UserId},
+    model::{Role, limits},
+    store::{Application, Chats as _},
     wire::{
         codes::ErrorCode,
         owner::{Answer, Ask, Draft, Refusal, Sent},
@@ -13,7 +15,7 @@ use common::{
     },
 };
 
-use crate::stage::{Stage, draft, refusal, retried, sent};
+use crate::stage::{Stage, draft, key, refusal, retried, sent, until_answered};
 
 /// A stage whose only application has chosen this.
 async fn chosen(settings: AppSettings) -> Stage {
@@ -126,4 +128,95 @@ async fn sp_2_a_masked_message_is_acknowledged_as_it_stands_and_its_repeat_is_re
         _ => None,
     });
     assert_eq!(bodies.collect::<Vec<_>>(), ["**** it"]);
+}
+
+fn group(members: Vec<UserId>) -> Ask {
+    Ask::CreateGroup { name: None, description: None, members, first: None }
+}
+
+fn direct(peer: UserId) -> Ask {
+    Ask::OpenDirect { peer, request: None }
+}
+
+#[tokio::test]
+async fn sp_3_who_is_in_as_many_chats_as_one_may_be_makes_none_and_is_let_into_none() {
+    let stage = chosen(AppSettings { chats_per_user: Some(2), ..AppSettings::default() }).await;
+    stage.keep_draining();
+    let node = stage.node("node-1").await;
+    let [ana, ben, cleo, dan, eve] = std::array::from_fn(|_| UserId::random());
+    let first = stage.group(&node, ana, vec![ben]).await;
+    let with_cleo = stage.direct(&node, ana, cleo).await;
+    let full = async |by, chat, ask: Ask| {
+        let refused = refusal(&node.ask(by, chat, ask.clone()).await).clone();
+        assert_eq!(refused.code, ErrorCode::TooLarge, "{ask:?}");
+        refused.detail
+    };
+    let done = async |by, chat, ask: Ask| {
+        let answer = node.ask(by, chat, ask.clone()).await;
+        assert!(matches!(answer, Answer::Done { .. } | Answer::Created { .. }), "{ask:?}: {answer:?}");
+    };
+
+    // Ana makes none, be it with others, nor is she let in by others, be it by the application.
+    let with_dan = ChatId::direct(AppId::DEFAULT, ana, dan);
+    assert!(full(ana, with_dan, direct(dan)).await.contains("you are in 2 chats"));
+    full(ana, ChatId::random(), group(vec![dan])).await;
+    let others = ChatId::random();
+    assert!(full(dan, others, group(vec![eve, ana])).await.contains(&ana.to_string()));
+    full(UserId::APPLICATION, others, group(vec![ana])).await;
+    done(dan, others, group(vec![eve])).await;
+    full(dan, others, Ask::AddMember { user: ana }).await;
+    full(dan, others, Ask::SetRole { user: ana, role: Role::Admin }).await;
+
+    // Nobody learns of that who might not let her in.
+    let answer = node.ask(UserId::random(), others, Ask::AddMember { user: ana }).await;
+    assert_eq!(refusal(&answer).code, ErrorCode::NotFound);
+    let answer = node.ask(eve, others, Ask::AddMember { user: ana }).await;
+    assert_eq!(refusal(&answer).code, ErrorCode::Forbidden);
+
+    // What there is stays, and may be asked for again; and she writes there.
+    done(ana, with_cleo, direct(cleo)).await;
+    done(cleo, with_cleo, direct(ana)).await;
+    done(ben, first, Ask::RemoveMember { user: ben }).await;
+    done(ana, first, Ask::AddMember { user: ben }).await;
+    done(ana, first, Ask::AddMember { user: ben }).await;
+    sent(&node.ask(ana, first, Ask::Send(vec![draft("m1", "hello")])).await);
+
+    // With room again she comes in.
+    done(ana, first, Ask::DeleteChat).await;
+    done(dan, others, Ask::AddMember { user: ana }).await;
+    full(ana, ChatId::random(), group(vec![])).await;
+    // Others may begin one with her all the same, or who fills her room would shut her off.
+    done(dan, with_dan, direct(ana)).await;
+    for chat in [with_cleo, others, with_dan] {
+        assert!(stage.store.is_member(key(chat), ana).await.unwrap());
+    }
+}
+
+#[tokio::test]
+async fn sp_3_a_group_that_broke_off_is_completed_though_its_maker_has_no_more_room() {
+    let limits = OwnerLimits { chats_per_user: 1, ..OwnerLimits::default() };
+    let stage = Stage::new().await;
+    stage.keep_draining();
+    let node = stage.node_with("node-1", limits).await;
+    let (ana, chat) = (UserId::random(), ChatId::random());
+    let ask = group((0..1_500).map(|_| UserId::random()).collect());
+    // The partition is taken over, and has room for the first of two records.
+    until_answered(|| node.ask(ana, chat, Ask::Recent)).await;
+    stage.narrow.leave(1);
+    assert_eq!(node.ask(ana, chat, ask.clone()).await, Answer::Unknown);
+    stage.narrow.leave(100);
+    let answer = node.ask(ana, chat, ask).await;
+    assert!(matches!(answer, Answer::Created { .. }), "{answer:?}");
+    assert_eq!(refusal(&node.ask(ana, ChatId::random(), group(vec![])).await).code, ErrorCode::TooLarge);
+}
+
+#[tokio::test]
+async fn sp_3_fifty_thousand_are_counted_within_the_time_of_a_request() {
+    let stage = Stage::new().await;
+    let limit = OwnerLimits { chats_per_user: limits::CHATS, ..OwnerLimits::default() };
+    let node = stage.node_with("node-1", limit).await;
+    let members = (1..limits::MEMBERS).map(|_| UserId::random()).collect();
+    let begun = std::time::Instant::now();
+    stage.make(&node, UserId::random(), ChatId::random(), group(members)).await;
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
 }

@@ -12,6 +12,7 @@ fn whole() -> Value {
         "settings": {
             "contacts_only": false,
             "message_rate": {"per_second": 0, "burst": 10},
+            "chats_per_user": 100,
             "words": {"list": ["darn"], "action": "mask"},
             "links": {"action": "allow", "own_hosts": ["example.org"]},
             "retention": {"keep": "days", "days": 30},

@@ -28,6 +28,9 @@ const HOST_BYTES: usize = 253;
 /// Messages a second.
 const MAX_RATE: f64 = 1_000_000.0;
 
+/// The largest limit on the chats of one user.
+const MAX_CHATS: u32 = 1_000_000;
+
 /// Characters of a key: an RSA key of 8,192 bits has some 1,500 in PEM.
 const KEY_CHARS: usize = 4 * 1024;
 
@@ -46,6 +49,10 @@ pub struct AppSettings {
     /// How fast one user may write in one chat (SP-1); as the cluster's operator has it when it is absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message_rate: Option<MessageRate>,
+    /// How many chats one user may be in (SP-3), 0: as many as come; as the cluster's operator has it when it is absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = MAX_CHATS))]
+    pub chats_per_user: Option<u32>,
     /// What becomes of messages with certain words (SP-2).
     pub words: Words,
     /// What becomes of messages with links (SP-2).
@@ -232,6 +239,9 @@ impl AppSettings {
                 wrong("message_rate.burst".into(), "must be at least 1");
             }
         }
+        if self.chats_per_user.is_some_and(|most| most > MAX_CHATS) {
+            wrong("chats_per_user".into(), "must be 0 (no limit) to 1000000");
+        }
         if self.words.list.len() > MAX_WORDS {
             wrong("words.list".into(), "has more than 1000 words");
         }
@@ -306,6 +316,7 @@ mod tests {
         };
         let settings = AppSettings {
             message_rate: Some(MessageRate { per_second: f64::NAN, burst: 1 }),
+            chats_per_user: Some(MAX_CHATS + 1),
             words: Words { list: vec!["fine".into(), "two words".into()], ..Words::default() },
             retention: Retention::Days { days: 0 },
             keys: vec![key("a", &"s".repeat(32)), key("a", "short")],
@@ -316,6 +327,7 @@ mod tests {
             params,
             [
                 "settings.message_rate.per_second",
+                "settings.chats_per_user",
                 "settings.words.list[1]",
                 "settings.retention.days",
                 "settings.keys[1].kid",

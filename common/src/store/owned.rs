@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use super::{Position, Result};
 use crate::{
     applications::Retention,
-    ids::{ChatKey, ClientId, MessageId, Number, Offset, Partition, Seq, UserId},
+    ids::{AppId, ChatKey, ClientId, MessageId, Number, Offset, Partition, Seq, UserId},
     model::{ChatKind, Head, Message, Role},
     time::Millis,
 };
@@ -112,6 +112,10 @@ pub trait Owned: Send + Sync {
         user: UserId,
         emoji: &str,
     ) -> Result<AsOf<Option<(Message, bool)>>>;
+
+    /// Those of these users of one application (each once, at most one more than a chat has members) who are in `most` chats or more, in
+    /// no order. `most` is at least 1. One query for all of them, which looks at no more than `most` memberships of each.
+    async fn with_chats(&self, app: AppId, users: &[UserId], most: u64) -> Result<Vec<UserId>>;
 }
 
 /// A message found by its sender's name for it.

@@ -113,10 +113,15 @@ impl Owned {
             Err(refusal) => return self.refuse(key, job, refusal),
             Ok(Decision::Already) => (false, false),
             Ok(Decision::Made) => (false, true),
-            Ok(Decision::Append(what)) => match self.screen_and_append(key, by, what).await {
-                Ok(_) => (true, true),
-                Err(refusal) => return job.answer(Answer::Refused(refusal)),
-            },
+            Ok(Decision::Append(what)) => {
+                if let Err(refusal) = self.have_room(key, &job, std::slice::from_ref(&what)) {
+                    return self.refuse(key, job, refusal);
+                }
+                match self.screen_and_append(key, by, what).await {
+                    Ok(_) => (true, true),
+                    Err(refusal) => return job.answer(Answer::Refused(refusal)),
+                }
+            }
         };
         self.wait_for_head(key, job, appended, made);
     }
@@ -137,12 +142,24 @@ impl Owned {
         }
     }
 
+    /// Whether those whom these changes bring into the chat have room for another one (SP-3). Their chats were counted in the store, where what is
+    /// undrained is not yet, and for each request by itself: who comes into several chats at once gets past the limit by as many.
+    fn have_room(&self, key: ChatKey, job: &Job, changes: &[What]) -> Result<(), Refusal> {
+        let (Some(full), Some(most)) = (&job.full, self.context.chats_per_user(key.app)) else {
+            return Ok(());
+        };
+        changes.iter().try_for_each(|what| policy::have_room(what, job.request.by, full, most))
+    }
+
     /// Makes a group, or goes on where an earlier try broke off.
     async fn create_group(&mut self, key: ChatKey, job: Job, by: UserId, group: policy::NewGroup<'_>) {
         let mut changes = match policy::create_group(self.chat(key), by, group, MessageId::random()) {
             Ok(changes) => changes,
             Err(refusal) => return self.refuse(key, job, refusal),
         };
+        if let Err(refusal) = self.have_room(key, &job, &changes) {
+            return self.refuse(key, job, refusal);
+        }
         let content = self.context.applications.content(key.app);
         // All of it, before anything of it is there.
         if let Err(refusal) = changes.iter_mut().try_for_each(|what| policy::screen(&content, what).map(drop))

@@ -1,10 +1,10 @@
 //! What a request needs to know of the store before it is decided: its chat, whether its sends are there, the message it is about, what the
-//! two of a direct chat are to each other.
+//! two of a direct chat are to each other, who has no room for another chat.
 
-use std::ops::ControlFlow;
+use std::{ops::ControlFlow, time::Duration};
 
 use common::{
-    ids::{ChatKey, Offset},
+    ids::{ChatKey, Offset, UserId},
     model::Message,
     store::{AsOf, ChatRow, Found, Pair, StoreError, Ties},
 };
@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::{
     super::{
+        Context,
         chat::Chat,
         publish::Lost,
         queue::{Job, Unknown},
@@ -28,6 +29,7 @@ enum Fetched {
     Message(Result<AsOf<Option<Message>>, StoreError>),
     Reaction(Result<AsOf<Option<(Message, bool)>>, StoreError>),
     Ties(Result<Ties, StoreError>),
+    Full(Result<Vec<UserId>, StoreError>),
 }
 
 /// A question to the store.
@@ -38,10 +40,22 @@ pub(super) struct Fetch {
     fetched: Fetched,
 }
 
+/// How long it may take to count the chats of somebody who is let into a chat: the chat's other requests wait meanwhile.
+const COUNT: Duration = Duration::from_secs(1);
+
 /// The pair whose ties a request needs and nobody knows here.
 fn unknown_pair(relationships: &Relationships, job: &Job, chat: &Chat) -> Option<Pair> {
     let pair = job.pair(chat).filter(|_| job.ties.is_none())?;
     relationships.known(pair).is_none().then_some(pair)
+}
+
+impl Context {
+    /// Of whom it must be known how many chats they are in before a request is decided, and how many they may be in at most.
+    fn uncounted(&self, job: &Job, chat: Option<&Chat>) -> Option<(Vec<UserId>, u64)> {
+        let most = self.chats_per_user(job.request.app).filter(|_| job.full.is_none())?;
+        let comers = job.comers(chat);
+        (!comers.is_empty()).then_some((comers, most.into()))
+    }
 }
 
 impl Owned {
@@ -52,15 +66,28 @@ impl Owned {
         };
         let Some(job) = slot.jobs.front() else { return ControlFlow::Break(()) };
         let (lookup, drained) = (self.context.lookup.clone(), self.drained.offset);
-        let fetch = match &slot.chat {
-            None => {
+        let uncounted = slot.chat.as_ref().and_then(|chat| self.context.uncounted(job, chat.as_deref()));
+        let fetch = match (&slot.chat, uncounted) {
+            (None, _) => {
                 self.fetches.spawn(async move {
                     Fetch { key, drained, fetched: Fetched::Chat(lookup.chat(key).await) }
                 });
                 true
             }
-            Some(None) => false,
-            Some(Some(chat)) => {
+            (Some(chat), Some((comers, most))) => {
+                let store = self.context.store.clone();
+                // Nothing else waits for a chat that is not there yet, which may have 50,000 members: it has as long as the store takes.
+                let wait = if chat.is_none() { Duration::MAX } else { COUNT };
+                self.fetches.spawn(async move {
+                    let counted = tokio::time::timeout(wait, store.with_chats(key.app, &comers, most)).await;
+                    let counted =
+                        counted.unwrap_or_else(|_| Err(StoreError::Unavailable("no answer in time".into())));
+                    Fetch { key, drained, fetched: Fetched::Full(counted) }
+                });
+                true
+            }
+            (Some(None), None) => false,
+            (Some(Some(chat)), None) => {
                 let now = Instant::now();
                 let ends = self.context.messages_end(key.app, chat);
                 if let Some(unknown) = job.unknown_message(chat, ends) {
@@ -118,8 +145,9 @@ impl Owned {
             Fetched::Sends(Ok(read)) => Some(read.offset(self.partition)),
             Fetched::Message(Ok(read)) => Some(read.offset(self.partition)),
             Fetched::Reaction(Ok(read)) => Some(read.offset(self.partition)),
-            // They are no part of the log.
+            // They are no part of the log, or may be as of any moment.
             Fetched::Ties(_)
+            | Fetched::Full(_)
             | Fetched::Chat(Err(_))
             | Fetched::Sends(Err(_))
             | Fetched::Message(Err(_))
@@ -176,6 +204,17 @@ impl Owned {
             Fetched::Ties(Ok(ties)) => {
                 if let Some(job) = slot.jobs.front_mut() {
                     job.ties = Some(ties);
+                }
+                None
+            }
+            Fetched::Full(full) => {
+                let full = full.unwrap_or_else(|error| {
+                    // The limit keeps lists from growing without end, and is not worth refusing what can be decided.
+                    tracing::warn!(chat = %key, %error, "the chats of those who come into a chat are not counted");
+                    Vec::new()
+                });
+                if let Some(job) = slot.jobs.front_mut() {
+                    job.full = Some(full.into_iter().collect());
                 }
                 None
             }

@@ -22,13 +22,14 @@ mod retention;
 mod scribe;
 mod search;
 mod seen;
+mod with_chats;
 
 use async_trait::async_trait;
 
 pub use self::{
     accounts::*, answers::*, attachments::*, chats::*, deliveries::*, drain::*, erasing::*, leases::*,
     listed::*, model::*, notifications::*, notify::*, people::*, reads::*, relations::*, retention::*,
-    scribe::Scribe, search::*, seen::*,
+    scribe::Scribe, search::*, seen::*, with_chats::*,
 };
 use super::SharedStore;
 
@@ -96,6 +97,7 @@ macro_rules! store_conformance {
             history_reads_both_ways_to_the_ends
             an_edited_message_has_its_new_text_and_a_deleted_one_none
             chats_are_loaded_many_at_a_time
+            sp_3_who_is_in_so_many_chats_is_found_among_many
             a_group_knows_the_request_that_made_it_and_how_much_of_its_making_is_there
             a_sent_message_is_found_by_its_senders_name_for_it
             a_name_that_is_used_again_means_the_first_message

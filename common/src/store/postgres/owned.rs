@@ -6,7 +6,7 @@ use async_trait::async_trait;
 
 use super::{Postgres, drain::positions, value::column};
 use crate::{
-    ids::{ChatKey, Number, UserId},
+    ids::{AppId, ChatKey, Number, UserId},
     model::Message,
     store::{
         AsOf, ChatRow, Found, Owned, Result, SendKey,
@@ -121,6 +121,22 @@ impl Owned for Postgres {
             .await?;
             let answer = row.as_ref().map(rows::message_and_reaction).transpose()?;
             Ok(AsOf::new(positions, answer))
+        })
+        .await
+    }
+
+    async fn with_chats(&self, app: AppId, users: &[UserId], most: u64) -> Result<Vec<UserId>> {
+        self.call(|| async move {
+            sqlx::query_scalar(
+                "SELECT k.user_id FROM UNNEST($2::uuid[]) AS k (user_id)
+                 CROSS JOIN LATERAL (
+                   SELECT 1 FROM memberships s WHERE s.app = $1 AND s.user_id = k.user_id OFFSET $3 LIMIT 1) s",
+            )
+            .bind(app)
+            .bind(users)
+            .bind(int(most.saturating_sub(1)))
+            .fetch_all(&self.pool)
+            .await
         })
         .await
     }

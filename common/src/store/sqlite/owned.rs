@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use super::{Sqlite, drain::positions, fault::bounded, value::list};
 use crate::{
-    ids::{ChatKey, Number, UserId},
+    ids::{AppId, ChatKey, Number, UserId},
     model::Message,
     store::{
         AsOf, ChatRow, Found, Owned, Result, SendKey,
@@ -119,6 +119,21 @@ impl Owned for Sqlite {
             .await?;
             let answer = row.as_ref().map(rows::message_and_reaction).transpose()?;
             Ok(AsOf::new(positions, answer))
+        })
+        .await
+    }
+
+    async fn with_chats(&self, app: AppId, users: &[UserId], most: u64) -> Result<Vec<UserId>> {
+        bounded(async {
+            sqlx::query_scalar(
+                "SELECT unhex(k.value) FROM json_each(?) k
+                 WHERE EXISTS (SELECT 1 FROM memberships s WHERE s.app = ? AND s.user = unhex(k.value) LIMIT 1 OFFSET ?)",
+            )
+            .bind(list(users))
+            .bind(app)
+            .bind(int(most.saturating_sub(1)))
+            .fetch_all(&self.readers)
+            .await
         })
         .await
     }
