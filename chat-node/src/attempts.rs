@@ -84,16 +84,28 @@ impl Attempts {
     }
 
     async fn take(&self, app: AppId, key: &str, policy: LimitPolicy, now: Millis) -> Result<(), Problem> {
-        match self.cache.take(app, key, 1, policy, now).await {
-            Ok(Grant::Granted) => Ok(()),
-            Ok(Grant::RetryAfter(wait)) => Err(Problem {
-                retry_after_ms: Some(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)),
-                ..Problem::new(ErrorCode::RateLimited, "too many attempts: wait a moment")
-            }),
-            Err(error) => {
-                tracing::warn!(%error, "attempts are not counted");
-                Ok(())
-            }
+        take(&self.cache, app, key, policy, now, "too many attempts: wait a moment").await
+    }
+}
+
+/// Takes one from a bucket that all nodes share, or says in the words of `why` how long there is none. A cache that does not answer limits nobody.
+pub(crate) async fn take(
+    cache: &SharedCache,
+    app: AppId,
+    key: &str,
+    policy: LimitPolicy,
+    now: Millis,
+    why: &str,
+) -> Result<(), Problem> {
+    match cache.take(app, key, 1, policy, now).await {
+        Ok(Grant::Granted) => Ok(()),
+        Ok(Grant::RetryAfter(wait)) => Err(Problem {
+            retry_after_ms: Some(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)),
+            ..Problem::new(ErrorCode::RateLimited, why)
+        }),
+        Err(error) => {
+            tracing::warn!(%error, "attempts are not counted");
+            Ok(())
         }
     }
 }

@@ -26,7 +26,10 @@ pub use self::{
     chats::{ChatChange, NewGroup, Opened},
     messages::Written,
 };
-use crate::{ask::AskOwner, attachments::CheckAttachments, check::Checks, deliver::Deliver, reads::Reads};
+use crate::{
+    ask::AskOwner, attachments::CheckAttachments, check::Checks, deliver::Deliver, making::Making,
+    reads::Reads,
+};
 
 /// Ids in one query for users: what the store takes at once.
 const USERS_PER_QUERY: usize = 1_000;
@@ -38,6 +41,8 @@ pub struct Commands {
     pub(crate) store: SharedStore,
     pub(crate) reads: Reads,
     check: CheckAttachments,
+    /// How fast users make chats, if there is a limit.
+    making: Option<Making>,
     /// What is delivered live beside the store.
     pub(crate) live: Option<Deliver>,
 }
@@ -45,12 +50,17 @@ pub struct Commands {
 impl Commands {
     /// Commands that ask `owners`, read from `store`, move read marks by way of `reads`, and have attachments looked at by `check`.
     pub fn new(owners: Arc<dyn AskOwner>, store: SharedStore, reads: Reads, check: CheckAttachments) -> Self {
-        Self { owners, store, reads, check, live: None }
+        Self { owners, store, reads, check, making: None, live: None }
     }
 
     /// The same, which see from what is delivered how far the store should be.
     pub fn beside(self, deliver: Deliver) -> Self {
         Self { live: Some(deliver), ..self }
+    }
+
+    /// The same, which let users make chats so fast and no faster.
+    pub fn at_most(self, making: Option<Making>) -> Self {
+        Self { making, ..self }
     }
 
     /// Looks at what is referred to.

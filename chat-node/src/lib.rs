@@ -18,6 +18,7 @@ pub mod history;
 pub mod hub;
 pub mod identity;
 mod joins;
+pub mod making;
 pub mod marks;
 mod missed;
 pub mod notifications;

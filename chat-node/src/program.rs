@@ -140,6 +140,11 @@ impl Program for Settings {
         ),
         ("limits.message_burst", "Of one user in one chat at once after a pause."),
         (
+            "limits.chats_per_second",
+            "That one user makes in the long run; 0, or no limit on messages: no limit.",
+        ),
+        ("limits.chat_burst", "That one user makes at once after a pause."),
+        (
             "limits.chats_per_user",
             "Chats that one user may be in, unless the application has chosen; 0: as many as come.",
         ),
@@ -251,6 +256,7 @@ impl Settings {
             admin_key: self.admin_key.clone(),
             storage_key: self.storage_api.key.clone(),
             owner: self.limits.owner(self.owner),
+            chat_rate: self.limits.chat_rate(),
             attachments: self.attachments.clone(),
             socket: SocketConfig {
                 origins: self.allowed_origins.clone(),

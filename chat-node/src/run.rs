@@ -10,7 +10,7 @@ use common::{
     address::Networks,
     admin_key::AdminKey,
     admission::Admission,
-    applications::Applications,
+    applications::{Applications, MessageRate},
     cache::NodeLife,
     engines::Engines,
     ids::{Incarnation, NodeId},
@@ -37,6 +37,7 @@ use crate::{
     erasing::Erasing,
     forward::{Forward, Lanes},
     identity::{Identity, IdentityConfig, IdentityParts},
+    making::Making,
     marks::Partitions,
     notifications::Notifications,
     owner::{Outlet, OwnerDeps, OwnerLimits, Owners},
@@ -92,6 +93,8 @@ pub struct NodeConfig {
     pub attachments: AttachmentSettings,
     /// What owning may take.
     pub owner: OwnerLimits,
+    /// How fast one user may make chats.
+    pub chat_rate: MessageRate,
     /// Bounds and times of a socket.
     pub socket: SocketConfig,
     /// Who is shown as connected, and to whom.
@@ -303,7 +306,9 @@ pub async fn run(
     let attachments = Attachments::open(config.attachments, engines.store.clone(), control.clock())?;
     doors.spawn("attachments", attachments.clone().run(soft.clone()));
     let check = CheckAttachments::new(engines.store.clone(), control.clock());
-    let commands = Commands::new(asking, engines.store.clone(), reads, check.clone()).beside(deliver.clone());
+    let commands = Commands::new(asking, engines.store.clone(), reads, check.clone())
+        .beside(deliver.clone())
+        .at_most(Making::new(engines.cache.clone(), control.clock(), config.chat_rate));
     let erasing =
         Erasing::new(commands.clone(), engines.store.clone(), applications.clone(), control.clock());
     doors.spawn("erasing", erasing.clone().run(deliver.clone(), engines.log.clone(), soft.clone()));

@@ -21,6 +21,10 @@ pub struct Limits {
     pub messages_per_second: f64,
     /// Messages at once after a pause.
     pub message_burst: u32,
+    /// Chats a second that one user makes in the long run; 0, or no limit on messages: as many as one likes.
+    pub chats_per_second: f64,
+    /// Chats at once after a pause.
+    pub chat_burst: u32,
     /// Chats that one user may be in; 0: as many as come.
     pub chats_per_user: u32,
 }
@@ -28,7 +32,14 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         let MessageRate { per_second, burst } = MessageRate::default();
-        Self { messages_per_second: per_second, message_burst: burst, chats_per_user: limits::CHATS }
+        Self {
+            messages_per_second: per_second,
+            message_burst: burst,
+            // As many groups with a first message as messages in one chat; and whoever brings their contacts along opens a chat with each at once.
+            chats_per_second: per_second,
+            chat_burst: 100,
+            chats_per_user: limits::CHATS,
+        }
     }
 }
 
@@ -38,13 +49,24 @@ impl Limits {
     /// # Errors
     /// In words that say what to do.
     pub fn check(&self) -> anyhow::Result<()> {
-        let rate = self.messages_per_second;
-        ensure!(
-            rate.is_finite() && rate >= 0.0,
-            "limits.messages_per_second: 0 for no limit, or a positive number"
-        );
-        ensure!(rate == 0.0 || self.message_burst >= 1, "limits.message_burst: at least 1");
+        let rates = [
+            ("messages_per_second", self.messages_per_second, "message_burst", self.message_burst),
+            ("chats_per_second", self.chats_per_second, "chat_burst", self.chat_burst),
+        ];
+        for (name, rate, at_once, burst) in rates {
+            ensure!(rate.is_finite() && rate >= 0.0, "limits.{name}: 0 for no limit, or a positive number");
+            ensure!(rate == 0.0 || burst >= 1, "limits.{at_once}: at least 1");
+        }
         Ok(())
+    }
+
+    /// How fast one user may make chats. It is there for the sake of the limit on messages, which a group's first message is not held to, and goes
+    /// with it.
+    pub fn chat_rate(&self) -> MessageRate {
+        if self.messages_per_second == 0.0 {
+            return MessageRate::UNLIMITED;
+        }
+        MessageRate { per_second: self.chats_per_second, burst: self.chat_burst }
     }
 
     /// As owners take them, with what their memory may hold.
@@ -183,6 +205,22 @@ pub struct Notify {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sp_1_whoever_limits_no_messages_limits_no_making_of_chats() {
+        let limits = Limits::default();
+        assert_eq!(limits.chat_rate(), MessageRate { per_second: 1.0, burst: 100 });
+        assert_eq!(Limits { messages_per_second: 0.0, ..limits.clone() }.chat_rate().per_second, 0.0);
+        assert_eq!(Limits { chats_per_second: 0.0, ..limits.clone() }.chat_rate().per_second, 0.0);
+        for wrong in [
+            Limits { chats_per_second: -1.0, ..limits.clone() },
+            Limits { chats_per_second: f64::NAN, ..limits.clone() },
+            Limits { chat_burst: 0, ..limits.clone() },
+        ] {
+            assert!(wrong.check().unwrap_err().to_string().starts_with("limits.chat"), "{wrong:?}");
+        }
+        limits.check().unwrap();
+    }
 
     #[test]
     fn op_6_a_storage_api_without_a_key_is_refused() {

@@ -26,8 +26,13 @@ use crate::commands::{ChatChange, NewGroup};
 pub(crate) const GROUP_BYTES: usize = limits::MEMBERS * 48 + JSON_BYTES;
 
 /// Why a group may not be made; its first message is one like any other.
-pub(crate) const MAKES: &[ErrorCode] =
-    &[ErrorCode::IdConflict, ErrorCode::TooLarge, ErrorCode::RefusedWords, ErrorCode::RefusedLinks];
+pub(crate) const MAKES: &[ErrorCode] = &[
+    ErrorCode::IdConflict,
+    ErrorCode::TooLarge,
+    ErrorCode::RateLimited,
+    ErrorCode::RefusedWords,
+    ErrorCode::RefusedLinks,
+];
 
 pub(super) fn routes() -> Routes<Api> {
     let group = json!({"name": "Choir", "members": [example::BEN], "message": "Welcome"});

@@ -76,7 +76,8 @@ impl Commands {
     /// of theirs) is not brought into a new one; one that there is stays.
     ///
     /// # Errors
-    /// `invalid` for a chat with oneself, `not_found` when there is no such user, `forbidden`, `retry_later`, `unknown`.
+    /// `invalid` for a chat with oneself, `not_found` when there is no such user, `forbidden`, `too_large` and `rate_limited` for a new one,
+    /// `retry_later`, `unknown`.
     pub async fn open_direct(
         &self,
         caller: &Caller,
@@ -89,11 +90,14 @@ impl Commands {
         self.user_exists(caller, host).await?;
         let pair = Pair::new(caller.app, caller.user, host);
         let chat = pair.chat();
-        let ties = self.store.ties(&[pair]).await?.pop().unwrap_or_else(|| Ties::none(pair));
-        if !ties.takes_messages_of(caller.user, contacts_only) {
-            let there = self.stored_view(caller, chat).await?.ok_or_else(not_accepting)?;
+        if let Some(there) = self.stored_view(caller, chat).await? {
             return Ok(Opened { chat: self.fresh(caller, there).await?.view, made: false });
         }
+        let ties = self.store.ties(&[pair]).await?.pop().unwrap_or_else(|| Ties::none(pair));
+        if !ties.takes_messages_of(caller.user, contacts_only) {
+            return Err(not_accepting().into());
+        }
+        self.may_make_another(caller).await?;
         let answer = self
             .ask(caller, chat, false, Ask::OpenDirect { peer: host, request: Some(rand::random()) })
             .await;
@@ -103,8 +107,8 @@ impl Commands {
     /// Makes a group. Under an idempotency key it is made once, however often this is asked; what an earlier try left undone is done.
     ///
     /// # Errors
-    /// `invalid` with the fields, `too_large`, `id_conflict` (another group, or another text for it, under the same key), `retry_later`,
-    /// `unknown`.
+    /// `invalid` with the fields, `too_large`, `rate_limited`, `id_conflict` (another group, or another text for it, under the same key),
+    /// `retry_later`, `unknown`.
     pub async fn create_group(
         &self,
         caller: &Caller,
@@ -151,6 +155,7 @@ impl Commands {
             retry: true,
         });
         let first = first.map(|first| self.draft(first)).transpose()?;
+        self.may_make_another(caller).await?;
         let ask = Ask::CreateGroup { name, description, members, first };
         let answer = self.ask_for_group(caller, chat, key.is_some(), ask).await;
         let opened = self.opened(caller, chat, answer).await?;
@@ -302,6 +307,14 @@ impl Commands {
             answer = self.ask(caller, chat, true, ask.clone()).await;
         }
         answer
+    }
+
+    /// Whether the caller may make another chat at the moment; the application may at any.
+    async fn may_make_another(&self, caller: &Caller) -> Result<(), Problem> {
+        match &self.making {
+            Some(making) if !is_application(caller) => making.another(caller).await,
+            _ => Ok(()),
+        }
     }
 
     async fn opened(&self, caller: &Caller, chat: ChatId, answer: Answer) -> Result<Opened, Problem> {

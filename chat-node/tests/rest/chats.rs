@@ -1,12 +1,17 @@
 use std::sync::atomic::Ordering;
 
-use common::{ids::UserId, wire::peer::Live};
+use common::{
+    applications::MessageRate,
+    ids::{AppId, UserId},
+    wire::peer::Live,
+};
 use http::{Method, header};
 use serde_json::json;
 
 use crate::{
     owner::Mood,
-    world::{World, request},
+    webhooks::operator,
+    world::{Person, World, request},
 };
 
 #[tokio::test]
@@ -23,6 +28,40 @@ async fn ch_2_two_people_have_one_direct_chat() {
     world.post(&ana, "/api/v1/chats", json!({"host_id": UserId::random()})).await.refused(404, "not_found");
     let own = world.post(&ana, "/api/v1/chats", json!({"host_id": ana.id})).await.refused(400, "invalid");
     assert_eq!(own["errors"][0]["param"], "host_id");
+}
+
+/// SP-1: each new chat has a bucket of its own for messages, so making them has one as well.
+#[tokio::test]
+async fn whoever_makes_chats_too_fast_is_told_how_long_to_wait_and_nobody_else_is() {
+    let world = World::making(MessageRate { per_second: 0.01, burst: 3 }).await;
+    let (ana, ben, eve) = (world.person("ana").await, world.person("ben").await, world.person("eve").await);
+    let group = json!({"name": "Trip", "members": [ben.id], "message": "Hello"});
+    let direct = |to: &Person| json!({"host_id": to.id});
+    world.post(&ana, "/api/v1/chats", direct(&ben)).await.expect(201);
+    // What is there already, or is refused for another reason, takes nothing.
+    for _ in 0..5 {
+        world.post(&ana, "/api/v1/chats", direct(&ben)).await.expect(200);
+        world
+            .post(&ana, "/api/v1/chats", json!({"members": [UserId::random()]}))
+            .await
+            .refused(400, "invalid");
+    }
+    for _ in 0..2 {
+        world.post(&ana, "/api/v1/chats", group.clone()).await.expect(201);
+    }
+    for body in [group.clone(), direct(&eve)] {
+        let refused = world.post(&ana, "/api/v1/chats", body).await;
+        assert!(refused.headers.contains_key(header::RETRY_AFTER));
+        refused.refused(429, "rate_limited");
+    }
+    world.post(&ana, "/api/v1/chats", direct(&ben)).await.expect(200);
+    world.post(&ben, "/api/v1/chats", group.clone()).await.expect(201);
+    // For the application, which comes with a list of its own, nothing is counted.
+    let path = format!("/api/v1/applications/{}/chats", AppId::DEFAULT);
+    for _ in 0..5 {
+        operator(&world, Method::POST, &path, group.clone()).await.expect(201);
+    }
+    assert_eq!(world.get(&ana, "/api/v1/chats").await.expect(200)["results"].as_array().unwrap().len(), 3);
 }
 
 #[tokio::test]

@@ -24,6 +24,7 @@ use chat_node::{
     control::Clock,
     erasing::Erasing,
     identity::{Identity, IdentityConfig, IdentityParts},
+    making::Making,
     notifications::Notifications,
     passwords::PasswordCost,
     people::People,
@@ -35,7 +36,7 @@ use chat_node::{
 use common::{
     address::Networks,
     admission::Admission,
-    applications::Applications,
+    applications::{Applications, MessageRate},
     cache::{LimitPolicy, SharedCache, memory::MemoryCache},
     ids::UserId,
     problem::ProblemBody,
@@ -130,15 +131,20 @@ impl World {
     }
 
     pub(crate) async fn with(attempts: AttemptLimits) -> Self {
-        Self::made(attempts, Patience::default()).await
+        Self::made(attempts, Patience::default(), MessageRate::UNLIMITED).await
+    }
+
+    /// One in which users make chats so fast.
+    pub(crate) async fn making(rate: MessageRate) -> Self {
+        Self::made(AttemptLimits::default(), Patience::default(), rate).await
     }
 
     pub(crate) async fn impatient() -> Self {
         let patience = Patience { request: Duration::from_millis(300), body: Duration::from_millis(100) };
-        Self::made(AttemptLimits::default(), patience).await
+        Self::made(AttemptLimits::default(), patience, MessageRate::UNLIMITED).await
     }
 
-    async fn made(attempts: AttemptLimits, patience: Patience) -> Self {
+    async fn made(attempts: AttemptLimits, patience: Patience, chat_rate: MessageRate) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let store: SharedStore = Arc::new(Sqlite::open(&folder.path().join("store.db")).await.unwrap());
         let cache: SharedCache = Arc::new(MemoryCache::default());
@@ -181,7 +187,8 @@ impl World {
             Arc::clone(&store),
             reads,
             CheckAttachments::new(Arc::clone(&store), Clock::default()),
-        );
+        )
+        .at_most(Making::new(Arc::clone(&cache), Clock::default(), chat_rate));
         let deps = Deps {
             erasing: Erasing::new(
                 commands.clone(),

@@ -64,6 +64,8 @@ Settings come from the file, then from the environment, then from flags; the las
   [presence] group           CHAT_PRESENCE__GROUP           100 members, above which only a number is told
   [limits] messages_per_second CHAT_LIMITS__MESSAGES_PER_SECOND 1 of one user in one chat; 0: no limit
   [limits] message_burst     CHAT_LIMITS__MESSAGE_BURST     10 at once after a pause
+  [limits] chats_per_second  CHAT_LIMITS__CHATS_PER_SECOND  1 that one user makes; 0, or no limit on messages: no limit
+  [limits] chat_burst        CHAT_LIMITS__CHAT_BURST        100 at once after a pause
   [limits] chats_per_user    CHAT_LIMITS__CHATS_PER_USER    10000 that one user may be in; 0: as many as come
   [attachments] url             CHAT_ATTACHMENTS__URL             (attachments beside the data) or s3://BUCKET[/PREFIX]
   [attachments] max_bytes       CHAT_ATTACHMENTS__MAX_BYTES       104857600

@@ -152,6 +152,7 @@ impl Settings {
             attachments: self.attachments.clone().or_in(&self.data.join("attachments")),
             gateways: vec![IpAddr::V4(Ipv4Addr::LOCALHOST), reachable(http).ip()],
             owner: self.limits.owner(self.owner),
+            chat_rate: self.limits.chat_rate(),
             socket: SocketConfig {
                 origins: self.allowed_origins.clone(),
                 capacity: self.capacity,
