@@ -420,11 +420,14 @@ impl Chat {
         }
     }
 
-    /// Whether the chat may leave memory: nothing in it but what the store has, and unused for longer than repeats are remembered.
-    pub(super) fn idle(&self, drained: Offset, now: Instant) -> bool {
+    /// Whether the chat may leave memory: nothing in it but what the store has, and unused for longer than repeats are remembered, and than
+    /// `rates_kept` while somebody has written so fast that it still counts.
+    pub(super) fn idle(&self, drained: Offset, now: Instant, rates_kept: Duration) -> bool {
+        let unused = now.duration_since(self.last_used);
         self.confirmed == self.head
             && !self.has_undrained(drained)
-            && now.duration_since(self.last_used) > REPEAT_MEMORY + REPEAT_MEMORY
+            && unused > REPEAT_MEMORY + REPEAT_MEMORY
+            && (self.rates.are_full() || unused > rates_kept)
     }
 
     /// Members who came and went in undrained changes, by the change: what is announced once it is stored.

@@ -1,11 +1,15 @@
 //! How fast somebody writes in a chat (SP-1): a token bucket for each, in the owner's memory. The owner decides for everybody, whichever
-//! node or door a message came by, so nothing is shared. A new owner begins with full buckets, and so does a chat that
-//! nobody has used for two minutes.
+//! node or door a message came by, so nothing is shared. A new owner begins with full buckets. A chat that nobody uses stays in memory until its
+//! buckets are full, a day at most ([`KEPT`]), unless the room is needed for others.
 
 use std::{collections::HashMap, time::Duration};
 
 use common::{applications::MessageRate, ids::UserId};
 use tokio::time::Instant;
+
+/// How long a chat that nobody uses is kept for the sake of buckets that are not full: the default fills in 10 s, and at a message a day,
+/// which is as slow as any rate needs to be, one flows in meanwhile.
+pub(super) const KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The buckets of one chat: of those who have written of late.
 #[derive(Debug, Default)]
@@ -29,8 +33,7 @@ impl Bucket {
 impl Rates {
     /// Takes one message's worth; else how long until there is one.
     pub(super) fn take(&mut self, user: UserId, rate: MessageRate, now: Instant) -> Result<(), Duration> {
-        // Not `> 0.0`: what is no number limits nobody.
-        if !rate.per_second.is_normal() || rate.per_second < 0.0 {
+        if is_none(rate) {
             return Ok(());
         }
         let full = Bucket { tokens: f64::from(rate.burst.max(1)), at: now };
@@ -46,8 +49,19 @@ impl Rates {
 
     /// Forgets the buckets that are full again.
     pub(super) fn forget(&mut self, rate: MessageRate, now: Instant) {
-        self.0.retain(|_, bucket| bucket.filled(rate, now) < f64::from(rate.burst.max(1)));
+        let none = is_none(rate);
+        self.0.retain(|_, bucket| !none && bucket.filled(rate, now) < f64::from(rate.burst.max(1)));
     }
+
+    /// Whether all of them are full, as far as [`Self::forget`] has seen.
+    pub(super) fn are_full(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// Whether a rate limits nobody. Not `<= 0.0`: what is no number is none.
+fn is_none(rate: MessageRate) -> bool {
+    !rate.per_second.is_normal() || rate.per_second < 0.0
 }
 
 #[cfg(test)]
@@ -68,8 +82,13 @@ mod tests {
         assert!(rates.take(ana, rate, start + wait).is_err());
         rates.forget(rate, start + Duration::from_secs(1));
         assert_eq!(rates.0.len(), 1, "only who is not full again is remembered");
+        assert!(!rates.are_full());
         rates.forget(rate, start + Duration::from_secs(10));
-        assert!(rates.0.is_empty());
+        assert!(rates.are_full());
+        // An application that limits nobody any more leaves none behind.
+        assert_eq!(rates.take(ana, rate, start), Ok(()));
+        rates.forget(MessageRate::UNLIMITED, start);
+        assert!(rates.are_full());
     }
 
     #[tokio::test]

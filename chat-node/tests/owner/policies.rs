@@ -62,6 +62,37 @@ async fn sp_1_who_writes_too_fast_in_a_chat_is_told_how_long_to_wait_and_nobody_
 }
 
 #[tokio::test]
+async fn sp_1_a_slow_rate_holds_though_nobody_uses_the_chat_meanwhile() {
+    let quiet = |seconds| Duration::from_secs(seconds);
+    // It holds one, which takes 1,000 s; or longer than it is kept.
+    for (per_second, short, long) in
+        [(0.001, quiet(130), quiet(900)), (0.000_001, quiet(80_000), quiet(10_000))]
+    {
+        let message_rate = Some(MessageRate { per_second, burst: 1 });
+        let stage = chosen(AppSettings { message_rate, ..AppSettings::default() }).await;
+        let node = stage.node("node-1").await;
+        let (ana, ben) = (UserId::random(), UserId::random());
+        let chat = stage.direct(&node, ana, ben).await;
+        let send = async |name: &str| node.ask(ana, chat, Ask::Send(vec![draft(name, "hello")])).await;
+        assert_eq!(sent(&send("m1").await).number, 1);
+        stage.drain().await;
+        node.until_seen_drained(&stage, chat).await;
+        let pass = async |time| {
+            tokio::time::pause();
+            tokio::time::advance(time).await;
+            tokio::time::resume();
+        };
+        pass(short).await;
+        let refused = refusal(&send("m2").await).clone();
+        assert_eq!(refused.code, ErrorCode::RateLimited);
+        let wait = (1.0 / per_second) as u64 - short.as_secs();
+        assert!(refused.retry_after_ms.unwrap() <= 1_000 * wait, "{refused:?}");
+        pass(long).await;
+        assert_eq!(sent(&send("m2").await).number, 2);
+    }
+}
+
+#[tokio::test]
 async fn sp_2_words_and_links_that_are_refused_are_in_no_log_and_each_has_its_own_word() {
     let words = Words { list: vec!["darn".into()], action: PolicyAction::Refuse };
     let links = Links { action: PolicyAction::Refuse, ..Links::default() };

@@ -1,5 +1,7 @@
 //! What a partition's memory holds: it follows the writer, and forgets what the store has and nobody uses.
 
+use std::time::Duration;
+
 use common::{ids::Offset, wire::marks::LogPlace};
 use tokio::time::Instant;
 
@@ -7,6 +9,7 @@ use super::{
     super::{
         chat::KEPT_DRAINED,
         publish::{Lost, announcement},
+        rate,
         stored::Positions,
     },
     Owned,
@@ -93,6 +96,9 @@ impl Owned {
         self.tail.forget_abandoned();
         let mut bytes = 0;
         let context = &self.context;
+        // Half of the room is for chats that are in use, whatever rates others are kept for.
+        let roomy = self.slots.len() <= context.limits.chats / 2;
+        let rates_kept = if roomy { rate::KEPT } else { Duration::ZERO };
         self.slots.retain(|key, slot| {
             // Of a chat that nobody has asked for since the take-over: what was drained meanwhile the store has. An answer that is under
             // way may have been read before.
@@ -109,7 +115,7 @@ impl Owned {
                     }
                     chat.rates.forget(context.message_rate(key.app), now);
                     bytes += chat.kept_bytes;
-                    chat.idle(drained, now)
+                    chat.idle(drained, now, rates_kept)
                 }
                 Some(None) | None => true,
             };
