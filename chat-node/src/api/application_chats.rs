@@ -156,6 +156,9 @@ struct NewMessage {
     client_id: Option<ClientId>,
     #[serde(default, alias = "type")]
     kind: MessageKind,
+    /// Of those that who sends it has uploaded.
+    #[serde(default)]
+    attachments: Vec<String>,
     #[serde(default)]
     reply_to: Option<Number>,
     #[serde(default)]
@@ -261,13 +264,12 @@ async fn send(
     key: IdempotencyKey,
     Json(new): Json<NewMessage>,
 ) -> Result<impl IntoResponse, Problem> {
-    let NewMessage { body, from, client_id, kind, reply_to, mentions, mention_all } = new;
+    let NewMessage { body, from, client_id, kind, attachments, reply_to, mentions, mention_all } = new;
     let caller = in_name_of(&caller, "from", from)?;
     let client_id = key.or_body(client_id)?;
     let chat = known(&api, &caller, number).await?;
     let retry = client_id.is_some();
-    let draft =
-        Draft { client_id, body, kind, reply_to, attachments: Vec::new(), mentions, mention_all, retry };
+    let draft = Draft { client_id, body, kind, reply_to, attachments, mentions, mention_all, retry };
     messages::write(&api, &caller, chat, draft).await
 }
 

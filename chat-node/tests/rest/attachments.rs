@@ -10,7 +10,10 @@ use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use tower::ServiceExt;
 
-use crate::world::{MAX_UPLOAD, Person, Reply, World, request};
+use crate::{
+    webhooks::operator,
+    world::{MAX_UPLOAD, Person, Reply, World, request},
+};
 
 const PATH: &str = "/api/v1/attachments";
 
@@ -132,6 +135,38 @@ async fn me_7_a_picture_has_a_thumbnail_and_nothing_else_has() {
     assert_eq!(broken["thumbnail"], true);
     for _ in 0..2 {
         assert_eq!(status(&world, &ana, &format!("{}/thumbnail", broken["id"].as_str().unwrap())).await, 404);
+    }
+}
+
+#[tokio::test]
+async fn me_11_a_message_sent_through_applications_has_its_senders_attachments() {
+    let world = World::new().await;
+    let (ana, ben) = (world.person("ana").await, world.person("ben").await);
+    let chat = world.group(&[&ana, &ben]).await;
+    let number = world.get(&ana, &chat).await.expect(200)["number"].clone();
+    for word in ["messages", "message"] {
+        let path = format!("/api/v1/applications/{}/chats/{number}/{word}", AppId::DEFAULT);
+        let id = uploaded(&world, &ana, &picture()).await;
+        assert_eq!(status(&world, &ben, &id).await, 404);
+        let own = json!({"body": "", "type": "image", "attachments": [id]});
+        let sent = world.post(&ana, &path, own).await.expect(201);
+        assert_eq!((&sent["attachments"], &sent["kind"]), (&json!([id]), &json!("image")));
+        assert_eq!(status(&world, &ben, &id).await, 200);
+
+        // The operator sends as somebody what they have uploaded, and nothing else.
+        let of_ana = uploaded(&world, &ana, b"words").await;
+        let as_ana = json!({"body": "look", "from": ana.id, "attachments": [of_ana]});
+        let sent = operator(&world, Method::POST, &path, as_ana.clone()).await.expect(201);
+        assert_eq!((&sent["attachments"], &sent["from"]), (&json!([of_ana]), &json!(ana.id)));
+        let of_ben = uploaded(&world, &ben, b"words").await;
+        for other in [json!({"from": ana.id}), json!({})] {
+            let mut body = as_ana.clone();
+            body["attachments"] = json!([of_ben]);
+            body["from"] = other["from"].clone();
+            let refused = operator(&world, Method::POST, &path, body).await.refused(400, "invalid");
+            assert_eq!(refused["errors"][0]["param"], "attachments[0]");
+        }
+        assert_eq!(status(&world, &ana, &of_ben).await, 404);
     }
 }
 
