@@ -29,7 +29,7 @@ use common::{
     time::Millis,
     wire::{
         codes::ErrorCode,
-        owner::{Answer, Ask, Refusal, Sent},
+        owner::{Answer, Ask, Draft, Refusal, Sent},
         peer::{Live, Topic},
         record::{Change, Claim, Record, What},
     },
@@ -341,6 +341,26 @@ async fn a_removed_member_writes_and_reads_no_more() {
     // The owner leaves: whoever has been in longest is the owner now.
     assert!(matches!(node.ask(ana, chat, Ask::RemoveMember { user: ana }).await, Answer::Done { .. }));
     assert!(matches!(node.ask(cleo, chat, Ask::AddMember { user: ben }).await, Answer::Done { .. }));
+}
+
+/// ME-5: what may be sent without a text may be left without one.
+#[tokio::test]
+async fn a_caption_is_taken_away_by_an_edit_and_a_message_without_attachments_keeps_a_text() {
+    let stage = Stage::new().await;
+    let node = stage.node("node-1").await;
+    let (ana, ben) = (UserId::random(), UserId::random());
+    let chat = stage.direct(&node, ana, ben).await;
+    let photo = Draft { attachments: vec!["a-1".into()], ..draft("m1", "the sea") };
+    sent(&node.ask(ana, chat, Ask::Send(vec![photo, draft("m2", "hello")])).await);
+    let edit = |by, number| node.ask(by, chat, Ask::Edit { number, body: String::new() });
+    assert!(matches!(edit(ana, 1).await, Answer::Done { .. }));
+    let refused = refusal(&edit(ana, 2).await).clone();
+    assert_eq!((refused.code, refused.detail.as_str()), (ErrorCode::Invalid, "body: must not be empty"));
+    assert_eq!(refusal(&edit(ben, 2).await).code, ErrorCode::Forbidden);
+    stage.drain().await;
+    let there = common::store::Chats::history(&*stage.store, stage::key(chat), Range::After(0), 10).await;
+    let bodies: Vec<_> = there.unwrap().unwrap().messages.into_iter().map(|message| message.body).collect();
+    assert_eq!(bodies, ["", "hello"]);
 }
 
 /// ME-5, CH-7: that a message is deleted is known to whoever might have deleted it, and to nobody else: found in memory, by the next owner

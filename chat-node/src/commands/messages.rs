@@ -86,7 +86,8 @@ impl Commands {
         body: String,
     ) -> Result<Seq, Problem> {
         let mut checks = Checks::default();
-        checks.body(&body, false);
+        // Whether it has attachments, beside which it may be empty, the owner knows.
+        checks.body(&body, true);
         checks.done()?;
         self.change(caller, chat, Ask::Edit { number, body }).await
     }

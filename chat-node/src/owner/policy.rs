@@ -213,6 +213,9 @@ pub(super) fn edit(
     if message.from != by && !manages(role) {
         return Err(forbidden("only its sender or an admin may edit a message"));
     }
+    if body.is_empty() && message.attachments.is_empty() {
+        return Err(Refusal::new(ErrorCode::Invalid, "body: must not be empty"));
+    }
     if message.body == body {
         return Ok(Decision::Already);
     }

@@ -171,6 +171,18 @@ async fn me_11_a_message_sent_through_applications_has_its_senders_attachments()
 }
 
 #[tokio::test]
+async fn me_5_a_caption_is_taken_away_by_an_edit() {
+    let world = World::new().await;
+    let ana = world.person("ana").await;
+    let chat = world.group(&[&ana]).await;
+    let id = uploaded(&world, &ana, &picture()).await;
+    let body = json!({"body": "the sea", "type": "image", "attachments": [id]});
+    world.post(&ana, &format!("{chat}/messages"), body).await.expect(201);
+    let edited = world.put(&ana, &format!("{chat}/messages/1"), json!({"body": ""})).await.expect(200);
+    assert_eq!((&edited["body"], &edited["attachments"]), (&json!(""), &json!([id])));
+}
+
+#[tokio::test]
 async fn me_7_a_name_from_a_client_is_a_name_and_no_path() {
     let world = World::new().await;
     let ana = world.person("ana").await;

@@ -135,6 +135,9 @@ impl PaperOwner {
                 Answer::Sent(drafts.into_iter().map(|draft| book.send(key, by, draft)).collect())
             }
             Ask::Edit { number, body } => match book.own_message(key.chat, by, number) {
+                Ok(message) if body.is_empty() && message.attachments.is_empty() => {
+                    Answer::Refused(Refusal::new(ErrorCode::Invalid, "body: must not be empty"))
+                }
                 Ok(message) => {
                     let message = Message { body, edited_at: Some(Millis::now()), ..message };
                     book.change(key, by, What::Edited { message: Box::new(message) })
