@@ -88,6 +88,8 @@ pub(super) struct Chat {
     pub(super) description: Option<String>,
     /// How long messages are kept, if it has chosen that.
     pub(super) retention: Option<Retention>,
+    /// Messages up to here are past their time, as far as was asked.
+    pub(super) expired: Number,
     pub(super) created_by: UserId,
     pub(super) deleted: bool,
     /// Of the request that made it.
@@ -128,6 +130,7 @@ impl Chat {
             name: name.clone(),
             description: description.clone(),
             retention: None,
+            expired: 0,
             created_by: change.by,
             deleted: false,
             request: *request,
@@ -161,6 +164,7 @@ impl Chat {
             name: row.name,
             description: row.description,
             retention: row.retention,
+            expired: row.expired,
             created_by: row.created_by,
             deleted: row.deleted,
             request: row.request,

@@ -86,7 +86,7 @@ fn manages(role: Role) -> bool {
 pub(super) fn send(chat: &Chat, by: UserId, draft: &Draft, id: MessageId) -> Result<What, Refusal> {
     role(chat, by)?;
     let number = chat.head.number + 1;
-    if draft.reply_to.is_some_and(|answered| answered >= number) {
+    if draft.reply_to.is_some_and(|answered| answered >= number || answered <= chat.expired) {
         return Err(Refusal::new(ErrorCode::Invalid, "reply_to: there is no such message"));
     }
     // Who left while the message was on its way is not worth losing it for.

@@ -7,7 +7,7 @@ use common::{
     model::Message,
     store::{Pair, SendKey, Ties},
     time::Millis,
-    wire::owner::{Answer, Ask, OwnerRequest},
+    wire::owner::{Answer, Ask, Draft, OwnerRequest},
 };
 use tokio::{sync::oneshot, time::Instant};
 
@@ -29,6 +29,8 @@ pub(super) struct Job {
     pub(super) looked_up: bool,
     /// The message it is about, once the store was asked.
     pub(super) message: Option<Option<Message>>,
+    /// Whether the store was asked which messages are past their time.
+    pub(super) knows_expired: bool,
     /// Whether who asks answers that message with the emoji in question, as the store has it.
     pub(super) reacts: bool,
     /// What the users of a direct chat are to each other, once the store was asked.
@@ -45,6 +47,7 @@ impl Job {
             reply,
             looked_up: false,
             message: None,
+            knows_expired: false,
             reacts: false,
             ties: None,
             full: None,
@@ -103,6 +106,13 @@ impl Job {
             }
             _ => Vec::new(),
         }
+    }
+
+    /// Whether it answers a message whose time may be over by now. `ends`: whether messages of the chat end some day.
+    pub(super) fn unknown_expired(&self, chat: &Chat, ends: bool) -> bool {
+        let Ask::Send(drafts) = &self.request.ask else { return false };
+        let answered = |draft: &Draft| draft.reply_to.is_some_and(|number| number > chat.expired);
+        ends && !self.knows_expired && drafts.iter().any(answered)
     }
 
     /// What it must know of the message it is about, if only the store knows that. `ends`: whether messages of the chat end some day.

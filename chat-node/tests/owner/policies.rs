@@ -4,10 +4,12 @@ use std::{sync::Arc, time::Duration};
 
 use chat_node::owner::OwnerLimits;
 use common::{
-    applications::{AppSettings, Applications, Links, MessageRate, PolicyAction, Words},
+    applications::{AppSettings, Applications, Links, MessageRate, PolicyAction, Retention, Words},
     ids::{AppId, ChatId, UserId},
     model::{Role, limits},
-    store::{Application, Chats as _},
+    partition::partition_of,
+    store::{Application, Chats as _, Expire as _},
+    time::Millis,
     wire::{
         codes::ErrorCode,
         owner::{Answer, Ask, Draft, Refusal, Sent},
@@ -15,7 +17,7 @@ use common::{
     },
 };
 
-use crate::stage::{Stage, draft, key, refusal, retried, sent, until_answered};
+use crate::stage::{Node, PARTITIONS, Stage, draft, key, refusal, retried, sent, until_answered};
 
 /// A stage whose only application has chosen this.
 async fn chosen(settings: AppSettings) -> Stage {
@@ -159,6 +161,47 @@ async fn sp_2_a_masked_message_is_acknowledged_as_it_stands_and_its_repeat_is_re
         _ => None,
     });
     assert_eq!(bodies.collect::<Vec<_>>(), ["**** it"]);
+}
+
+/// ME-8, ME-9: a message is answered while its time lasts; memory does not say how long that is.
+#[tokio::test]
+async fn a_message_whose_time_is_over_is_not_answered() {
+    let stage =
+        chosen(AppSettings { retention: Retention::Days { days: 1 }, ..AppSettings::default() }).await;
+    let node = stage.node("node-1").await;
+    let (ana, ben) = (UserId::random(), UserId::random());
+    let chat = stage.direct(&node, ana, ben).await;
+    let answer = |name: &str, number| Draft { reply_to: Some(number), ..draft(name, "indeed") };
+    let send = async |node: &Node, drafts: Vec<Draft>| outcomes(node.ask(ben, chat, Ask::Send(drafts)).await);
+    assert!(send(&node, vec![draft("m1", "hello"), answer("m2", 1)]).await.iter().all(Result::is_ok));
+    stage.drain().await;
+
+    let (partition, never) = (partition_of(key(chat), PARTITIONS), Retention::Forever);
+    let day_after = Millis::now().plus(Duration::from_secs(25 * 3600));
+    let default = Retention::Days { days: 1 };
+    assert_eq!(stage.store.expire(partition, key(chat), never, day_after, 10).await.unwrap(), 0);
+    assert_eq!(stage.store.expire(partition, key(chat), default, day_after, 10).await.unwrap(), 2);
+    let over = |outcome: &Result<Sent, Refusal>| {
+        let refused = outcome.as_ref().unwrap_err();
+        assert_eq!((refused.code, refused.detail.split(':').next()), (ErrorCode::Invalid, Some("reply_to")));
+    };
+    let answered =
+        send(&node, vec![answer("m3", 2), draft("m4", "well"), answer("m5", 3), answer("m6", 1)]).await;
+    over(&answered[0]);
+    assert_eq!(answered[1].as_ref().unwrap().number, 3);
+    assert_eq!(answered[2].as_ref().unwrap().number, 4);
+    over(&answered[3]);
+    // What was sent in time was sent.
+    assert!(send(&node, vec![answer("m2", 1)]).await[0].as_ref().unwrap().repeat);
+
+    // Also to the next owner; and when messages are kept for ever from now on.
+    drop(node);
+    let mut later = stage;
+    later.applications = Applications::fixed(Vec::new());
+    let node = later.node("node-2").await;
+    until_answered(|| node.ask(ben, chat, Ask::Recent)).await;
+    over(&send(&node, vec![answer("m7", 2)]).await[0]);
+    assert_eq!(send(&node, vec![answer("m8", 3)]).await[0].as_ref().unwrap().number, 5);
 }
 
 fn group(members: Vec<UserId>) -> Ask {

@@ -29,6 +29,8 @@ pub struct ChatRow {
     pub created_by: UserId,
     /// How far it is, as stored.
     pub head: Head,
+    /// Messages up to here are past their time ([`Expire`](super::Expire)).
+    pub expired: Number,
     /// Whether it was deleted.
     pub deleted: bool,
     /// Its members in order of joining.

@@ -259,6 +259,7 @@ pub(super) fn chat(row: &impl Columns) -> sqlx::Result<ChatRow> {
         retention: retention(row)?,
         created_by: row.get("created_by")?,
         head: head(row)?,
+        expired: unsigned(row, "expired_number")?,
         deleted: row.get("deleted")?,
         members: Vec::new(),
         request: row.get::<Option<i64>>("request")?.map(i64::cast_unsigned),

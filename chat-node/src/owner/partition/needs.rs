@@ -4,9 +4,9 @@
 use std::{ops::ControlFlow, time::Duration};
 
 use common::{
-    ids::{ChatKey, Offset, UserId},
+    ids::{ChatKey, Number, Offset, UserId},
     model::Message,
-    store::{AsOf, ChatRow, Found, Pair, StoreError, Ties},
+    store::{AsOf, ChatRow, Found, Pair, Range, StoreError, Ties},
 };
 use tokio::time::Instant;
 
@@ -30,6 +30,7 @@ enum Fetched {
     Reaction(Result<AsOf<Option<(Message, bool)>>, StoreError>),
     Ties(Result<Ties, StoreError>),
     Full(Result<Vec<UserId>, StoreError>),
+    Expired(Result<Number, StoreError>),
 }
 
 /// A question to the store.
@@ -40,13 +41,21 @@ pub(super) struct Fetch {
     fetched: Fetched,
 }
 
-/// How long it may take to count the chats of somebody who is let into a chat: the chat's other requests wait meanwhile.
-const COUNT: Duration = Duration::from_secs(1);
+/// How long the store may take for what can be decided without it if it must: the chat's other requests wait meanwhile.
+const BRIEF: Duration = Duration::from_secs(1);
 
 /// The pair whose ties a request needs and nobody knows here.
 fn unknown_pair(relationships: &Relationships, job: &Job, chat: &Chat) -> Option<Pair> {
     let pair = job.pair(chat).filter(|_| job.ties.is_none())?;
     relationships.known(pair).is_none().then_some(pair)
+}
+
+async fn within<T>(
+    wait: Duration,
+    answer: impl Future<Output = Result<T, StoreError>>,
+) -> Result<T, StoreError> {
+    let answer = tokio::time::timeout(wait, answer).await;
+    answer.unwrap_or_else(|_| Err(StoreError::Unavailable("no answer in time".into())))
 }
 
 impl Context {
@@ -77,11 +86,9 @@ impl Owned {
             (Some(chat), Some((comers, most))) => {
                 let store = self.context.store.clone();
                 // Nothing else waits for a chat that is not there yet, which may have 50,000 members: it has as long as the store takes.
-                let wait = if chat.is_none() { Duration::MAX } else { COUNT };
+                let wait = if chat.is_none() { Duration::MAX } else { BRIEF };
                 self.fetches.spawn(async move {
-                    let counted = tokio::time::timeout(wait, store.with_chats(key.app, &comers, most)).await;
-                    let counted =
-                        counted.unwrap_or_else(|_| Err(StoreError::Unavailable("no answer in time".into())));
+                    let counted = within(wait, store.with_chats(key.app, &comers, most)).await;
                     Fetch { key, drained, fetched: Fetched::Full(counted) }
                 });
                 true
@@ -100,6 +107,15 @@ impl Owned {
                             }
                         };
                         Fetch { key, drained, fetched }
+                    });
+                    true
+                } else if job.unknown_expired(chat, ends) {
+                    let store = self.context.store.clone();
+                    self.fetches.spawn(async move {
+                        // No messages: how far they have ended is told beside them.
+                        let slice = within(BRIEF, store.history(key, Range::After(0), 0)).await;
+                        let expired = slice.map(|slice| slice.map_or(0, |slice| slice.expired));
+                        Fetch { key, drained, fetched: Fetched::Expired(expired) }
                     });
                     true
                 } else if job.unknown_names(chat, self.since, now).is_empty() {
@@ -148,6 +164,7 @@ impl Owned {
             // They are no part of the log, or may be as of any moment.
             Fetched::Ties(_)
             | Fetched::Full(_)
+            | Fetched::Expired(_)
             | Fetched::Chat(Err(_))
             | Fetched::Sends(Err(_))
             | Fetched::Message(Err(_))
@@ -215,6 +232,20 @@ impl Owned {
                 });
                 if let Some(job) = slot.jobs.front_mut() {
                     job.full = Some(full.into_iter().collect());
+                }
+                None
+            }
+            Fetched::Expired(expired) => {
+                let expired = expired.unwrap_or_else(|error| {
+                    // What was over when the chat was last looked at is known, and a message is worth more than what it answers.
+                    tracing::warn!(chat = %key, %error, "whether the time of what is answered is over is not known");
+                    0
+                });
+                if let Some(chat) = slot.chat_mut() {
+                    chat.expired = chat.expired.max(expired);
+                }
+                if let Some(job) = slot.jobs.front_mut() {
+                    job.knows_expired = true;
                 }
                 None
             }

@@ -104,6 +104,11 @@ pub async fn me_9_messages_are_kept_for_as_many_days_as_their_chat_says(fixture:
     assert_eq!(left(&scribe, chat).await, texts(&all));
     let head = scribe.store.history(key, Range::After(0), 1).await.unwrap().unwrap().head;
     assert_eq!(head, Head { number: 4, seq: 6 });
+    assert_eq!(scribe.store.load(&[key]).await.unwrap().answer[0].expired, 3);
+    for range in [Range::After(0), Range::Before(Number::MAX)] {
+        let none = scribe.store.history(key, range, 0).await.unwrap().unwrap();
+        assert_eq!((none.messages.len(), none.head, none.expired), (0, head, 3), "only how far it is");
+    }
     scribe.say(chat, ana, "ten").await;
     assert_eq!(scribe.head(chat).number, 5, "no number is used again");
 

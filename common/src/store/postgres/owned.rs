@@ -25,7 +25,7 @@ impl Owned for Postgres {
             let positions = positions(&mut *instant).await?;
             let rows = sqlx::query(
                 "SELECT c.app, c.chat, c.kind, c.name, c.description, c.retention, c.created_by, c.head_number, c.head_seq, c.deleted,
-                        c.request, c.makings
+                        c.request, c.makings, c.expired_number
                  FROM UNNEST($1::uuid[], $2::uuid[]) AS k (app, chat)
                  JOIN chats c ON c.app = k.app AND c.chat = k.chat",
             )

@@ -24,7 +24,7 @@ impl Owned for Sqlite {
             let positions = positions(&mut *instant).await?;
             let rows = sqlx::query(
                 "SELECT c.app, c.chat, c.kind, c.name, c.description, c.retention, c.created_by, c.head_number, c.head_seq, c.deleted,
-                        c.request, c.makings
+                        c.request, c.makings, c.expired_number
                  FROM json_each(?) k
                  CROSS JOIN chats c ON c.app = unhex(k.value ->> 0) AND c.chat = unhex(k.value ->> 1)",
             )
