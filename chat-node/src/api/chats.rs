@@ -20,7 +20,10 @@ use super::{
     extract::{IdempotencyKey, JSON_BYTES, Json, One},
     query::PageOf,
 };
-use crate::commands::{ChatChange, NewGroup};
+use crate::{
+    check::Checks,
+    commands::{ChatChange, NewGroup},
+};
 
 /// Bytes of the body that makes a group: for each member an id of 32 digits, its quotes, a comma, and room for a line of its own; and the rest.
 pub(crate) const GROUP_BYTES: usize = limits::MEMBERS * 48 + JSON_BYTES;
@@ -134,7 +137,19 @@ async fn create(
         NewChat { host_id: Some(_), members: Some(_), .. } => {
             return Err(Problem::invalid(FieldError::body("host_id", "does not go with members")));
         }
-        NewChat { host_id: Some(host), .. } => {
+        NewChat { host_id: Some(host), name, description, message, .. } => {
+            // A direct chat has none of them, and what is said in it is sent there: nothing is dropped without a word.
+            let mut checks = Checks::default();
+            for (field, there) in [
+                ("name", name.is_some()),
+                ("description", description.is_some()),
+                ("message", message.is_some()),
+            ] {
+                if there {
+                    checks.wrong(field, "does not go with host_id");
+                }
+            }
+            checks.done()?;
             let contacts_only = api.applications.settings(caller.app).contacts_only;
             api.commands.open_direct(&caller, host, contacts_only).await?
         }

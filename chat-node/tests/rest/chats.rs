@@ -28,6 +28,16 @@ async fn ch_2_two_people_have_one_direct_chat() {
     world.post(&ana, "/api/v1/chats", json!({"host_id": UserId::random()})).await.refused(404, "not_found");
     let own = world.post(&ana, "/api/v1/chats", json!({"host_id": ana.id})).await.refused(400, "invalid");
     assert_eq!(own["errors"][0]["param"], "host_id");
+    // Of what a group has, nothing is dropped without a word.
+    let eve = world.person("eve").await;
+    for field in ["name", "description", "message"] {
+        for host in [ben.id, eve.id] {
+            let body = json!({"host_id": host, field: "hi"});
+            let refused = world.post(&ana, "/api/v1/chats", body).await.refused(400, "invalid");
+            assert_eq!(refused["errors"][0]["param"], field);
+        }
+    }
+    assert_eq!(world.get(&eve, "/api/v1/chats").await.expect(200)["results"], json!([]));
 }
 
 /// SP-1: each new chat has a bucket of its own for messages, so making them has one as well.
