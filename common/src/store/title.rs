@@ -22,8 +22,8 @@ pub(crate) fn title(name: Option<String>, viewer: UserId, members: &[MemberView]
     if names.is_empty() {
         return members.first().map_or_else(|| NAMELESS.to_owned(), shown);
     }
-    // The viewer is one of the count.
-    let others = count.saturating_sub(1);
+    // The viewer is one of the count; not so the application itself, which is in no chat.
+    let others = count.saturating_sub(u64::from(viewer != UserId::APPLICATION));
     let more = others.saturating_sub(names.len() as u64);
     let names = names.join(", ");
     if more == 0 { names } else { format!("{names} and {more} more") }
@@ -55,5 +55,19 @@ mod tests {
         assert_eq!(title(None, ana, &all, 50_000), "Ben, Unknown user, Dan and 49996 more");
         assert_eq!(title(None, ana, &all[..1], 1), "Ana");
         assert_eq!(title(None, ana, &[], 0), "Unknown user");
+    }
+
+    #[test]
+    fn the_application_is_none_of_those_after_whom_a_chat_is_called() {
+        let all = members(&["Ana", "Ben", "Cem", "Dan"]);
+        let seen = |count: u64| {
+            let shown = all.get(..usize::try_from(count).unwrap()).unwrap_or(&all);
+            title(None, UserId::APPLICATION, shown, count)
+        };
+        assert_eq!(seen(0), "Unknown user");
+        assert_eq!(seen(1), "Ana");
+        assert_eq!(seen(3), "Ana, Ben, Cem");
+        assert_eq!(seen(4), "Ana, Ben, Cem and 1 more");
+        assert_eq!(seen(50_000), "Ana, Ben, Cem and 49997 more");
     }
 }

@@ -117,6 +117,8 @@ pub async fn a_chat_without_a_name_is_called_after_its_others(fixture: &dyn Fixt
     let group = scribe.group(None, &users).await;
     assert_eq!(view(&scribe, group, users[0]).await.name, "Ben, Cem, Dan and 1 more");
     assert_eq!(view(&scribe, group, users[2]).await.name, "Ana, Ben, Dan and 1 more");
+    let seen = scribe.store.app_chat(scribe.key(group)).await.unwrap().unwrap();
+    assert_eq!(seen.name, "Ana, Ben, Cem and 2 more", "to the application, which is none of them");
     let with_stranger = scribe.direct(users[0], UserId::random()).await;
     assert!(!view(&scribe, with_stranger, users[0]).await.name.is_empty());
 }
