@@ -2,14 +2,18 @@
 //! changes nothing; said otherwise, the groups become what it says.
 //!
 //! A circle's group has an id made from the circle's name, so it exists once, whoever says it first. What differs is asked of its owner,
-//! change by change, like anything else: a list that was broken off is said again, and goes on.
+//! change by change, like anything else: a list that was broken off, be it in the midst of making a group, is said again, and goes on.
 
-use std::collections::HashSet;
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use common::{
     ids::{AppId, ChatId, ChatKey, ClientId, UserId},
     model::limits,
     problem::Problem,
+    store::{ChatRow, group_fingerprint},
     token::Caller,
     wire::{
         client::FieldError,
@@ -20,18 +24,19 @@ use common::{
 use futures_util::{StreamExt, TryStreamExt, stream};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
 use crate::{
     check::Checks,
-    commands::{Commands, undone},
+    commands::{Commands, after_writing, undone},
 };
 
 /// Circles in one request: at some 50 ms each they are done well within a request's time.
 pub const CIRCLES: usize = 100;
 
-/// Members who come or go in one request, over all its circles, besides those of groups that are made: each is a record. A list that changes
-/// more is said in parts.
-pub const CHANGES: usize = 2_000;
+/// How long members are asked to come and go, each by a record of their own. With an ask that has just begun, which takes 5 s at most, it is within
+/// the 15 s of a request.
+const WITHIN: Duration = Duration::from_secs(8);
 
 /// Changes of one group under way at once: half of what may wait for one chat.
 const TOGETHER: usize = 32;
@@ -63,99 +68,111 @@ pub struct Settled {
 
 /// What a group that is there needs.
 struct Difference {
-    at: usize,
-    chat: ChatId,
     renamed: bool,
     described: bool,
     added: Vec<UserId>,
     removed: Vec<UserId>,
 }
 
+impl Difference {
+    fn between(row: &ChatRow, circle: &Circle) -> Self {
+        let wanted: HashSet<UserId> = circle.members.iter().copied().collect();
+        let present: HashSet<UserId> = row.members.iter().map(|member| member.user).collect();
+        Self {
+            renamed: row.name.as_ref() != Some(&circle.name),
+            described: circle.description.is_some()
+                && row.description.as_deref().unwrap_or_default()
+                    != circle.description.as_deref().unwrap_or_default(),
+            added: circle.members.iter().copied().filter(|user| !present.contains(user)).collect(),
+            removed: present.difference(&wanted).copied().collect(),
+        }
+    }
+}
+
 impl Commands {
     /// Makes the groups of an application be these circles. Groups of circles that are not named stay as they are.
     ///
     /// # Errors
-    /// `invalid`, `too_large`, `conflict` for a circle whose group was deleted, `retry_later`, `unknown`: some of it may be done, and it may
-    /// be said again.
+    /// `invalid`, `conflict` for a circle whose group was deleted, `retry_later`, `unknown`: some of it may be done, and what is left is when it is
+    /// said again.
     pub async fn settle(&self, caller: &Caller, circles: Vec<Circle>) -> Result<Vec<Settled>, Problem> {
+        let until = Instant::now() + WITHIN;
         check(&circles)?;
-        let ids: Vec<ChatId> = circles.iter().map(|circle| id(caller.app, &circle.key)).collect();
-        let keys: Vec<ChatKey> = ids.iter().map(|chat| ChatKey { app: caller.app, chat: *chat }).collect();
-        let rows = self.store().load(&keys).await?.answer;
-        let (mut settled, mut differences) = (Vec::with_capacity(circles.len()), Vec::new());
-        for (at, (circle, chat)) in circles.iter().zip(&ids).enumerate() {
-            let row = rows.iter().find(|row| row.key.chat == *chat);
-            let mut done = Settled {
-                key: circle.key.clone(),
-                chat: *chat,
-                made: row.is_none(),
-                renamed: false,
-                added: 0,
-                removed: 0,
-            };
-            if let Some(row) = row {
-                if row.deleted {
-                    let why = format!("circles[{at}]: its group was deleted: give the circle another key");
-                    return Err(Problem::new(ErrorCode::Conflict, why));
-                }
-                let wanted: HashSet<UserId> = circle.members.iter().copied().collect();
-                let present: HashSet<UserId> = row.members.iter().map(|member| member.user).collect();
-                let difference = Difference {
-                    at,
-                    chat: *chat,
-                    renamed: row.name.as_ref() != Some(&circle.name),
-                    described: circle.description.is_some()
-                        && row.description.as_deref().unwrap_or_default()
-                            != circle.description.as_deref().unwrap_or_default(),
-                    added: circle.members.iter().copied().filter(|user| !present.contains(user)).collect(),
-                    removed: present.difference(&wanted).copied().collect(),
-                };
-                done.renamed = difference.renamed;
-                (done.added, done.removed) = (difference.added.len(), difference.removed.len());
-                differences.push(difference);
-            }
-            settled.push(done);
-        }
-        let changes: usize = settled.iter().map(|done| done.added + done.removed).sum();
-        if changes > CHANGES {
-            let why =
-                format!("{changes} members come and go, and {CHANGES} may in one request: say it in parts");
-            return Err(Problem::new(ErrorCode::TooLarge, why));
-        }
+        let keys: Vec<ChatKey> = circles
+            .iter()
+            .map(|circle| ChatKey { app: caller.app, chat: id(caller.app, &circle.key) })
+            .collect();
+        let rows = self.store().load(&keys).await?.answer.into_iter();
+        let mut rows: HashMap<ChatKey, ChatRow> = rows.map(|row| (row.key, row)).collect();
         // First whatever can be found wrong before anything is done.
-        for difference in &differences {
-            self.users_exist(caller, "members", &difference.added).await?;
+        for (at, key) in keys.iter().enumerate() {
+            if rows.get(key).is_some_and(|row| row.deleted) {
+                let why = format!("circles[{at}]: its group was deleted: give the circle another key");
+                return Err(Problem::new(ErrorCode::Conflict, why));
+            }
         }
-        for (circle, _) in circles.iter().zip(&settled).filter(|(_, done)| done.made) {
-            self.users_exist(caller, "members", &circle.members).await?;
+        for (circle, key) in circles.iter().zip(&keys) {
+            match rows.get(key) {
+                Some(row) => {
+                    self.users_exist(caller, "members", &Difference::between(row, circle).added).await?;
+                }
+                None => self.users_exist(caller, "members", &circle.members).await?,
+            }
         }
-        for (circle, done) in circles.iter().zip(&mut settled).filter(|(_, done)| done.made) {
-            let Circle { key: _, name, description, members } = circle.clone();
-            let ask = Ask::CreateGroup { name: Some(name), description, members, first: None };
-            done.made = match self.ask_for_group(caller, done.chat, true, ask).await {
-                Answer::Created { made, .. } => made,
-                other => return Err(undone(other)),
-            };
+        let (mut settled, mut continued) = (Vec::with_capacity(circles.len()), Vec::new());
+        for (circle, key) in circles.iter().zip(&keys) {
+            let row = rows.get(key);
+            let mut made = false;
+            if row.is_none_or(|row| is_being_made(row, circle)) {
+                let Circle { key: _, name, description, members } = circle.clone();
+                let ask = Ask::CreateGroup { name: Some(name), description, members, first: None };
+                made = match self.ask_for_group(caller, key.chat, true, ask).await {
+                    Answer::Created { made, .. } => made,
+                    other => return Err(undone(other)),
+                };
+                continued.extend(row.map(|row| row.key));
+            }
+            let (key, chat) = (circle.key.clone(), key.chat);
+            settled.push(Settled { key, chat, made, renamed: false, added: 0, removed: 0 });
         }
-        for difference in differences {
-            let Some(circle) = circles.get(difference.at) else { continue };
-            self.become_equal(caller, circle, difference).await?;
+        if !continued.is_empty() {
+            // All of it is stored by now, and whatever else became of it meanwhile.
+            let rows_now =
+                self.store().load(&continued).await.map_err(|error| after_writing(error.into()))?;
+            rows.extend(rows_now.answer.into_iter().map(|row| (row.key, row)));
+        }
+        for ((circle, key), done) in circles.iter().zip(&keys).zip(&mut settled) {
+            let Some(row) = rows.remove(key) else { continue };
+            let difference = Difference::between(&row, circle);
+            done.renamed = difference.renamed;
+            (done.added, done.removed) = (difference.added.len(), difference.removed.len());
+            self.become_equal(caller, key.chat, circle, difference, until).await?;
         }
         Ok(settled)
     }
 
-    async fn become_equal(&self, caller: &Caller, circle: &Circle, to: Difference) -> Result<(), Problem> {
+    async fn become_equal(
+        &self,
+        caller: &Caller,
+        chat: ChatId,
+        circle: &Circle,
+        to: Difference,
+        until: Instant,
+    ) -> Result<(), Problem> {
         if to.renamed || to.described {
             let name = to.renamed.then(|| circle.name.clone());
             let description = circle.description.clone().filter(|_| to.described);
-            self.change(caller, to.chat, Ask::Update { name, description, retention: None }).await?;
+            self.change(caller, chat, Ask::Update { name, description, retention: None }).await?;
         }
         // Who comes in first may inherit from who goes.
         let joins = to.added.into_iter().map(|user| Ask::AddMember { user });
         let leaves = to.removed.into_iter().map(|user| Ask::RemoveMember { user });
         for asks in [joins.collect::<Vec<_>>(), leaves.collect()] {
             let asked = stream::iter(asks).map(|ask| async {
-                match self.change(caller, to.chat, ask).await {
+                if Instant::now() >= until {
+                    return Err(unfinished());
+                }
+                match self.change(caller, chat, ask).await {
                     // Whoever has left meanwhile is not there, as it is to be.
                     Err(problem) if problem.code != ErrorCode::NotFound => Err(problem),
                     _ => Ok(()),
@@ -164,6 +181,23 @@ impl Commands {
             asked.buffer_unordered(TOGETHER).try_collect::<()>().await?;
         }
         Ok(())
+    }
+}
+
+/// Whether the store has a part of the group only: a try to make it broke off, or another one is about to. Its members come a thousand a record, by
+/// the same request ([`Ask::CreateGroup`]), and one by one they would come for minutes.
+fn is_being_made(row: &ChatRow, circle: &Circle) -> bool {
+    let records = circle.members.len().div_ceil(limits::MEMBERS_PER_RECORD).max(1) as u64;
+    let request =
+        || group_fingerprint(Some(&circle.name), circle.description.as_deref(), &circle.members, None);
+    row.makings < records && row.request == Some(request())
+}
+
+/// So many come and go that they do not in the time of a request: those who did are not asked for again.
+fn unfinished() -> Problem {
+    Problem {
+        retry_after_ms: Some(1_000),
+        ..Problem::new(ErrorCode::Unknown, "some of it is done: say it again, and the rest will be")
     }
 }
 

@@ -7,6 +7,7 @@ mod attachments;
 mod bad_input;
 mod bounds;
 mod chats;
+mod circles;
 mod document;
 mod identity;
 mod messages;

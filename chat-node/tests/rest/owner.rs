@@ -8,7 +8,7 @@ use std::{
 use chat_node::ask::AskOwner;
 use common::{
     ids::{ChatId, ChatKey, ClientId, MessageId, UserId},
-    model::{ChatKind, Head, Message, Reaction, Role},
+    model::{ChatKind, Head, Message, Reaction, Role, limits},
     store::{PartitionBatch, Position, SharedStore, fingerprint, group_fingerprint},
     term::TermState,
     time::Millis,
@@ -30,6 +30,8 @@ pub(crate) enum Mood {
     RetryLater,
     Hangs,
     Panics,
+    /// Groups are made by their first record, and there it stops.
+    BreaksOff,
 }
 
 pub(crate) struct PaperOwner {
@@ -51,6 +53,8 @@ impl std::fmt::Debug for PaperOwner {
 struct Book {
     chats: HashMap<ChatId, Chat>,
     requests: HashMap<ChatId, u64>,
+    /// Of groups whose making broke off: who is to come in yet.
+    left: HashMap<ChatId, Vec<(UserId, Role)>>,
     undrained: Vec<Change>,
     position: Option<Position>,
     n: u64,
@@ -105,7 +109,7 @@ impl PaperOwner {
         book.position = Some(next);
     }
 
-    async fn decide(&self, request: OwnerRequest) -> Answer {
+    async fn decide(&self, request: OwnerRequest, breaks_off: bool) -> Answer {
         let mut book = self.book.lock().await;
         let book = &mut *book;
         let retry = match &request.ask {
@@ -161,13 +165,21 @@ impl PaperOwner {
             }
             Ask::OpenDirect { peer, .. } => {
                 let members = vec![(by, Role::Member), (peer, Role::Member)];
-                book.make(key, by, ChatKind::Direct, (None, None), members)
+                book.make(key, by, (None, None), members, None)
             }
             Ask::CreateGroup { name, description, members, first } => {
                 let text = first.as_ref().map(|first| first.body.as_str());
                 let print = group_fingerprint(name.as_deref(), description.as_deref(), &members, text);
                 match book.requests.get(&key.chat) {
                     Some(made_by) if *made_by == print => {
+                        if breaks_off {
+                            return Answer::Unknown;
+                        }
+                        if let Some(members) = book.left.remove(&key.chat) {
+                            book.change(key, by, What::Members { members });
+                            self.flush(book).await;
+                            return Answer::Created { made: true, seq: book.chats[&key.chat].head.seq };
+                        }
                         return Answer::Created { made: false, seq: book.chats[&key.chat].head.seq };
                     }
                     Some(_) => {
@@ -177,8 +189,14 @@ impl PaperOwner {
                 }
                 let makers = [by].into_iter().filter(|_| !itself);
                 let role = |(at, user)| (user, if at == 0 { Role::Owner } else { Role::Member });
-                let members = makers.chain(members).enumerate().map(role).collect();
-                let answer = book.make(key, by, ChatKind::Group, (name, description), members);
+                let mut members: Vec<_> = makers.chain(members).enumerate().map(role).collect();
+                if breaks_off {
+                    book.left.insert(key.chat, members.split_off(limits::MEMBERS_PER_RECORD));
+                }
+                let mut answer = book.make(key, by, (name, description), members, Some(print));
+                if breaks_off {
+                    answer = Answer::Unknown;
+                }
                 if let Some(first) = first {
                     book.send(key, by, first).unwrap();
                 }
@@ -218,15 +236,16 @@ impl Book {
         &mut self,
         key: ChatKey,
         by: UserId,
-        kind: ChatKind,
         (name, description): (Option<String>, Option<String>),
         members: Vec<(UserId, Role)>,
+        request: Option<u64>,
     ) -> Answer {
         if let Some(chat) = self.chats.get(&key.chat) {
             return Answer::Created { made: false, seq: chat.head.seq };
         }
         self.chats.insert(key.chat, Chat { members: members.iter().copied().collect(), ..Chat::default() });
-        self.change(key, by, What::Created { kind, name, description, members, request: None });
+        let kind = if request.is_some() { ChatKind::Group } else { ChatKind::Direct };
+        self.change(key, by, What::Created { kind, name, description, members, request });
         Answer::Created { made: true, seq: 1 }
     }
 
@@ -286,6 +305,7 @@ impl Book {
         let change = Change { app: key.app, chat: key.chat, term: 0, n, seq, at: Millis::now(), by, what };
         match &change.what {
             What::Joined { user, role } => drop(chat.members.insert(*user, *role)),
+            What::Members { members } => chat.members.extend(members.iter().copied()),
             What::Left { user, .. } => drop(chat.members.remove(user)),
             What::Roles { roles } => chat.members.extend(roles.iter().copied()),
             What::Deleted => chat.deleted = true,
@@ -310,7 +330,7 @@ impl AskOwner for PaperOwner {
         Box::pin(async move {
             let mood = *self.mood.lock();
             match mood {
-                Mood::Well => self.decide(request).await,
+                Mood::Well | Mood::BreaksOff => self.decide(request, mood == Mood::BreaksOff).await,
                 Mood::Unknown => Answer::Unknown,
                 Mood::RetryLater => Answer::Refused(Refusal::new(ErrorCode::RetryLater, "not now")),
                 Mood::Hangs => std::future::pending().await,
