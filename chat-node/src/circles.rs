@@ -28,7 +28,7 @@ use tokio::time::Instant;
 
 use crate::{
     check::Checks,
-    commands::{Commands, after_writing, undone},
+    commands::{Commands, USERS_PER_QUERY, after_writing, undone},
 };
 
 /// Circles in one request: at some 50 ms each they are done well within a request's time.
@@ -51,7 +51,7 @@ pub struct Circle {
     /// What it is for.
     #[serde(default)]
     pub description: Option<String>,
-    /// Everybody in it; the first one owns the group when it is made.
+    /// Everybody in it; the first one owns the group when it is made. Who was erased is left out, and may stand in it for ever.
     pub members: Vec<UserId>,
 }
 
@@ -64,6 +64,8 @@ pub struct Settled {
     pub(crate) renamed: bool,
     pub(crate) added: usize,
     pub(crate) removed: usize,
+    /// Who is in the list, was a user, and was erased: they stay out.
+    pub(crate) left_out: usize,
 }
 
 /// What a group that is there needs.
@@ -95,7 +97,7 @@ impl Commands {
     /// # Errors
     /// `invalid`, `conflict` for a circle whose group was deleted, `retry_later`, `unknown`: some of it may be done, and what is left is when it is
     /// said again.
-    pub async fn settle(&self, caller: &Caller, circles: Vec<Circle>) -> Result<Vec<Settled>, Problem> {
+    pub async fn settle(&self, caller: &Caller, mut circles: Vec<Circle>) -> Result<Vec<Settled>, Problem> {
         let until = Instant::now() + WITHIN;
         check(&circles)?;
         let keys: Vec<ChatKey> = circles
@@ -111,16 +113,20 @@ impl Commands {
                 return Err(Problem::new(ErrorCode::Conflict, why));
             }
         }
-        for (circle, key) in circles.iter().zip(&keys) {
-            match rows.get(key) {
-                Some(row) => {
-                    self.users_exist(caller, "members", &Difference::between(row, circle).added).await?;
-                }
-                None => self.users_exist(caller, "members", &circle.members).await?,
-            }
+        let mut checks = Checks::default();
+        let mut left_out = Vec::with_capacity(circles.len());
+        for ((at, circle), key) in circles.iter_mut().enumerate().zip(&keys) {
+            let newcomers = match rows.get(key) {
+                Some(row) => Difference::between(row, circle).added,
+                None => circle.members.clone(),
+            };
+            let erased = self.who_was_erased(caller, at, circle, &newcomers, &mut checks).await?;
+            circle.members.retain(|user| !erased.contains(user));
+            left_out.push(erased.len());
         }
+        checks.done()?;
         let (mut settled, mut continued) = (Vec::with_capacity(circles.len()), Vec::new());
-        for (circle, key) in circles.iter().zip(&keys) {
+        for ((circle, key), left_out) in circles.iter().zip(&keys).zip(left_out) {
             let row = rows.get(key);
             let mut made = false;
             if row.is_none_or(|row| is_being_made(row, circle)) {
@@ -133,7 +139,7 @@ impl Commands {
                 continued.extend(row.map(|row| row.key));
             }
             let (key, chat) = (circle.key.clone(), key.chat);
-            settled.push(Settled { key, chat, made, renamed: false, added: 0, removed: 0 });
+            settled.push(Settled { key, chat, made, renamed: false, added: 0, removed: 0, left_out });
         }
         if !continued.is_empty() {
             // All of it is stored by now, and whatever else became of it meanwhile.
@@ -149,6 +155,35 @@ impl Commands {
             self.become_equal(caller, key.chat, circle, difference, until).await?;
         }
         Ok(settled)
+    }
+
+    /// Those of `newcomers`, who are to come into the circle at `at`, who were users once: whoever keeps the list need not hear of each who goes. Who
+    /// never was a user is a mistake in the list.
+    async fn who_was_erased(
+        &self,
+        caller: &Caller,
+        at: usize,
+        circle: &Circle,
+        newcomers: &[UserId],
+        checks: &mut Checks,
+    ) -> Result<HashSet<UserId>, Problem> {
+        let (mut erased, mut strangers) = (HashSet::new(), HashSet::new());
+        for chunk in newcomers.chunks(USERS_PER_QUERY) {
+            let known = self.store().users(caller.app, chunk).await?;
+            if known.len() == chunk.len() {
+                continue;
+            }
+            let known: HashSet<UserId> = known.into_iter().map(|user| user.id).collect();
+            let others: Vec<UserId> = chunk.iter().copied().filter(|user| !known.contains(user)).collect();
+            erased.extend(self.store().erased(caller.app, &others).await?);
+            strangers.extend(others.into_iter().filter(|user| !erased.contains(user)));
+        }
+        if !strangers.is_empty() {
+            for (nth, _) in circle.members.iter().enumerate().filter(|(_, user)| strangers.contains(user)) {
+                checks.wrong(format!("circles[{at}].members[{nth}]"), "there is no such user");
+            }
+        }
+        Ok(erased)
     }
 
     async fn become_equal(

@@ -32,7 +32,7 @@ use crate::{
 };
 
 /// Ids in one query for users: what the store takes at once.
-const USERS_PER_QUERY: usize = 1_000;
+pub(crate) const USERS_PER_QUERY: usize = 1_000;
 
 /// The commands. Cheap to clone.
 #[derive(Clone, Debug)]

@@ -39,8 +39,15 @@ use crate::{
 
 pub(super) fn routes() -> Routes<Api> {
     let key = ClientId::example();
-    let settled =
-        Settled { key: key.clone(), chat: example::CHAT, made: true, renamed: false, added: 0, removed: 0 };
+    let settled = Settled {
+        key: key.clone(),
+        chat: example::CHAT,
+        made: true,
+        renamed: false,
+        added: 0,
+        removed: 0,
+        left_out: 0,
+    };
     let settled = AllSettled { results: vec![settled] };
     let mut routes = Routes::new("Chats by number")
         .get("/applications/{token}/chats", list, says("Chats of the application").ok(&example::chats()))

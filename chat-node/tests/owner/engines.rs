@@ -166,6 +166,10 @@ impl Erasing for Held {
         self.inner().erase_user(app, user, now).await
     }
 
+    async fn erased(&self, app: AppId, ids: &[UserId]) -> Result<Vec<UserId>> {
+        self.inner().erased(app, ids).await
+    }
+
     async fn groups_of_erased(&self, most: u32) -> Result<Vec<(UserKey, ChatKey)>> {
         self.inner().groups_of_erased(most).await
     }

@@ -18,6 +18,9 @@ pub trait Erasing: Send + Sync {
     /// [`SessionId::every`](crate::ids::SessionId::every). What they wrote stays with the chats it was written in. `false` when there is no such user (any more).
     async fn erase_user(&self, app: AppId, user: UserId, now: Millis) -> Result<bool>;
 
+    /// Those of `ids` that were users and were erased, in no order. One query, up to 1,000 ids.
+    async fn erased(&self, app: AppId, ids: &[UserId]) -> Result<Vec<UserId>>;
+
     /// Groups that users who were erased are in still, at most so many.
     async fn groups_of_erased(&self, most: u32) -> Result<Vec<(UserKey, ChatKey)>>;
 

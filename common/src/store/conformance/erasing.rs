@@ -49,6 +49,9 @@ pub async fn a_user_who_was_erased_is_known_to_nobody_and_leaves_groups_in_time(
     let store = fixture.open().await;
     assert_eq!(store.user(app, ana.id).await.unwrap(), None);
     assert_eq!(store.users(app, &[ana.id, ben]).await.unwrap().len(), 1);
+    let asked = [ana.id, ben, UserId::random()];
+    assert_eq!(store.erased(app, &asked).await.unwrap(), [ana.id], "who was here, and who never was");
+    assert_eq!(store.erased(AppId::random(), &asked).await.unwrap(), []);
     for name in [&ana.username, "", &format!("ERASED {}", ana.id.0), &format!("erased {}", ana.id.0.simple())]
     {
         assert_eq!(store.user_by_username(app, name).await.unwrap(), None, "{name}");

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use sqlx::AssertSqlSafe;
 
-use super::Postgres;
+use super::{Postgres, value::column};
 use crate::{
     ids::{AppId, ChatKey, SessionId, UserId, UserKey},
     store::{Erasing, Result, erasing::revoked_until, rows},
@@ -94,6 +94,19 @@ impl Erasing for Postgres {
             .await?;
             write.commit().await?;
             Ok(true)
+        })
+        .await
+    }
+
+    async fn erased(&self, app: AppId, ids: &[UserId]) -> Result<Vec<UserId>> {
+        self.call(|| async move {
+            sqlx::query_scalar(
+                "SELECT id FROM users WHERE app = $1 AND id = ANY($2) AND erased_at IS NOT NULL",
+            )
+            .bind(app)
+            .bind(column(ids, |id| *id))
+            .fetch_all(&self.pool)
+            .await
         })
         .await
     }

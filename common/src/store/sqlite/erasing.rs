@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use super::{Sqlite, fault::bounded};
+use super::{Sqlite, fault::bounded, value::list};
 use crate::{
     ids::{AppId, ChatKey, SessionId, UserId, UserKey},
     store::{Erasing, Result, erasing::revoked_until, rows},
@@ -95,6 +95,20 @@ impl Erasing for Sqlite {
                 .await?;
             write.commit().await?;
             Ok(true)
+        })
+        .await
+    }
+
+    async fn erased(&self, app: AppId, ids: &[UserId]) -> Result<Vec<UserId>> {
+        bounded(async {
+            sqlx::query_scalar(
+                "SELECT u.id FROM users u
+                 WHERE u.app = ? AND u.id IN (SELECT unhex(value) FROM json_each(?)) AND u.erased_at IS NOT NULL",
+            )
+            .bind(app)
+            .bind(list(ids))
+            .fetch_all(&self.readers)
+            .await
         })
         .await
     }
