@@ -173,6 +173,12 @@ impl Applications {
         self.0.known.load().applications.get(&app).cloned()
     }
 
+    /// Likewise, with the change that what is known includes at least; none when nothing was read.
+    pub fn get_as_of(&self, app: AppId) -> Option<(u64, Arc<Application>)> {
+        let known = self.0.known.load();
+        Some((known.change?, known.applications.get(&app).cloned()?))
+    }
+
     /// All of them, in no order.
     pub fn all(&self) -> Vec<Arc<Application>> {
         self.0.known.load().applications.values().cloned().collect()
@@ -212,7 +218,8 @@ mod tests {
         let look = async || applications.look_anew(&store).await.unwrap();
         let change = async |contacts_only: bool| {
             let settings = AppSettings { contacts_only, ..AppSettings::default() };
-            assert!(store.update_application(AppId::DEFAULT, "default", &settings).await.unwrap());
+            let seen = store.application_changes().await.unwrap();
+            assert!(store.update_application(AppId::DEFAULT, "default", &settings, seen).await.unwrap());
         };
         change(true).await;
         let begun = Instant::now();
@@ -244,7 +251,8 @@ mod tests {
 
         let running = tokio::spawn(applications.clone().run(Arc::clone(&store), stop.clone()));
         let settings = AppSettings { contacts_only: true, ..AppSettings::default() };
-        assert!(store.update_application(AppId::DEFAULT, "default", &settings).await.unwrap());
+        let seen = store.application_changes().await.unwrap();
+        assert!(store.update_application(AppId::DEFAULT, "default", &settings, seen).await.unwrap());
         applications.hint();
         while !applications.settings(AppId::DEFAULT).contacts_only {
             tokio::time::sleep(Duration::from_millis(5)).await;

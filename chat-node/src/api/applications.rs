@@ -29,6 +29,10 @@ use super::{
 };
 use crate::{auth::unauthenticated, check::Checks, commands::after_writing};
 
+/// How often a change is merged with what there is by then, when another one came between reading and writing. Each time one of those who meet
+/// is done.
+const TRIES: usize = 20;
+
 pub(super) fn routes() -> Routes<Api> {
     let settings =
         AppSettings { contacts_only: true, register_on_first_sight: true, ..AppSettings::default() };
@@ -208,36 +212,49 @@ async fn update(
     One(app): One<AppId>,
     Json(Update { name, settings }): Json<Update>,
 ) -> Result<impl IntoResponse, Problem> {
-    let before = read(&api, app).await?;
-    let settings = match settings {
-        Some(mut settings) => {
-            // A secret is not shown, and so need not be given again.
-            for key in settings.keys.iter_mut().filter(|key| key.key.is_empty()) {
-                let same =
-                    |known: &&VerificationKey| known.kid == key.kid && known.algorithm == key.algorithm;
-                if let Some(known) = before.settings.keys.iter().find(same) {
-                    key.key.clone_from(&known.key);
-                }
-            }
-            Arc::new(settings)
+    for _ in 0..TRIES {
+        let (seen, before) = read_as_of(&api, app).await?;
+        let after = merged(&before, name.as_ref(), settings.as_ref());
+        check(&after)?;
+        let store = api.commands.store();
+        if store.update_application(app, &after.name, &after.settings, seen).await? {
+            let application = read(&api, app).await.map_err(after_writing)?;
+            let counts = api.commands.application_counts(app).await.map_err(after_writing)?;
+            return Ok(Answer(View::new(&application, counts)));
         }
-        None => Arc::clone(&before.settings),
-    };
-    let after =
-        Application { name: name.unwrap_or_else(|| before.name.clone()), settings, ..(*before).clone() };
-    check(&after)?;
-    if !api.commands.store().update_application(app, &after.name, &after.settings).await? {
-        return Err(Problem::not_found("application"));
     }
-    let application = read(&api, app).await.map_err(after_writing)?;
-    let counts = api.commands.application_counts(app).await.map_err(after_writing)?;
-    Ok(Answer(View::new(&application, counts)))
+    Err(Problem::retry_later("applications are being changed by others at the same time"))
+}
+
+/// The application with what is wanted of it; what is absent stays.
+fn merged(before: &Application, name: Option<&String>, settings: Option<&AppSettings>) -> Application {
+    let mut after = before.clone();
+    if let Some(name) = name {
+        after.name.clone_from(name);
+    }
+    if let Some(settings) = settings {
+        let mut settings = settings.clone();
+        // A secret is not shown, and so need not be given again.
+        for key in settings.keys.iter_mut().filter(|key| key.key.is_empty()) {
+            let same = |known: &&VerificationKey| known.kid == key.kid && known.algorithm == key.algorithm;
+            if let Some(known) = before.settings.keys.iter().find(same) {
+                key.key.clone_from(&known.key);
+            }
+        }
+        after.settings = Arc::new(settings);
+    }
+    after
 }
 
 /// An application as it is now; and from now on this node knows it so.
 async fn read(api: &Api, app: AppId) -> Result<Arc<Application>, Problem> {
+    read_as_of(api, app).await.map(|(_, application)| application)
+}
+
+/// Likewise, with the change of applications that it includes at least.
+async fn read_as_of(api: &Api, app: AppId) -> Result<(u64, Arc<Application>), Problem> {
     api.applications.look(api.commands.store()).await?;
-    api.applications.get(app).ok_or_else(|| Problem::not_found("application"))
+    api.applications.get_as_of(app).ok_or_else(|| Problem::not_found("application"))
 }
 
 fn check(application: &Application) -> Result<(), Problem> {

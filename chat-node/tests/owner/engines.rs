@@ -345,8 +345,14 @@ impl Accounts for Held {
         self.inner().add_application(application).await
     }
 
-    async fn update_application(&self, app: AppId, name: &str, settings: &AppSettings) -> Result<bool> {
-        self.inner().update_application(app, name, settings).await
+    async fn update_application(
+        &self,
+        app: AppId,
+        name: &str,
+        settings: &AppSettings,
+        seen: u64,
+    ) -> Result<bool> {
+        self.inner().update_application(app, name, settings, seen).await
     }
 
     async fn cluster_secret(&self, name: &str, fresh: &[u8]) -> Result<Vec<u8>> {

@@ -188,7 +188,8 @@ async fn id_9_who_is_blocked_or_no_contact_where_only_those_may_write_brings_nob
     open(&ana, &ben).await.expect(200);
 
     let settings = AppSettings { contacts_only: true, ..AppSettings::default() };
-    world.store.update_application(AppId::DEFAULT, "default", &settings).await.unwrap();
+    let seen = world.store.application_changes().await.unwrap();
+    assert!(world.store.update_application(AppId::DEFAULT, "default", &settings, seen).await.unwrap());
     let refused = async {
         loop {
             let person = world.person(&format!("p-{}", UserId::random())).await;

@@ -143,8 +143,16 @@ pub trait Accounts: Send + Sync {
     /// Adds an application; `false` when there is one with its id.
     async fn add_application(&self, application: &Application) -> Result<bool>;
 
-    /// Gives an application another name and other settings; its secret stays. `false` when there is no such one.
-    async fn update_application(&self, app: AppId, name: &str, settings: &AppSettings) -> Result<bool>;
+    /// Gives an application another name and other settings; its secret stays. `false`, and nothing is changed, when there is no such one, or when
+    /// applications were made or changed after `seen`, as [`Accounts::application_changes`] was before this one was read: whoever merges what there is
+    /// with what is wanted reads it again then.
+    async fn update_application(
+        &self,
+        app: AppId,
+        name: &str,
+        settings: &AppSettings,
+        seen: u64,
+    ) -> Result<bool>;
 
     /// A secret of the cluster, made from `fresh` when there is none of that name. Whoever asks first decides; all get the same.
     async fn cluster_secret(&self, name: &str, fresh: &[u8]) -> Result<Vec<u8>>;

@@ -70,21 +70,32 @@ pub async fn applications_are_added_and_changed_and_each_time_is_counted(fixture
         keys,
         ..AppSettings::default()
     };
-    assert!(store.update_application(shop.id, "Shop 2", &settings).await.unwrap());
-    assert!(!store.update_application(AppId::random(), "none", &settings).await.unwrap());
-    assert!(store.application_changes().await.unwrap() > added);
+    assert!(store.update_application(shop.id, "Shop 2", &settings, added).await.unwrap());
+    assert!(!store.update_application(shop.id, "none", &settings, added).await.unwrap(), "it has changed");
+    let changed = store.application_changes().await.unwrap();
+    assert!(changed > added);
+    assert!(!store.update_application(AppId::random(), "none", &settings, changed).await.unwrap());
     let expected = Application { name: "Shop 2".to_owned(), settings: Arc::new(settings), ..shop.clone() };
     assert_eq!(find(fixture.open().await).await, expected);
 
-    // Two at once: both are counted.
-    let counted = store.application_changes().await.unwrap();
-    let (a, b) = (AppSettings::default(), AppSettings { contacts_only: true, ..AppSettings::default() });
-    let (one, other) = tokio::join!(
-        store.update_application(shop.id, "One", &a),
-        store.update_application(AppId::DEFAULT, "Other", &b)
-    );
-    assert!(one.unwrap() && other.unwrap());
-    assert!(store.application_changes().await.unwrap() >= counted + 2);
+    // Several at once that have seen the same: one of them does, and whoever looks again as well.
+    for round in 0..10 {
+        let seen = store.application_changes().await.unwrap();
+        let settings = AppSettings { contacts_only: round % 2 == 0, ..AppSettings::default() };
+        let names = ["One", "Two", "Three", "Four"];
+        let updates = join_all(names.map(|name| store.update_application(shop.id, name, &settings, seen)));
+        let done: Vec<bool> = updates.await.into_iter().map(|updated| updated.unwrap()).collect();
+        assert_eq!(done.iter().filter(|done| **done).count(), 1, "{done:?}");
+        let winner = names.iter().zip(&done).find(|(_, done)| **done).map(|(name, _)| *name);
+        assert_eq!(Some(find(store.clone()).await.name.as_str()), winner);
+        assert_eq!(store.application_changes().await.unwrap(), seen + 1);
+    }
+    // And those that are made meanwhile are counted.
+    let seen = store.application_changes().await.unwrap();
+    let two = [AppId::random(), AppId::random()].map(|id| Application { id, ..shop.clone() });
+    let added = join_all(two.iter().map(|one| store.add_application(one))).await;
+    assert!(added.into_iter().all(|added| added.unwrap()));
+    assert!(store.application_changes().await.unwrap() >= seen + 2);
 }
 
 pub async fn a_secret_of_the_cluster_is_what_was_given_first(fixture: &dyn Fixture) {

@@ -140,7 +140,8 @@ pub async fn an_application_that_was_erased_loses_its_rows_and_no_other_does(fix
     assert!(store.erase_application(shop.id, Millis(10)).await.unwrap());
     assert!(store.application_changes().await.unwrap() > changes);
     assert!(!store.erase_application(shop.id, Millis(11)).await.unwrap(), "once");
-    assert!(!store.update_application(shop.id, "Shop", &AppSettings::default()).await.unwrap());
+    let seen = store.application_changes().await.unwrap();
+    assert!(!store.update_application(shop.id, "Shop", &AppSettings::default(), seen).await.unwrap());
     assert!(store.applications().await.unwrap().iter().all(|one| one.id != shop.id));
     assert!(!store.add_application(&shop).await.unwrap(), "its id is not given again");
 

@@ -75,7 +75,8 @@ pub async fn no_1_a_chat_waits_once_and_only_where_there_is_an_endpoint(fixture:
         notifications: NotificationSettings { after_seconds: 7, show_body: true },
         ..AppSettings::default()
     };
-    assert!(store.update_application(app, "default", &settings).await.unwrap());
+    let seen = store.application_changes().await.unwrap();
+    assert!(store.update_application(app, "default", &settings, seen).await.unwrap());
     assert_eq!(store.notifying().await.unwrap(), [(app, Duration::from_secs(7))]);
 
     let three: Vec<Change> = (0..3).map(|_| scribe.message(chat, ana, "told")).collect();

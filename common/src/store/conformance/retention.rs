@@ -168,7 +168,8 @@ pub async fn me_9_what_a_chat_does_not_say_its_application_does(fixture: &dyn Fi
     let app = store.applications().await.unwrap().remove(0);
     assert_eq!(store.application_retentions().await.unwrap(), []);
     let settings = AppSettings { retention: WEEK, ..AppSettings::default() };
-    assert!(store.update_application(app.id, &app.name, &settings).await.unwrap());
+    let seen = store.application_changes().await.unwrap();
+    assert!(store.update_application(app.id, &app.name, &settings, seen).await.unwrap());
     assert_eq!(store.application_retentions().await.unwrap(), [(AppId::DEFAULT, WEEK)]);
     let ana = scribe.user("Ana").await;
     let mut chats = Vec::new();

@@ -59,16 +59,26 @@ impl Accounts for Postgres {
         .await
     }
 
-    async fn update_application(&self, app: AppId, name: &str, settings: &AppSettings) -> Result<bool> {
+    async fn update_application(
+        &self,
+        app: AppId,
+        name: &str,
+        settings: &AppSettings,
+        seen: u64,
+    ) -> Result<bool> {
         self.call(|| async move {
+            // Of two that have seen the same, the second waits for the first's count, and finds another one.
             let updated: i64 = sqlx::query_scalar(
-                "WITH counted AS (UPDATE application_changes SET last = last + 1),
-                 updated AS (UPDATE applications SET name = $2, settings = $3 WHERE id = $1 AND erased_at IS NULL RETURNING id)
+                "WITH counted AS (UPDATE application_changes SET last = last + 1 WHERE last = $4 RETURNING last),
+                 updated AS (
+                   UPDATE applications SET name = $2, settings = $3
+                   WHERE id = $1 AND erased_at IS NULL AND EXISTS (SELECT 1 FROM counted) RETURNING id)
                  SELECT count(*) FROM updated",
             )
             .bind(app)
             .bind(name)
             .bind(settings_column(settings))
+            .bind(int(seen))
             .fetch_one(&self.pool)
             .await?;
             Ok(updated == 1)

@@ -57,9 +57,22 @@ impl Accounts for Sqlite {
         .await
     }
 
-    async fn update_application(&self, app: AppId, name: &str, settings: &AppSettings) -> Result<bool> {
+    async fn update_application(
+        &self,
+        app: AppId,
+        name: &str,
+        settings: &AppSettings,
+        seen: u64,
+    ) -> Result<bool> {
         bounded(async {
             let mut write = self.begin().await?;
+            let counted = sqlx::query("UPDATE application_changes SET last = last + 1 WHERE last = ?")
+                .bind(int(seen))
+                .execute(&mut *write)
+                .await?;
+            if counted.rows_affected() == 0 {
+                return Ok(false);
+            }
             let updated = sqlx::query(
                 "UPDATE applications SET name = ?, settings = ? WHERE id = ? AND erased_at IS NULL",
             )
@@ -68,7 +81,6 @@ impl Accounts for Sqlite {
             .bind(app)
             .execute(&mut *write)
             .await?;
-            sqlx::query("UPDATE application_changes SET last = last + 1").execute(&mut *write).await?;
             write.commit().await?;
             Ok(updated.rows_affected() == 1)
         })

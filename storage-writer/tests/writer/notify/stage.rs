@@ -194,7 +194,8 @@ impl Stage {
     pub(super) async fn at_once(&self) {
         let mut settings = AppSettings::default();
         settings.notifications.after_seconds = 0;
-        assert!(self.bench.store.update_application(APP, "default", &settings).await.unwrap());
+        let seen = self.bench.store.application_changes().await.unwrap();
+        assert!(self.bench.store.update_application(APP, "default", &settings, seen).await.unwrap());
     }
 
     /// Waits until the store has everything, and lets so much time pass that all of it is due.

@@ -420,7 +420,8 @@ async fn no_1_an_application_decides_how_long_and_whether_it_shows_what_was_said
     let store = &stage.bench.store;
     let mut settings = common::applications::AppSettings::default();
     (settings.notifications.after_seconds, settings.notifications.show_body) = (3_600, false);
-    assert!(store.update_application(APP, "default", &settings).await.unwrap());
+    let seen = store.application_changes().await.unwrap();
+    assert!(store.update_application(APP, "default", &settings, seen).await.unwrap());
     stage.say(chat, ana, "a secret").await;
     stage.due().await;
     writer.looks_at("chats").await;
