@@ -117,7 +117,7 @@ impl Commands {
 /// The application, as one who calls.
 pub(crate) fn itself(app: AppId) -> Caller {
     let (user, session) = (UserId::APPLICATION, SessionId(Uuid::nil()));
-    Caller { app, user, session, expires_at: Millis(i64::MAX) }
+    Caller { app, user, session, expires_at: Millis(i64::MAX), signed_by: None }
 }
 
 /// Whether an application itself is calling, and no user of it.

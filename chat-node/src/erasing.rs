@@ -1,8 +1,8 @@
 //! What a user or an application that was erased leaves behind is seen to in rounds, by any number of nodes at once: whoever finds something
 //! left does it, and doing it twice changes nothing.
 //!
-//! A user leaves their groups, as if they had asked to; what they wrote stays. An application's sessions are closed within seconds, and its
-//! rows are deleted when the writers have drained what the log had an hour later, since when nobody can have added anything.
+//! A user leaves their groups, as if they had asked to; what they wrote stays. An application's sessions are closed within seconds, as are those
+//! whose token it signed with a key that it has taken away, and its rows are deleted when the writers have drained what the log had an hour later, since when nobody can have added anything.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -14,10 +14,7 @@ use common::{
     store::SharedStore,
     time::Millis,
     token::Caller,
-    wire::{
-        codes::{CloseCode, ErrorCode},
-        owner::Ask,
-    },
+    wire::{codes::ErrorCode, owner::Ask},
 };
 use futures_util::{StreamExt, stream};
 use tokio::{sync::Notify, time::Instant};
@@ -29,7 +26,8 @@ use crate::{
     deliver::Deliver,
 };
 
-/// Between two looks for sessions of applications that are no more.
+/// Between two looks for sessions of applications, or by keys of theirs, that are no more, when nothing is heard of a change: a ticket may open one
+/// after it.
 const LOOK: Duration = Duration::from_secs(1);
 /// Between two rounds.
 const EVERY: Duration = Duration::from_secs(60);
@@ -93,9 +91,10 @@ impl Erasing {
             }
         };
         let looks = async {
+            let mut news = self.0.applications.news();
             loop {
-                tokio::time::sleep(LOOK).await;
-                deliver.close_all_of(|app| self.0.applications.get(app).is_none(), CloseCode::Revoked);
+                let _ = tokio::time::timeout(LOOK, news.changed()).await;
+                deliver.close_untaken(&self.0.applications);
             }
         };
         let _ = shutdown.run_until_cancelled(async { tokio::join!(rounds, looks) }).await;

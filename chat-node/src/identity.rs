@@ -228,7 +228,8 @@ impl Identity {
             // Tokens count whole seconds.
             expires_at: Millis::from_secs(now.plus(self.token_life).as_secs()),
         };
-        let caller = Caller { app, user: user.id, session: sign_in.id, expires_at: sign_in.expires_at };
+        let (session, expires_at) = (sign_in.id, sign_in.expires_at);
+        let caller = Caller { app, user: user.id, session, expires_at, signed_by: None };
         let token = self.parts.tokens.issue(&caller, now).map_err(|error| {
             tracing::error!(%error, "a token could not be signed");
             Problem::new(ErrorCode::Internal, "something is wrong here; it was reported")
@@ -245,7 +246,7 @@ impl Identity {
     /// `retry_later`.
     pub async fn note(&self, caller: &Caller) -> Result<(), Problem> {
         let now = self.parts.clock.now();
-        let &Caller { app, user, session: id, expires_at } = caller;
+        let &Caller { app, user, session: id, expires_at, .. } = caller;
         let known = self.parts.store.sign_ins(app, user, now).await?;
         if known.iter().all(|known| known.id != id) {
             let sign_in = SignIn { id, user, device: None, created_at: now, expires_at };

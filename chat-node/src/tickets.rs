@@ -96,6 +96,7 @@ mod tests {
             user: UserId::random(),
             session: SessionId::random(),
             expires_at: NOW.plus(Duration::from_secs(3_600)),
+            signed_by: None,
         };
         let node = NodeId::new("node-1").unwrap();
         Ticket { caller, node, incarnation: Incarnation(1), id, expires_at: NOW.plus(Tickets::LIFETIME) }

@@ -7,22 +7,22 @@ mod content;
 mod settings;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, OnceLock},
     time::Duration,
 };
 
 use arc_swap::ArcSwap;
 use tokio::{
-    sync::{Mutex, Notify},
+    sync::{Mutex, Notify, watch},
     time::{Instant, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
 
 pub use self::content::{Content, Screened};
 pub use self::settings::{
-    Algorithm, AppSettings, Links, MAX_BYTES, MAX_KEYS, MAX_WORDS, MessageRate, NotificationSettings,
-    PolicyAction, Retention, VerificationKey, Words,
+    Algorithm, AppSettings, KeyMark, Links, MAX_BYTES, MAX_KEYS, MAX_WORDS, MessageRate,
+    NotificationSettings, PolicyAction, Retention, VerificationKey, Words,
 };
 use crate::{
     ids::AppId,
@@ -54,6 +54,8 @@ struct Inner {
     looked_anew: Mutex<Option<(Instant, Option<bool>)>>,
     /// Whose keys follow what is read.
     tokens: OnceLock<Tokens>,
+    /// Says when something else is known.
+    news: watch::Sender<()>,
 }
 
 /// One reading of the store.
@@ -64,14 +66,20 @@ struct Known {
     applications: HashMap<AppId, Arc<Application>>,
     /// What their settings say about what messages say.
     content: HashMap<AppId, Arc<Content>>,
+    /// The keys that their users' tokens may be signed with.
+    keys: HashSet<(AppId, KeyMark)>,
 }
 
 impl Known {
     fn new(change: u64, applications: Vec<Application>) -> Self {
         let content =
             applications.iter().map(|one| (one.id, Arc::new(Content::new(&one.settings)))).collect();
+        let keys = applications
+            .iter()
+            .flat_map(|one| one.settings.keys.iter().map(|key| (one.id, key.mark())))
+            .collect();
         let applications = applications.into_iter().map(|one| (one.id, Arc::new(one))).collect();
-        Self { change: Some(change), applications, content }
+        Self { change: Some(change), applications, content, keys }
     }
 }
 
@@ -96,6 +104,7 @@ impl Applications {
             looking: Mutex::default(),
             looked_anew: Mutex::default(),
             tokens: OnceLock::new(),
+            news: watch::Sender::new(()),
         }))
     }
 
@@ -140,6 +149,7 @@ impl Applications {
         if let Some(tokens) = self.0.tokens.get() {
             tokens.replace(known.applications.values().map(Arc::as_ref));
         }
+        self.0.news.send_replace(());
         Ok(true)
     }
 
@@ -166,6 +176,20 @@ impl Applications {
         let looking = self.look(store).await;
         *looked = Some((begun, Some(looking.is_ok())));
         looking.map(drop)
+    }
+
+    /// Hears of each change once it counts here.
+    pub fn news(&self) -> watch::Receiver<()> {
+        self.0.news.subscribe()
+    }
+
+    /// Whether the application takes tokens that were signed so: by that key of its own choice, or without one by ours.
+    pub fn takes(&self, app: AppId, signed_by: Option<KeyMark>) -> bool {
+        let known = self.0.known.load();
+        match signed_by {
+            Some(key) => known.keys.contains(&(app, key)),
+            None => known.applications.contains_key(&app),
+        }
     }
 
     /// An application, if there is such a one.

@@ -3,6 +3,8 @@
 //! A key is chosen from our own table by issuer and `kid`, and brings its algorithm with it: nothing in a token chooses how it is
 //! checked (facts 16). Times are checked here, against the moment that is passed in, and not by the library, which asks the machine.
 
+mod tickets;
+
 use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
@@ -13,9 +15,10 @@ use jsonwebtoken::{
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio_util::sync::CancellationToken;
 
+pub use self::tickets::{Ticket, Tickets};
 use crate::{
-    applications::{self, VerificationKey},
-    ids::{AppId, Incarnation, NodeId, SessionId, UserId, UserKey},
+    applications::{self, KeyMark, VerificationKey},
+    ids::{AppId, SessionId, UserId, UserKey},
     store::{self, Application, SharedStore, StoreError},
     time::Millis,
 };
@@ -36,8 +39,6 @@ const ALGORITHM: Algorithm = Algorithm::HS256;
 pub const SUBJECT_BYTES: usize = 255;
 
 const TOKEN_AUDIENCE: &str = "chat";
-const TICKET_AUDIENCE: &str = "chat-ticket";
-const TICKET_ISSUER: &str = "chat-cluster";
 
 /// Who a good token speaks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,6 +51,8 @@ pub struct Caller {
     pub session: SessionId,
     /// Until when the token is good. Whole seconds: that is how tokens count.
     pub expires_at: Millis,
+    /// The key that its application has chosen and that the token was signed with: the token is good for as long as it has that key. None: ours.
+    pub signed_by: Option<KeyMark>,
 }
 
 impl Caller {
@@ -218,7 +221,7 @@ struct AppKeys {
     /// Signs for those who sign in here; and its name.
     own: Option<(String, SigningKey)>,
     /// Those that the application has chosen, by their names.
-    chosen: HashMap<String, CheckingKey>,
+    chosen: HashMap<String, (KeyMark, CheckingKey)>,
 }
 
 /// The keys of all applications. Cheap to clone; shared by whoever checks.
@@ -282,10 +285,11 @@ impl Tokens {
             (Some((own, key)), _) if *own == kid => {
                 let claims: TokenClaims = key.checking.check(token, now)?;
                 let expires_at = Millis::from_secs(claims.exp);
-                let caller = Caller { app, user: claims.sub, session: claims.sid, expires_at };
+                let (user, session) = (claims.sub, claims.sid);
+                let caller = Caller { app, user, session, expires_at, signed_by: None };
                 Presented { caller, foreign: None }
             }
-            (_, Some(key)) => foreign(app, &kid, token, key.check(token, now)?)?,
+            (_, Some((mark, key))) => foreign(app, (&kid, *mark), token, key.check(token, now)?)?,
             (_, None) => return Err(BadToken::Forged),
         };
         // No user has this id: see there.
@@ -338,7 +342,7 @@ fn keys_of<'a>(applications: impl IntoIterator<Item = &'a Application>) -> HashM
             if checking.is_none() {
                 tracing::error!(application = %application.id, kid = key.kid, "no key of its algorithm: not used");
             }
-            Some((key.kid.clone(), checking?))
+            Some((key.kid.clone(), (key.mark(), checking?)))
         });
         (application.id, AppKeys { own, chosen: chosen.collect() })
     };
@@ -351,131 +355,20 @@ pub fn is_key(key: &VerificationKey) -> bool {
 }
 
 /// Whom a token speaks for that the application `app` signed itself.
-fn foreign(app: AppId, kid: &str, token: &str, claims: ForeignClaims) -> Result<Presented, BadToken> {
+fn foreign(
+    app: AppId,
+    (kid, mark): (&str, KeyMark),
+    token: &str,
+    claims: ForeignClaims,
+) -> Result<Presented, BadToken> {
     let ForeignClaims { sub, sid, jti, name, nbf: _, exp } = claims;
     if sub.is_empty() || sub.len() > SUBJECT_BYTES || sub.chars().any(char::is_control) {
         return Err(BadToken::Forged);
     }
     let user = UserId::called(app, &sub);
     let session = sid.unwrap_or_else(|| SessionId::external(app, kid, &sub, jti.as_deref().unwrap_or(token)));
-    let caller = Caller { app, user, session, expires_at: Millis::from_secs(exp) };
+    let caller = Caller { app, user, session, expires_at: Millis::from_secs(exp), signed_by: Some(mark) };
     Ok(Presented { caller, foreign: Some(Subject { subject: sub, name }) })
-}
-
-/// What a ticket says: this user may open one socket on this life of this node, soon.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ticket {
-    /// Whose socket it will be; `expires_at` is the token's, not the ticket's.
-    pub caller: Caller,
-    /// Where.
-    pub node: NodeId,
-    /// Which life of it.
-    pub incarnation: Incarnation,
-    /// Its own name: it opens one socket.
-    pub id: u128,
-    /// Until when it may be used (and [`LEEWAY`] longer), at most [`Tickets::LIFETIME`] from when it was made. Whole seconds.
-    pub expires_at: Millis,
-}
-
-#[derive(Serialize, Deserialize)]
-struct TicketClaims {
-    iss: String,
-    aud: Audience,
-    app: AppId,
-    sub: UserId,
-    sid: SessionId,
-    /// The token's expiry.
-    tex: i64,
-    node: NodeId,
-    /// As text: JSON's numbers end at 53 bits in some readers.
-    inc: String,
-    jti: String,
-    exp: i64,
-}
-
-impl Timed for TicketClaims {
-    fn times(&self) -> (i64, Option<i64>) {
-        (self.exp, None)
-    }
-}
-
-/// Signs and checks tickets with the cluster's secret. Another audience than tokens: neither passes for the other.
-#[derive(Clone)]
-pub struct Tickets(Arc<SigningKey>);
-
-impl fmt::Debug for Tickets {
-    /// Without the secret.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Tickets")
-    }
-}
-
-impl Tickets {
-    /// How long a ticket may be used.
-    pub const LIFETIME: Duration = Duration::from_secs(30);
-
-    /// The secret's name among the cluster's ([`crate::store::Accounts::cluster_secret`]).
-    pub const SECRET: &str = "tickets";
-
-    /// With the cluster's secret (at least 32 bytes).
-    pub fn new(secret: &[u8]) -> Self {
-        Self(Arc::new(SigningKey::new(secret, None, TICKET_ISSUER, TICKET_AUDIENCE)))
-    }
-
-    /// The ticket as it stands in a URL. Good for [`Self::LIFETIME`] at most, whatever it asks for.
-    ///
-    /// # Errors
-    /// [`BadToken::Forged`] when it cannot be signed.
-    pub fn issue(&self, ticket: &Ticket, now: Millis) -> Result<String, BadToken> {
-        self.0.issue(&TicketClaims {
-            iss: TICKET_ISSUER.into(),
-            aud: Audience::One(TICKET_AUDIENCE.into()),
-            app: ticket.caller.app,
-            sub: ticket.caller.user,
-            sid: ticket.caller.session,
-            tex: ticket.caller.expires_at.as_secs(),
-            node: ticket.node.clone(),
-            inc: format!("{:016x}", ticket.incarnation.0),
-            jti: format!("{:032x}", ticket.id),
-            exp: ticket.expires_at.min(now.plus(Self::LIFETIME)).as_secs(),
-        })
-    }
-
-    /// What `ticket` says, if it is for this node's present life and not past its time. That it is used once is for its node to see to:
-    /// it remembers `id` until [`LEEWAY`] after `expires_at`.
-    ///
-    /// # Errors
-    /// [`BadToken`].
-    pub fn check(
-        &self,
-        ticket: &str,
-        node: &NodeId,
-        incarnation: Incarnation,
-        now: Millis,
-    ) -> Result<Ticket, BadToken> {
-        if ticket.len() > MAX_BYTES {
-            return Err(BadToken::Forged);
-        }
-        let claims: TicketClaims = self.0.checking.check(ticket, now)?;
-        let expires_at = Millis::from_secs(claims.exp);
-        let own = claims.node == *node && u64::from_str_radix(&claims.inc, 16) == Ok(incarnation.0);
-        // One that is good for longer would outlive the memory of its use.
-        if !own || expires_at > now.plus(Self::LIFETIME).plus(LEEWAY) {
-            return Err(BadToken::Forged);
-        }
-        Ok(Ticket {
-            caller: Caller {
-                app: claims.app,
-                user: claims.sub,
-                session: claims.sid,
-                expires_at: Millis::from_secs(claims.tex),
-            },
-            node: claims.node,
-            incarnation,
-            id: u128::from_str_radix(&claims.jti, 16).map_err(|_| BadToken::Forged)?,
-            expires_at,
-        })
-    }
 }
 
 /// Reads what every service that checks needs: the applications' keys and the cluster's secret for tickets (made by whoever asks first).

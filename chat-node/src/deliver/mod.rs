@@ -9,8 +9,9 @@ mod event;
 use std::{fmt, sync::Arc};
 
 use common::{
+    applications::Applications,
     cache::SharedCache,
-    ids::{AppId, ChatKey, NodeId, Number, SessionId, UserKey},
+    ids::{ChatKey, NodeId, Number, SessionId, UserKey},
     log::SharedLog,
     revocations::Revocations,
     seal::Sealer,
@@ -192,10 +193,13 @@ impl Deliver {
         self.flush();
     }
 
-    /// Closes the sessions of these applications.
-    pub(crate) fn close_all_of(&self, which: impl Fn(AppId) -> bool, code: CloseCode) {
-        for user in self.0.hub.all_users().into_iter().filter(|user| which(user.key.app)) {
-            user.handles().iter().for_each(|handle| handle.outbox.close(code));
+    /// Closes the sessions that these applications do not take any more: because they are gone, or the key of the session's token is.
+    pub(crate) fn close_untaken(&self, applications: &Applications) {
+        for user in self.0.hub.all_users() {
+            user.close_those(
+                |handle| !applications.takes(user.key.app, handle.signed_by),
+                CloseCode::Revoked,
+            );
         }
     }
 

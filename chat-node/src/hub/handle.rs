@@ -8,7 +8,10 @@ use std::{
     },
 };
 
-use common::ids::{ChatId, ChatKey, SessionId, SocketId, UserKey};
+use common::{
+    applications::KeyMark,
+    ids::{ChatId, ChatKey, SessionId, SocketId, UserKey},
+};
 use parking_lot::Mutex;
 
 use crate::outbox::Outbox;
@@ -22,6 +25,8 @@ pub struct Handle {
     pub user: UserKey,
     /// The sign-in behind it.
     pub session: SessionId,
+    /// The key of its application's choice that its token was signed with.
+    pub signed_by: Option<KeyMark>,
     /// What is on its way to the client.
     pub outbox: Outbox,
     chats: Mutex<Chats>,
@@ -61,7 +66,13 @@ struct Chats {
 impl Handle {
     /// A session that is in no room.
     pub fn new(socket: SocketId, user: UserKey, session: SessionId, outbox: Outbox) -> Self {
-        Self { socket, user, session, outbox, chats: Mutex::default(), owed: AtomicUsize::new(0) }
+        let (chats, owed) = (Mutex::default(), AtomicUsize::new(0));
+        Self { socket, user, session, signed_by: None, outbox, chats, owed }
+    }
+
+    /// The same, by a token that was signed with such a key.
+    pub fn signed_by(self, signed_by: Option<KeyMark>) -> Self {
+        Self { signed_by, ..self }
     }
 
     /// Whether the session was told everything outside the order of events that it is to be told.

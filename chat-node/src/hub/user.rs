@@ -162,6 +162,13 @@ impl User {
         self.inner.lock().sessions.iter().map(|served| Arc::clone(&served.handle)).collect()
     }
 
+    /// Closes those of its sessions.
+    pub(crate) fn close_those(&self, which: impl Fn(&Handle) -> bool, code: CloseCode) {
+        let inner = self.inner.lock();
+        let those = inner.sessions.iter().filter(|served| which(&served.handle));
+        those.for_each(|served| served.handle.outbox.close(code));
+    }
+
     /// The sessions that have started.
     pub(crate) fn ready_handles(&self) -> Vec<Arc<Handle>> {
         let inner = self.inner.lock();

@@ -100,8 +100,8 @@ struct Session {
 /// client has said already.
 pub(crate) async fn run(shared: Arc<Shared>, socket: TcpStream, said: Bytes, format: Format, caller: Caller) {
     let (half, other) = socket.into_split();
-    let handle =
-        Arc::new(Handle::new(SocketId::random(), caller.key(), caller.session, Outbox::over(other, format)));
+    let handle = Handle::new(SocketId::random(), caller.key(), caller.session, Outbox::over(other, format));
+    let handle = Arc::new(handle.signed_by(caller.signed_by));
     let connection = Connection::new(half, Arc::clone(&handle), shared.config.frame_bytes, &said);
     drop(said);
     let (wait, patience) = (shared.config.close_wait, shared.config.pong_wait);

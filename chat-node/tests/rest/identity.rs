@@ -81,8 +81,8 @@ async fn id_6_a_token_of_an_application_that_was_made_elsewhere_a_moment_ago_is_
     let issue = |application: &Application| {
         let (app, session, expires_at) =
             (application.id, SessionId::random(), now.plus(Duration::from_secs(60)));
-        let token =
-            Tokens::new([application]).issue(&Caller { app, user, session, expires_at }, now).unwrap();
+        let caller = Caller { app, user, session, expires_at, signed_by: None };
+        let token = Tokens::new([application]).issue(&caller, now).unwrap();
         Person { id: user, token }
     };
     let ana = issue(&application);

@@ -352,8 +352,8 @@ impl Stage {
 
     /// A ticket for a token that expires then.
     pub(crate) fn ticket_until(&self, person: Person, token_expires: Millis) -> String {
-        let caller =
-            Caller { app: APP, user: person.user, session: person.session, expires_at: token_expires };
+        let (user, session) = (person.user, person.session);
+        let caller = Caller { app: APP, user, session, expires_at: token_expires, signed_by: None };
         let ticket = Ticket {
             caller,
             node: self.node.clone(),

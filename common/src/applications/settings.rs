@@ -1,9 +1,10 @@
 //! What an application may choose. It is kept as JSON, and every field has a default, so that rows of any age are read.
 
-use std::{collections::HashSet, fmt};
+use std::{collections::HashSet, fmt, num::NonZeroU64};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use crate::wire::client::FieldError;
 
@@ -205,7 +206,24 @@ pub struct VerificationKey {
     pub key: String,
 }
 
+/// Tells a verification key from every other, also from another one of its name: 8 bytes, which say nothing of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct KeyMark(NonZeroU64);
+
 impl VerificationKey {
+    /// Its mark: the same on every machine and in every version.
+    pub fn mark(&self) -> KeyMark {
+        let mut digest = Sha256::new();
+        let algorithm = format!("{:?}", self.algorithm);
+        for part in [&b"verification key"[..], algorithm.as_bytes(), self.kid.as_bytes(), self.key.as_bytes()]
+        {
+            digest.update((part.len() as u64).to_be_bytes());
+            digest.update(part);
+        }
+        let head = digest.finalize().iter().take(8).fold(0, |head, byte| head << 8 | u64::from(*byte));
+        KeyMark(NonZeroU64::new(head).unwrap_or(NonZeroU64::MIN))
+    }
+
     /// Takes the key away, if it is a secret.
     pub fn hide_secret(&mut self) {
         if self.algorithm == Algorithm::HS256 {
@@ -335,6 +353,11 @@ mod tests {
             ]
         );
         assert!(!format!("{settings:?}").contains("ssss"), "no secret shows");
+        // Another key, whatever it is called; and in tickets of every version.
+        let marks = [key("a", "b"), key("a", "c"), key("b", "b"), key("ab", "")].map(|key| key.mark());
+        assert_eq!(marks.iter().collect::<HashSet<_>>().len(), 4);
+        let rsa = VerificationKey { algorithm: Algorithm::RS256, ..key("a", "b") };
+        assert!(rsa.mark() != marks[0]);
         assert!(AppSettings::default().faults().is_empty());
     }
 }

@@ -2,6 +2,10 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::*;
+use crate::ids::{Incarnation, NodeId};
+
+/// As tickets have it: for ever, for services of other versions check it.
+const TICKET_AUDIENCE: &str = "chat-ticket";
 
 const NOW: Millis = Millis(1_795_252_554_120);
 const SECRET: &[u8] = b"0123456789abcdef0123456789abcdef";
@@ -28,6 +32,7 @@ fn ana() -> Caller {
         user: UserId(Uuid::from_u128(7)),
         session: SessionId(Uuid::from_u128(8)),
         expires_at: Millis::from_secs(NOW.as_secs() + 3_600),
+        signed_by: None,
     }
 }
 
@@ -351,6 +356,14 @@ fn id_6_an_application_s_own_tokens_are_checked_by_the_key_they_name_with_its_al
     header.kid = Some("RS256".into());
     let public = EncodingKey::from_secret(include_bytes!("keys/rsa.pub"));
     assert_eq!(tokens.check(&encode(&header, &claims, &public).unwrap(), NOW), Err(BadToken::Forged));
+
+    // Whoever opens a socket with it says by which key.
+    let token = foreign_token(Algorithm::EdDSA, Algorithm::EdDSA, &claims);
+    let signed_by = tokens.check(&token, NOW).unwrap().signed_by;
+    assert_eq!(signed_by, Some(chosen(Algorithm::EdDSA).1.mark()));
+    let with_mark = Ticket { caller: Caller { signed_by, ..ana() }, ..ticket() };
+    let text = Tickets::new(SECRET).issue(&with_mark, NOW).unwrap();
+    assert_eq!(check(&text, NOW), Ok(with_mark));
 
     // A key that is taken away counts no more, for everybody who shares the keys.
     let shared = tokens.clone();

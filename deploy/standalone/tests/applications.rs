@@ -7,6 +7,7 @@
     clippy::indexing_slicing,
     reason = "a test may fall"
 )]
+#![allow(clippy::print_stdout, reason = "how long it took, for whoever wants to know")]
 
 mod stage;
 
@@ -212,6 +213,53 @@ async fn id_6_users_come_with_their_application_s_tokens_and_go_when_they_sign_o
     door.post("", "/api/v1/sessions", signs_in).await.expect(201);
     door.get(&token(closed, "own", "stranger"), "/api/v1/users/me").await.expect(401);
     door.get(&token(closed, "own", "stranger"), "/chat/location").await.expect(401);
+    stage.cluster.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn id_6_a_key_that_is_taken_away_takes_its_sessions_with_it_and_no_others() {
+    let stage = Stage::new(2).await;
+    let door = Door::to(&stage);
+    let app = door.application("School", json!({})).await;
+    let path = format!("/api/v1/applications/{app}");
+    let put = |kids: Vec<&str>| {
+        let keys: Vec<_> =
+            kids.iter().map(|kid| json!({"kid": kid, "algorithm": "HS256", "key": SECRET})).collect();
+        let settings = json!({"register_on_first_sight": true, "keys": keys});
+        door.call(ADMIN_KEY, Method::PUT, &path, json!({ "settings": settings }))
+    };
+    put(vec!["own", "next"]).await.expect(200);
+    door.until(&token(&app, "next", "ana"), 200).await;
+    let person = json!({"application": app, "username": "ben", "password": "correct horse", "name": "Ben"});
+    door.post("", "/api/v1/users", person).await.expect(201);
+    let signs_in = json!({"application": app, "username": "ben", "password": "correct horse"});
+    let ben = door.post("", "/api/v1/sessions", signs_in).await.expect(201);
+    let ben = ben["token"].as_str().unwrap().to_owned();
+
+    // Ana on two devices, by one key and by the other, and Cleo on the node that Ana is not on.
+    let mut old = Vec::new();
+    for name in ["ana", "cleo", "dan", "eve"] {
+        old.push(hello(&door, &token(&app, "own", name), Value::Null).await);
+    }
+    let mut stay = vec![
+        hello(&door, &token(&app, "next", "ana"), Value::Null).await,
+        hello(&door, &ben, Value::Null).await,
+    ];
+    // A place in the queue, taken before and used after.
+    let late = door.location(&token(&app, "own", "fay")).await;
+
+    let taken_away = std::time::Instant::now();
+    put(vec!["next"]).await.expect(200);
+    for socket in &mut old {
+        assert_eq!(code_of(socket).await, 4003);
+    }
+    println!("closed {:?} after the answer", taken_away.elapsed());
+    let (mut late, _) = connect_async(late).await.unwrap();
+    assert_eq!(code_of(&mut late).await, 4003);
+    for socket in &mut stay {
+        socket.send(Message::text(json!({"type": "ping", "ref": 9}).to_string())).await.unwrap();
+        assert_eq!(answer_to(socket, 9, "nothing").await["type"], "pong");
+    }
     stage.cluster.stop().await.unwrap();
 }
 

@@ -127,6 +127,7 @@ impl Rig {
             user: UserId::random(),
             session: SessionId::random(),
             expires_at: Millis::from_secs(now.as_secs() + 3_600),
+            signed_by: None,
         };
         let token = self.tokens.issue(&caller, now).unwrap();
         (caller, token)
