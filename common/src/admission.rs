@@ -95,7 +95,7 @@ impl Admission {
     async fn register(&self, key: UserKey, subject: &Subject, now: Millis) -> Result<(), Problem> {
         let Subject { subject, name } = subject;
         let name = name.as_deref().map(readable).filter(|name| !name.is_empty());
-        let name = name.unwrap_or_else(|| readable(subject));
+        let name = name.unwrap_or_else(|| User::unnamed(key.user));
         // By the name that its application has for the user; when somebody else has that, by the id, which nobody else has.
         for username in [subject.clone(), key.user.to_string()] {
             let user = User::without_password(key.user, username, name.clone(), now);
@@ -114,4 +114,52 @@ impl Admission {
 fn readable(name: &str) -> String {
     let name: String = name.chars().filter(|char| !char.is_control()).take(limits::NAME_CHARS).collect();
     name.trim().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        applications::AppSettings,
+        ids::{AppId, SessionId, UserId},
+        model::PageRequest,
+        store::{Application, sqlite::Sqlite},
+        token::Caller,
+    };
+
+    #[tokio::test]
+    async fn id_4_what_an_application_calls_its_user_is_shown_to_nobody() {
+        let folder = tempfile::tempdir().unwrap();
+        let store: SharedStore = Arc::new(Sqlite::open(&folder.path().join("store.db")).await.unwrap());
+        let settings = AppSettings { register_on_first_sight: true, ..AppSettings::default() };
+        let application = Application {
+            id: AppId::random(),
+            name: "School".into(),
+            token_secret: vec![7; 32],
+            token_kid: "k1".into(),
+            settings: Arc::new(settings),
+        };
+        let app = application.id;
+        let admission = Admission::new(Arc::clone(&store), Applications::fixed(vec![application]));
+        let comes = async |subject: &str, name: Option<&str>| {
+            let user = UserId::called(app, subject);
+            let session = SessionId::random();
+            let caller = Caller { app, user, session, expires_at: Millis(i64::MAX), signed_by: None };
+            let subject = Subject { subject: subject.into(), name: name.map(str::to_owned) };
+            admission.admit(&Presented { caller, foreign: Some(subject) }, Millis(1)).await.unwrap();
+            store.user(app, user).await.unwrap().unwrap()
+        };
+        for (subject, name) in
+            [("ana.diaz@school.example", None), ("eve@school.example", Some(" \u{7} ")), ("7", Some(""))]
+        {
+            let user = comes(subject, name).await;
+            assert_eq!(user.username, subject, "known by it to the application, and to oneself");
+            assert_eq!(user.name, format!("User {}", &user.id.to_string()[..6]));
+        }
+        assert_eq!(comes("ben@school.example", Some(" Ben ")).await.name, "Ben");
+        let page = PageRequest { page: 1, per_page: 10 };
+        for query in ["ana", "diaz", "school", "example"] {
+            assert_eq!(store.find_people(app, query, page).await.unwrap().results, [], "{query}");
+        }
+    }
 }

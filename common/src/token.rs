@@ -212,7 +212,7 @@ pub struct Presented {
 pub struct Subject {
     /// `sub`, as it stands: at most 255 bytes.
     pub subject: String,
-    /// `name`, if there is one.
+    /// `name`, if there is one: to be shown to others, as the subject never is.
     pub name: Option<String>,
 }
 

@@ -44,7 +44,8 @@ pub(super) fn routes() -> Routes<Api> {
     routes
 }
 
-/// What is to be known of a user. What is absent stays; of a new user it is what the user is called here.
+/// What is to be known of a user. What is absent stays; a new user is called here as in the path, and shown to others under a name that tells
+/// nothing.
 #[derive(Deserialize, JsonSchema)]
 struct Said {
     #[serde(default)]
@@ -118,7 +119,7 @@ async fn made(
     called: String,
     name: Option<String>,
 ) -> Result<(User, bool), Problem> {
-    let name = name.unwrap_or_else(|| called.clone());
+    let name = name.unwrap_or_else(|| User::unnamed(id));
     let mut checks = Checks::default();
     username(&mut checks, &called);
     a_name(&mut checks, &name);

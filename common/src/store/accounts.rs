@@ -26,6 +26,9 @@ pub(super) const REVOCATIONS: i64 = 1_000;
 /// Bytes of a secret that signs tokens: as many as HS256's hash has (RFC 7518, section 3.2).
 const SECRET_BYTES: usize = 32;
 
+/// Digits of the id in the name of who has none: enough to tell the members of a chat apart.
+const UNNAMED_DIGITS: usize = 6;
+
 /// A user's row.
 #[derive(Clone, PartialEq, Eq)]
 pub struct User {
@@ -60,6 +63,13 @@ impl User {
             created_at,
             password_hash: String::new(),
         }
+    }
+
+    /// What is shown of a user for whom no name was given: what else they are called is nobody else's to see (ID-4), and may be a mail address. They
+    /// may name themselves.
+    pub fn unnamed(id: UserId) -> String {
+        let id = id.to_string();
+        format!("User {}", id.get(..UNNAMED_DIGITS).unwrap_or(&id))
     }
 
     /// Whether they sign in with one.
