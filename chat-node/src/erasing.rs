@@ -34,7 +34,8 @@ const EVERY: Duration = Duration::from_secs(60);
 /// Groups that are left in one round, and at once.
 const GROUPS: u32 = 500;
 const TOGETHER: usize = 16;
-/// For how long a user may still be let into a group by who looked before the end.
+/// For how long a user may still be let into a group by who looked before the end. When the writers have drained what the log had then, the store shows
+/// each group that they are in.
 const LATE: Duration = Duration::from_secs(600);
 /// How long rows of an application stay at least: in that time every node has heard that it is no more.
 const HEARD: Duration = Duration::from_secs(3_600);
@@ -102,7 +103,6 @@ impl Erasing {
 
     async fn round(&self, log: &SharedLog, ends: &mut Option<Ends>) -> Result<(), Problem> {
         let began = Instant::now();
-        let now = self.0.clock.now();
         let left = self.0.store.groups_of_erased(GROUPS).await?;
         let left = stream::iter(left).map(async |(key, chat)| {
             // Who leaves is its member, whose sign-ins have all ended.
@@ -116,8 +116,9 @@ impl Erasing {
             }
         });
         let outcomes: Vec<_> = left.buffer_unordered(TOGETHER).collect().await;
-        self.0.store.settle_erased(now.minus(LATE)).await?;
         if let Some(drained) = self.drained(log, ends).await? {
+            // Before that, the store may have no group of somebody who is in one.
+            self.0.store.settle_erased(drained.minus(LATE)).await?;
             for _ in 0..PARTS {
                 if self.0.store.drop_rows(drained.minus(HEARD), ROWS).await? == 0 {
                     break;
@@ -158,3 +159,6 @@ impl Erasing {
         Ok(drained)
     }
 }
+
+#[cfg(test)]
+mod tests;
