@@ -1,19 +1,16 @@
 //! Words and links in a message, looked for and masked (SP-2): pure, and compiled once for each reading of an application's settings.
 //!
-//! A listed word counts as a whole word, whatever its case; one of a script that puts no spaces between words counts wherever it stands.
-//! What is invisible inside a word does not hide it. This keeps honest people civil; who wants to be rude finds a way.
+//! A listed word counts as a whole word, whatever its case, its width, and the form in which its accents were typed; one of a script that puts no
+//! spaces between words counts wherever it stands. What is invisible inside a word does not hide it. This keeps honest people civil; who wants
+//! to be rude finds a way.
 
-use std::collections::HashSet;
+mod links;
+mod seen;
 
+use std::{collections::HashSet, ops::Range};
+
+use self::seen::{Seen, is_of_word};
 use super::settings::{AppSettings, PolicyAction};
-
-/// Endings that make `name.ending` a link without `http://` or `www.`: the commonest of the DNS. With all of them, file names and sentences
-/// without a space after their full stop would be links.
-const ENDINGS: [&str; 36] = [
-    "app", "biz", "ca", "cc", "ch", "cn", "co", "com", "de", "dev", "edu", "es", "eu", "fr", "gg", "gov",
-    "info", "io", "it", "jp", "link", "ly", "me", "net", "nl", "online", "org", "pl", "ru", "shop", "site",
-    "to", "top", "tv", "uk", "xyz",
-];
 
 /// What a policy says of a text.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,7 +41,10 @@ impl Content {
     pub fn new(settings: &AppSettings) -> Self {
         let (mut whole, mut anywhere) = (HashSet::new(), Vec::new());
         for word in &settings.words.list {
-            let word: Vec<char> = word.chars().map(fold).collect();
+            let Seen { chars: word, .. } = Seen::of(&word.chars().collect::<Vec<_>>());
+            if word.is_empty() {
+                continue;
+            }
             if word.iter().copied().any(is_unspaced) {
                 anywhere.push(word);
             } else {
@@ -63,12 +63,13 @@ impl Content {
             return Screened::Fine;
         }
         let mut chars: Vec<char> = text.chars().collect();
-        let mut found = if words { self.words_in(&chars) } else { Vec::new() };
+        let seen = Seen::of(&chars);
+        let mut found = if words { self.words_in(&seen) } else { Vec::new() };
         if !found.is_empty() && self.words == PolicyAction::Refuse {
             return Screened::RefusedWords;
         }
         if links {
-            let links = self.links_in(&chars);
+            let links = links::find(&seen, &chars, |host| self.is_own(host));
             if !links.is_empty() && self.links == PolicyAction::Refuse {
                 return Screened::RefusedLinks;
             }
@@ -78,43 +79,25 @@ impl Content {
             return Screened::Fine;
         }
         for range in found {
-            chars.get_mut(range).into_iter().flatten().for_each(|char| *char = '*');
+            chars.get_mut(seen.origin(range)).into_iter().flatten().for_each(|char| *char = '*');
         }
         Screened::Masked(chars.into_iter().collect())
     }
 
-    fn words_in(&self, text: &[char]) -> Vec<std::ops::Range<usize>> {
+    /// Where listed words stand, in the folded text.
+    fn words_in(&self, seen: &Seen) -> Vec<Range<usize>> {
         let mut found = Vec::new();
         let mut start = 0;
-        for run in text.split(|char| !(char.is_alphanumeric() || is_invisible(*char))) {
-            let word: String =
-                run.iter().filter(|char| !is_invisible(**char)).map(|char| fold(*char)).collect();
-            if self.whole.contains(&word) {
+        for run in seen.chars.split(|char| !is_of_word(*char)) {
+            if !run.is_empty() && self.whole.contains(&run.iter().collect::<String>()) {
                 found.push(start..start + run.len());
             }
             start += run.len() + 1;
         }
-        if !self.anywhere.is_empty() {
-            let folded: Vec<char> = text.iter().copied().map(fold).collect();
-            for word in &self.anywhere {
-                let places =
-                    folded.windows(word.len()).enumerate().filter(|(_, window)| *window == word.as_slice());
-                found.extend(places.map(|(at, window)| at..at + window.len()));
-            }
-        }
-        found
-    }
-
-    fn links_in(&self, text: &[char]) -> Vec<std::ops::Range<usize>> {
-        let mut found = Vec::new();
-        let mut start = 0;
-        for piece in text.split(|char| char.is_whitespace() || "<>\"()[]{},".contains(*char)) {
-            let folded: String =
-                piece.iter().filter(|char| !is_invisible(**char)).map(|char| fold(*char)).collect();
-            if host(&folded).is_some_and(|host| !self.is_own(host)) {
-                found.push(start..start + piece.len());
-            }
-            start += piece.len() + 1;
+        for word in &self.anywhere {
+            let places =
+                seen.chars.windows(word.len()).enumerate().filter(|(_, window)| *window == word.as_slice());
+            found.extend(places.map(|(at, window)| at..at + window.len()));
         }
         found
     }
@@ -124,43 +107,6 @@ impl Content {
             host.strip_suffix(own.as_str()).is_some_and(|before| before.is_empty() || before.ends_with('.'))
         })
     }
-}
-
-/// The host of a link; none when the piece of text is no link.
-fn host(piece: &str) -> Option<&str> {
-    let after_scheme = piece.find("://").and_then(|at| {
-        let (before, rest) = (piece.get(..at)?, piece.get(at + 3..)?);
-        before.ends_with(|char: char| char.is_ascii_alphanumeric()).then_some(rest)
-    });
-    // Browsers take a backslash for a slash.
-    let authority = after_scheme.unwrap_or(piece).split(['/', '\\', '?', '#']).next()?;
-    let host = authority.rsplit('@').next()?.split(':').next()?.trim_end_matches(['.', '!', ';', '\'']);
-    if after_scheme.is_some() {
-        return (!host.is_empty()).then_some(host);
-    }
-    // A mail address is no link.
-    if authority.contains('@') {
-        return None;
-    }
-    let (name, ending) = host.rsplit_once('.')?;
-    let labelled = name.split('.').all(|label| {
-        !label.is_empty() && label.chars().all(|char| char.is_alphanumeric() || char == '-' || char == '_')
-    });
-    (labelled && (name.starts_with("www") && name != "www" || ENDINGS.contains(&ending))).then_some(host)
-}
-
-/// Small letters; a letter that becomes several stays, so that places in the text stay as well.
-fn fold(char: char) -> char {
-    let mut small = char.to_lowercase();
-    match (small.next(), small.next()) {
-        (Some(one), None) => one,
-        _ => char,
-    }
-}
-
-/// Zero-width characters and the soft hyphen (Unicode, general category Cf).
-fn is_invisible(char: char) -> bool {
-    matches!(char, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2060}'..='\u{2064}' | '\u{feff}')
 }
 
 /// Scripts that put no spaces between words: Thai, Lao, Khmer, Burmese, kana, Han.
@@ -178,7 +124,7 @@ mod tests {
     use crate::applications::{Links, Words};
 
     fn content(words: PolicyAction, links: PolicyAction) -> Content {
-        let list = ["Darn", "ärger", "笨蛋"].map(str::to_owned).into();
+        let list = ["Darn", "ärger", "笨蛋", "Straße"].map(str::to_owned).into();
         Content::new(&AppSettings {
             words: Words { list, action: words },
             links: Links { action: links, own_hosts: vec!["Example.org".into()] },
@@ -194,10 +140,19 @@ mod tests {
             ("so viel ÄRGER", "so viel *****"),
             ("d\u{200b}arn", "*****"),
             ("你这个笨蛋啊", "你这个**啊"),
+            // The same letters, typed or drawn otherwise.
+            ("so viel a\u{308}rger!", "so viel ******!"),
+            ("ｄａｒｎ it", "**** it"),
+            ("🙂 𝐝𝐚𝐫𝐧", "🙂 ****"),
+            ("d\u{336}a\u{336}r\u{336}n\u{336}", "********"),
+            ("STRASSE straße", "******* ******"),
+            ("ﬁ darn", "ﬁ ****"),
         ] {
             assert_eq!(content.screen(text), Screened::Masked(masked.into()), "{text}");
         }
-        for fine in ["darning socks", "", "İstanbul ﬁne", "http://darned.com"] {
+        for fine in
+            ["darning socks", "", "İstanbul ﬁne", "http://darned.com", "Arger", "A\u{301}rger", "डार्न"]
+        {
             assert_eq!(content.screen(fine), Screened::Fine, "{fine}");
         }
     }
@@ -216,6 +171,43 @@ mod tests {
             "https://notexample.org",
             "ftp://evil.test",
             "evil\u{200b}.com",
+            "see:evil.com",
+            "http:evil.com",
+            "https:\\/evil.test",
+            "HTTPS:/evil.test",
+            "“evil.com”",
+            "‘evil.com’",
+            "«evil.com»",
+            "「evil.com」",
+            "**evil.com**",
+            "_evil.com_",
+            "`evil.com`",
+            "evil.com…",
+            "evil.com...really",
+            "evil.com—now",
+            "now–evil.com",
+            "evil.com, and",
+            "🙂evil.com🙂",
+            "ｅｖｉｌ．ｃｏｍ",
+            "evil。com",
+            "evil.com:8080",
+            "evil.com?x=1",
+            "evil.com#x",
+            "ana@evil.com/x",
+            "*https://evil.test*",
+            "evil.com:https://example.org",
+            "https://example.org.evil.test",
+            "https://example.org*.evil.test",
+            "evil.ai",
+            "x.ai",
+            "evil.us",
+            "EVIL.IN",
+            "evil.com.br",
+            "evil.in/x",
+            "evil.so/x",
+            "www.evil.so",
+            "http:evil.so",
+            "öl.xn--p1ai",
         ] {
             assert!(matches!(content.screen(link), Screened::Masked(_)), "{link}");
         }
@@ -230,10 +222,47 @@ mod tests {
             "ana@mail.com",
             "1.5",
             "...",
+            "e.g",
+            "i.e. so",
+            "a.m. or p.m.",
+            "z.B.",
+            "U.S.A.",
+            "ok.so",
+            "that is it.so be it",
+            "she came.In the end",
+            "1.in the first place",
+            "at 5.am",
+            "src/main.rs",
+            "README.md",
+            "run.sh",
+            "@anna.it",
+            "john.me+x@mail.com",
+            "mail:ana@mail.com!",
+            "http:",
+            "http: it is a protocol",
+            "note:this",
+            "“https://example.org/a”",
+            "**https://example.org**",
+            "https://example.org…",
+            "https://example.org—see",
+            "example.org/evil.com",
+            "chat.example.org.",
+            "://evil",
+            "C:\\notes.txt",
+            "好的。it is",
         ] {
             assert_eq!(content.screen(fine), Screened::Fine, "{fine}");
         }
-        assert_eq!(content.screen("a https://x.test b"), Screened::Masked("a ************** b".into()));
+        for (text, masked) in [
+            ("a https://x.test b", "a ************** b"),
+            ("see:evil.com", "see:********"),
+            ("“evil.com”, **evil.com**", "“********”, ************"),
+            ("e\u{301}te\u{301} evil.com—now", "e\u{301}te\u{301} ********—now"),
+            ("ﬁ ｅｖｉｌ．ｃｏｍ/x…", "ﬁ ***********"),
+            ("example.org evil.com/a?b evil.ai", "example.org ************ *******"),
+        ] {
+            assert_eq!(content.screen(text), Screened::Masked(masked.into()), "{text}");
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::{collections::HashSet, fmt, num::NonZeroU64};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use unicode_normalization::UnicodeNormalization;
 
 use crate::wire::client::FieldError;
 
@@ -264,7 +265,7 @@ impl AppSettings {
             wrong("words.list".into(), "has more than 1000 words");
         }
         for (at, word) in self.words.list.iter().enumerate() {
-            if !(1..=WORD_CHARS).contains(&word.chars().count()) || !word.chars().all(char::is_alphanumeric) {
+            if !(1..=WORD_CHARS).contains(&word.chars().count()) || !word.nfc().all(char::is_alphanumeric) {
                 wrong(format!("words.list[{at}]"), "must be one word of 1 to 64 letters and digits");
             }
         }

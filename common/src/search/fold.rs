@@ -119,7 +119,7 @@ impl Folder {
 
 /// Whether a character belongs to the one before it: marks, the later parts of a Korean syllable, the voicing marks of half-width Kana, a
 /// hyphen that is not shown.
-fn continues(char: char) -> bool {
+pub(crate) fn continues(char: char) -> bool {
     !char.is_ascii()
         && (is_combining_mark(char)
             || matches!(char, '\u{1160}'..='\u{11ff}' | '\u{ff9e}' | '\u{ff9f}' | '\u{ad}'))
