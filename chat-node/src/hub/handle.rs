@@ -4,8 +4,9 @@ use std::{
     collections::HashSet,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use common::{
@@ -13,6 +14,7 @@ use common::{
     ids::{ChatId, ChatKey, SessionId, SocketId, UserKey},
 };
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use crate::outbox::Outbox;
 
@@ -32,6 +34,9 @@ pub struct Handle {
     chats: Mutex<Chats>,
     /// See [`Owed`].
     owed: AtomicUsize,
+    made: Instant,
+    /// How many milliseconds later something was read from the client.
+    heard: AtomicU64,
 }
 
 /// Something that a session has yet to be told outside the order of events: that a chat is new, gone, or to be read. While there is any,
@@ -66,13 +71,33 @@ struct Chats {
 impl Handle {
     /// A session that is in no room.
     pub fn new(socket: SocketId, user: UserKey, session: SessionId, outbox: Outbox) -> Self {
-        let (chats, owed) = (Mutex::default(), AtomicUsize::new(0));
-        Self { socket, user, session, signed_by: None, outbox, chats, owed }
+        Self {
+            socket,
+            user,
+            session,
+            signed_by: None,
+            outbox,
+            chats: Mutex::default(),
+            owed: AtomicUsize::new(0),
+            made: Instant::now(),
+            heard: AtomicU64::new(0),
+        }
     }
 
     /// The same, by a token that was signed with such a key.
     pub fn signed_by(self, signed_by: Option<KeyMark>) -> Self {
         Self { signed_by, ..self }
+    }
+
+    /// Something was read from the client: it is there.
+    pub(crate) fn hear(&self) {
+        let after = u64::try_from(self.made.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.heard.store(after, Ordering::Relaxed);
+    }
+
+    /// For how long nothing was read from the client. What it was sent meanwhile may have reached nobody.
+    pub(crate) fn silent_for(&self) -> Duration {
+        self.made.elapsed().saturating_sub(Duration::from_millis(self.heard.load(Ordering::Relaxed)))
     }
 
     /// Whether the session was told everything outside the order of events that it is to be told.

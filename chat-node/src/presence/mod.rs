@@ -143,6 +143,8 @@ struct Here {
     announced: bool,
     /// They are to be told whatever the cache says.
     insist: bool,
+    /// The last sign of life of those of their sockets that have ended.
+    seen: Option<Millis>,
     going: Option<Going>,
 }
 
@@ -201,6 +203,7 @@ impl Deliver {
             let mut people = presence.people.lock();
             let Some(here) = people.here.get_mut(&handle.user) else { return false };
             here.sockets = here.sockets.saturating_sub(1);
+            here.seen = here.seen.max(Some(self.0.clock.now().minus(silent_for)));
             if here.sockets > 0 {
                 return false;
             }
@@ -217,6 +220,28 @@ impl Deliver {
         here.going = Some(Going { no, at, socket: handle.socket, chats, elsewhere: false });
         people.going.push_back((Instant::now() + presence.config.grace, handle.user, no));
         true
+    }
+
+    fn last_sign_of(&self, handle: &Handle) -> Millis {
+        self.0.clock.now().minus(handle.silent_for())
+    }
+
+    /// All who are here or were until just now, and when they last gave a sign of life.
+    fn last_signs(&self) -> Vec<(UserKey, Millis)> {
+        let mut signs = Vec::new();
+        let mut present = Vec::new();
+        for (user, here) in &self.0.presence.people.lock().here {
+            match &here.going {
+                Some(going) => signs.push((*user, going.at)),
+                None => present.push((*user, here.seen)),
+            }
+        }
+        for (user, before) in present {
+            let handles = self.0.hub.user(user).map(|user| user.ready_handles()).unwrap_or_default();
+            let sign = handles.iter().map(|handle| self.last_sign_of(handle)).max().max(before);
+            signs.extend(sign.map(|sign| (user, sign)));
+        }
+        signs
     }
 
     /// The chats of a session in which each member is told of. Large ones are watched from here on.
@@ -243,9 +268,8 @@ impl Deliver {
             tokio::join!(self.tell_presence(), self.keep_lease(), self.count_large());
         };
         if shutdown.run_until_cancelled(work).await.is_none() {
-            let now = self.0.clock.now();
-            let here: Vec<_> = self.0.presence.people.lock().here.keys().map(|user| (*user, now)).collect();
-            self.note_seen(&here).await;
+            let signs = self.last_signs();
+            self.note_seen(&signs).await;
         }
     }
 

@@ -100,6 +100,9 @@ impl Connection {
             let mut read = ReadBuf::uninit(&mut place);
             let outcome = ready!(Pin::new(&mut self.half).poll_read(context, &mut read));
             self.ended = outcome.is_err() || read.filled().is_empty();
+            if !self.ended {
+                self.handle.hear();
+            }
             self.reader.fill(read.filled());
         }
     }

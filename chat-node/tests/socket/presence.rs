@@ -140,6 +140,12 @@ async fn pr_1_who_fell_silent_was_last_there_before_the_silence() {
     assert!(seen[0].1 <= closed.minus(2 * wait), "{seen:?}, closed before {closed}");
 }
 
+/// When somebody was there last, once it is noted.
+async fn noted(stage: &Stage, person: Person) -> Millis {
+    stage.until(|| async { !stage.store.last_seen(&[key(person)]).await.unwrap().is_empty() }).await;
+    stage.store.last_seen(&[key(person)]).await.unwrap()[0].1
+}
+
 #[tokio::test]
 async fn pr_1_who_is_on_another_node_as_well_neither_comes_nor_goes_here() {
     let stage = stage(100, 100).await;
@@ -333,6 +339,30 @@ async fn pr_1_a_node_that_stops_notes_who_was_there_and_leaves_their_end_to_its_
         _ => false,
     };
     assert!(!stage.hinted.lock().iter().any(gone));
+}
+
+#[tokio::test]
+async fn no_1_a_node_that_stops_notes_nobody_as_there_for_longer_than_they_were() {
+    let grace = Duration::from_secs(20);
+    let stage =
+        Stage::showing(SocketConfig::default(), PresenceConfig { grace, ..PresenceConfig::default() }).await;
+    let (ana, ben) = (stage.person("ana").await, stage.person("ben").await);
+    let _silent = stage.ready(ana).await;
+    let mut going = stage.ready(ben).await;
+    let ready = Millis::now();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let closes = Millis::now();
+    going.socket.close(None).await.unwrap();
+    stage.until(|| async { stage.sockets.load(Ordering::SeqCst) == 1 }).await;
+    let closed = Millis::now();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    stage.shutdown.cancel();
+    stage.tasks.close();
+    tokio::time::timeout(LONG, stage.tasks.wait()).await.unwrap();
+    let seen = noted(&stage, ana).await;
+    assert!(seen <= ready, "{seen}, silent since {ready}");
+    let seen = noted(&stage, ben).await;
+    assert!(closes <= seen && seen <= closed, "{seen}, closed between {closes} and {closed}");
 }
 
 #[tokio::test]
