@@ -243,6 +243,7 @@ pub async fn run(
         presence: PresenceDeps {
             config: config.presence,
             life: NodeLife { node: config.node.clone(), incarnation: config.incarnation },
+            silence: config.socket.silence(),
             seen: engines.store.clone(),
             hint: Arc::new(move |topics, live| hints.hint(topics, live)),
         },

@@ -318,7 +318,7 @@ async fn no_1_who_is_away_is_not_sure_for_a_while_after_it_forgot_who_is_there()
     let mut redis = Redis::new().await;
     redis.settings.life_ms = 600;
     let (cache, asking, node) = (redis.cache().await, redis.cache().await, life("a"));
-    let keep = async |millis| cache.keep_life(&node, Duration::from_millis(millis)).await.unwrap();
+    let keep = async |millis| cache.keep_life(&node, Duration::from_millis(millis), Millis(1)).await.unwrap();
     let sure = async || asking.is_whole().await.unwrap();
     let long = async || tokio::time::sleep(Duration::from_millis(700)).await;
     for _ in 0..2 {

@@ -97,6 +97,8 @@ pub struct PresenceDeps {
     pub config: PresenceConfig,
     /// This life of the node.
     pub life: NodeLife,
+    /// For how long a socket's client may give no sign of life and count as connected, on any node.
+    pub silence: Duration,
     /// Where it is kept when somebody was there last.
     pub seen: Arc<dyn Seen>,
     /// To the other nodes.
@@ -113,6 +115,7 @@ impl fmt::Debug for PresenceDeps {
 pub(crate) struct Presence {
     config: PresenceConfig,
     life: NodeLife,
+    silence: Duration,
     seen: Arc<dyn Seen>,
     hint: Hint,
     people: Mutex<People>,
@@ -160,10 +163,11 @@ struct Going {
 
 impl Presence {
     pub(crate) fn new(deps: PresenceDeps) -> Self {
-        let PresenceDeps { config, life, seen, hint } = deps;
+        let PresenceDeps { config, life, silence, seen, hint } = deps;
         Self {
             config,
             life,
+            silence,
             seen,
             hint,
             people: Mutex::default(),

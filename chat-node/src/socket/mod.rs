@@ -79,6 +79,13 @@ impl Default for SocketConfig {
     }
 }
 
+impl SocketConfig {
+    /// For how long a client may give no sign of life and count as connected.
+    pub fn silence(&self) -> Duration {
+        self.ping_every + self.pong_wait
+    }
+}
+
 /// What sockets stand on.
 pub struct SocketDeps {
     /// This node.

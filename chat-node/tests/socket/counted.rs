@@ -9,7 +9,8 @@ use std::{
 use async_trait::async_trait;
 use common::{
     cache::{
-        Cache, CacheError, Grant, LimitPolicy, LiveSession, NodeLife, Tail, TailEntry, memory::MemoryCache,
+        Cache, CacheError, Grant, Lapsed, LimitPolicy, LiveSession, NodeLife, Tail, TailEntry,
+        memory::MemoryCache,
     },
     ids::{AppId, ChatKey, Offset, Seq, SocketId, UserKey},
     time::Millis,
@@ -72,15 +73,15 @@ impl Cache for CountedCache {
         self.call("is_whole")?.is_whole().await
     }
 
-    async fn keep_life(&self, life: &NodeLife, term: Duration) -> Result<(), CacheError> {
-        self.call("keep_life")?.keep_life(life, term).await
+    async fn keep_life(&self, life: &NodeLife, term: Duration, now: Millis) -> Result<(), CacheError> {
+        self.call("keep_life")?.keep_life(life, term, now).await
     }
 
     async fn node_gone(&self, life: &NodeLife) -> Result<(), CacheError> {
         self.call("node_gone")?.node_gone(life).await
     }
 
-    async fn take_lapsed(&self) -> Result<Vec<UserKey>, CacheError> {
+    async fn take_lapsed(&self) -> Result<Vec<Lapsed>, CacheError> {
         self.call("take_lapsed")?.take_lapsed().await
     }
 

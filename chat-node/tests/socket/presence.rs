@@ -248,7 +248,9 @@ async fn pr_3_the_users_of_a_node_that_is_no_more_are_gone_when_its_lease_has_la
     let chat = stage.group(&[ana, ben, eve]).await;
     let mut watching = stage.ready(ana).await;
     let (life, _) = (elsewhere(&stage, ben).await, elsewhere(&stage, eve).await);
-    stage.cache.keep_life(&life, Duration::from_millis(1)).await.unwrap();
+    // Nobody noticed for a while.
+    let renewed = Millis::now().minus(Duration::from_secs(60));
+    stage.cache.keep_life(&life, Duration::from_millis(1), renewed).await.unwrap();
     // She has come here meanwhile.
     let _here = stage.ready(eve).await;
     let (mut gone, mut came) = (0, 0);
@@ -263,9 +265,9 @@ async fn pr_3_the_users_of_a_node_that_is_no_more_are_gone_when_its_lease_has_la
     }
     nothing_more(&stage, &mut watching, chat, 2, ana.user).await;
     assert_eq!(stage.cache.lives_of(&[key(ben)]).await.unwrap(), [vec![]]);
-    let seen = stage.store.last_seen(&[key(ben)]).await.unwrap();
-    // Two thirds of the time after which nobody is shown: its lease may have been prolonged last so long before.
-    assert!(seen[0].1.plus(Duration::from_millis(600)) <= Millis::now(), "{seen:?}");
+    // Whoever was silent when its lease was prolonged last may have been cut off for as long as that is not found out.
+    let silence = SocketConfig::default().silence();
+    assert_eq!(noted(&stage, ben).await, renewed.minus(silence), "whenever it is found out");
 }
 
 #[tokio::test]

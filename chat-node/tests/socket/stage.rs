@@ -214,6 +214,7 @@ impl Stage {
             presence: PresenceDeps {
                 config: presence,
                 life: NodeLife { node: node.clone(), incarnation },
+                silence: config.silence(),
                 seen: store.clone(),
                 hint: Arc::new(move |topics, live| hints.lock().push((topics, live.clone()))),
             },

@@ -9,7 +9,8 @@ use async_trait::async_trait;
 use futures_util::future::join_all;
 
 use super::{
-    Cache, Grant, LimitPolicy, LiveSession, NodeLife, SharedCache, TAIL_BYTES, TAIL_ENTRIES, Tail, TailEntry,
+    Cache, Grant, Lapsed, LimitPolicy, LiveSession, NodeLife, SharedCache, TAIL_BYTES, TAIL_ENTRIES, Tail,
+    TailEntry,
 };
 use crate::{
     ids::{AppId, ChatId, ChatKey, Incarnation, NodeId, Seq, SessionId, SocketId, UserId, UserKey},
@@ -311,24 +312,27 @@ pub async fn a_life_that_is_kept_up_no_more_ends_and_its_users_are_given_to_one(
     let (ana, ben) = (user(), user());
     let (ends, stays) = (life("a", 1), life("b", 1));
     let long = Duration::from_secs(3_600);
-    cache.keep_life(&ends, long).await.unwrap();
-    other.keep_life(&stays, long).await.unwrap();
+    cache.keep_life(&ends, long, Millis(1_790_000_000_001)).await.unwrap();
+    other.keep_life(&stays, long, Millis(1_790_000_000_002)).await.unwrap();
     for (user, life) in [(ana, &ends), (ana, &ends), (ben, &ends), (ben, &stays)] {
         cache.session_opened(user, session(life, 1)).await.unwrap();
     }
     assert_eq!(other.take_lapsed().await, Ok(Vec::new()));
     assert_eq!(other.sessions_of(ana).await.unwrap().len(), 2);
-    cache.keep_life(&ends, Duration::from_millis(1)).await.unwrap();
+    let renewed = Millis(1_790_000_000_003);
+    cache.keep_life(&ends, Duration::from_millis(1), renewed).await.unwrap();
     tokio::time::sleep(Duration::from_millis(50)).await;
     assert_eq!(other.lives_of(&[ana, ben]).await, Ok(vec![vec![], vec![stays.clone()]]));
     assert_eq!(other.sessions_of(ana).await, Ok(Vec::new()));
     assert_eq!(other.is_whole().await, Ok(false), "until somebody has seen to it");
     let (one, two) = tokio::join!(cache.take_lapsed(), other.take_lapsed());
-    let mut users: Vec<UserKey> = [one.unwrap(), two.unwrap()].concat();
+    let mut lapsed: Vec<Lapsed> = [one.unwrap(), two.unwrap()].concat();
+    assert_eq!(lapsed.len(), 1, "once, whoever asks: {lapsed:?}");
+    let mut lapsed = lapsed.remove(0);
+    lapsed.users.sort_by_key(|user| user.user);
+    let mut users = vec![ana, ben];
     users.sort_by_key(|user| user.user);
-    let mut expected = vec![ana, ben];
-    expected.sort_by_key(|user| user.user);
-    assert_eq!(users, expected, "each once, whoever asks");
+    assert_eq!(lapsed, Lapsed { life: ends, renewed, users });
     assert_eq!(cache.take_lapsed().await, Ok(Vec::new()));
     assert_eq!(other.lives_of(&[ana, ben]).await, Ok(vec![vec![], vec![stays]]));
 }

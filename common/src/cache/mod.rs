@@ -96,11 +96,12 @@ pub trait Cache: Send + Sync + 'static {
     async fn is_whole(&self) -> Result<bool, CacheError>;
 
     /// Keeps a life of a node up for `term`: the sockets of a life are shown while it is. One call for all of them, again and again; a
-    /// life for which it was never called is kept up by the process that opened its sockets.
+    /// life for which it was never called is kept up by the process that opened its sockets. `now` is by the caller's clock, and given
+    /// back when the life is over ([`Lapsed::renewed`]).
     ///
     /// # Errors
     /// [`CacheError::Unavailable`].
-    async fn keep_life(&self, life: &NodeLife, term: Duration) -> Result<(), CacheError>;
+    async fn keep_life(&self, life: &NodeLife, term: Duration, now: Millis) -> Result<(), CacheError>;
 
     /// Forgets every socket of one life of a node, which is over.
     ///
@@ -108,11 +109,11 @@ pub trait Cache: Send + Sync + 'static {
     /// [`CacheError::Unavailable`].
     async fn node_gone(&self, life: &NodeLife) -> Result<(), CacheError>;
 
-    /// Ends the lives whose term is over, as [`Self::node_gone`] does, and gives the users who had sockets there: each life's to one caller.
+    /// Ends the lives whose term is over, as [`Self::node_gone`] does, and gives the users who had sockets there: each life to one caller.
     ///
     /// # Errors
     /// [`CacheError::Unavailable`].
-    async fn take_lapsed(&self) -> Result<Vec<UserKey>, CacheError>;
+    async fn take_lapsed(&self) -> Result<Vec<Lapsed>, CacheError>;
 
     /// Takes `cost` from the bucket that `key` names within an application, if it holds that much. A bucket not used before
     /// is full. `cost` counts as at most the burst, so that whatever is asked for can be had some time.
@@ -182,6 +183,17 @@ pub struct LiveSession {
     pub life: NodeLife,
     /// Since when.
     pub since: Millis,
+}
+
+/// A life whose term is over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lapsed {
+    /// Which.
+    pub life: NodeLife,
+    /// When it was kept up last, by its own clock: its node was there, however much later it is found out that it is no more.
+    pub renewed: Millis,
+    /// Who had sockets there, each once.
+    pub users: Vec<UserKey>,
 }
 
 /// A token bucket's shape.

@@ -183,6 +183,7 @@ impl Stage {
             presence: crate::presence::PresenceDeps {
                 config: Default::default(),
                 life: NodeLife { node: NodeId::new("here").unwrap(), incarnation: Incarnation(1) },
+                silence: Default::default(),
                 seen: Arc::new(Unseen),
                 hint: Arc::new(|_, _| {}),
             },

@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 
 use self::{limits::Buckets, presence::Presence, tails::Tails};
-use super::{Cache, CacheError, Grant, LimitPolicy, LiveSession, NodeLife, Tail, TailEntry};
+use super::{Cache, CacheError, Grant, Lapsed, LimitPolicy, LiveSession, NodeLife, Tail, TailEntry};
 use crate::{
     ids::{AppId, ChatKey, Offset, Seq, SocketId, UserKey},
     time::Millis,
@@ -106,8 +106,8 @@ impl Cache for MemoryCache {
         Ok(self.presence.lock().is_whole())
     }
 
-    async fn keep_life(&self, life: &NodeLife, term: Duration) -> Result<(), CacheError> {
-        self.presence.lock().keep(life, term);
+    async fn keep_life(&self, life: &NodeLife, term: Duration, now: Millis) -> Result<(), CacheError> {
+        self.presence.lock().keep(life, term, now);
         Ok(())
     }
 
@@ -116,7 +116,7 @@ impl Cache for MemoryCache {
         Ok(())
     }
 
-    async fn take_lapsed(&self) -> Result<Vec<UserKey>, CacheError> {
+    async fn take_lapsed(&self) -> Result<Vec<Lapsed>, CacheError> {
         Ok(self.presence.lock().take_lapsed())
     }
 

@@ -6,8 +6,9 @@ use std::{
 };
 
 use crate::{
-    cache::{CacheError, LiveSession, NodeLife},
+    cache::{CacheError, Lapsed, LiveSession, NodeLife},
     ids::{SocketId, UserKey},
+    time::Millis,
 };
 
 #[derive(Debug)]
@@ -17,8 +18,20 @@ pub(super) struct Presence {
     count: usize,
     by_user: HashMap<UserKey, Vec<LiveSession>>,
     by_life: HashMap<NodeLife, HashSet<(UserKey, SocketId)>>,
-    /// Until when a life is up that somebody keeps up. One that is over stays until it is taken.
-    up: HashMap<NodeLife, Instant>,
+    /// Lives that somebody keeps up. One that is over stays until it is taken.
+    up: HashMap<NodeLife, Lease>,
+}
+
+#[derive(Debug)]
+struct Lease {
+    until: Instant,
+    renewed: Millis,
+}
+
+impl Lease {
+    fn is_over(&self, now: Instant) -> bool {
+        self.until <= now
+    }
 }
 
 impl Presence {
@@ -71,28 +84,31 @@ impl Presence {
         lives
     }
 
-    pub(super) fn keep(&mut self, life: &NodeLife, term: Duration) {
-        self.up.insert(life.clone(), Instant::now() + term);
+    pub(super) fn keep(&mut self, life: &NodeLife, term: Duration, now: Millis) {
+        self.up.insert(life.clone(), Lease { until: Instant::now() + term, renewed: now });
     }
 
     fn is_up(&self, life: &NodeLife) -> bool {
         match self.up.get(life) {
-            Some(until) => *until > Instant::now(),
+            Some(lease) => !lease.is_over(Instant::now()),
             None => self.by_life.contains_key(life),
         }
     }
 
     pub(super) fn is_whole(&self) -> bool {
         let now = Instant::now();
-        self.up.values().all(|until| *until > now)
+        self.up.values().all(|lease| !lease.is_over(now))
     }
 
-    pub(super) fn take_lapsed(&mut self) -> Vec<UserKey> {
+    pub(super) fn take_lapsed(&mut self) -> Vec<Lapsed> {
         let now = Instant::now();
-        let lapsed: Vec<NodeLife> =
-            self.up.iter().filter(|(_, until)| **until <= now).map(|(life, _)| life.clone()).collect();
-        let users: HashSet<UserKey> = lapsed.iter().flat_map(|life| self.gone(life)).collect();
-        users.into_iter().collect()
+        let over = self.up.iter().filter(|(_, lease)| lease.is_over(now));
+        let over: Vec<(NodeLife, Millis)> = over.map(|(life, lease)| (life.clone(), lease.renewed)).collect();
+        let lapsed = over.into_iter().map(|(life, renewed)| {
+            let users: HashSet<UserKey> = self.gone(&life).into_iter().collect();
+            Lapsed { life, renewed, users: users.into_iter().collect() }
+        });
+        lapsed.collect()
     }
 
     pub(super) fn gone(&mut self, life: &NodeLife) -> Vec<UserKey> {
@@ -130,10 +146,7 @@ impl Presence {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        ids::{AppId, Incarnation, NodeId, SessionId, UserId},
-        time::Millis,
-    };
+    use crate::ids::{AppId, Incarnation, NodeId, SessionId, UserId};
 
     fn user() -> UserKey {
         UserKey { app: AppId::DEFAULT, user: UserId::random() }

@@ -43,9 +43,9 @@ impl Keys {
         format!("{}held:{{{}/{}}}", self.0, life.incarnation, life.node)
     }
 
-    /// The names of all lives.
+    /// The names of all lives, each with when it was renewed last.
     pub(super) fn lives(&self) -> String {
-        format!("{}lives", self.0)
+        format!("{}renewed", self.0)
     }
 
     /// Since when nothing was forgotten.

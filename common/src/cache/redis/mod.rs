@@ -12,6 +12,7 @@
 
 mod keys;
 mod link;
+mod lives;
 mod presence;
 mod tails;
 mod whole;
@@ -28,7 +29,7 @@ use serde::{Deserialize, Serialize};
 use tokio::task::JoinHandle;
 
 use self::{keys::Keys, link::Link, presence::Presence};
-use super::{Cache, CacheError, Grant, LimitPolicy, LiveSession, NodeLife, Tail, TailEntry};
+use super::{Cache, CacheError, Grant, Lapsed, LimitPolicy, LiveSession, NodeLife, Tail, TailEntry};
 use crate::{
     ids::{AppId, ChatKey, Offset, Seq, SocketId, UserKey},
     time::Millis,
@@ -238,15 +239,15 @@ impl Cache for RedisCache {
         self.inner.is_whole().await
     }
 
-    async fn keep_life(&self, life: &NodeLife, term: Duration) -> Result<(), CacheError> {
-        self.inner.keep_up(life, term).await
+    async fn keep_life(&self, life: &NodeLife, term: Duration, now: Millis) -> Result<(), CacheError> {
+        self.inner.keep_up(life, term, now).await
     }
 
     async fn node_gone(&self, life: &NodeLife) -> Result<(), CacheError> {
         self.inner.gone(life).await.map(drop)
     }
 
-    async fn take_lapsed(&self) -> Result<Vec<UserKey>, CacheError> {
+    async fn take_lapsed(&self) -> Result<Vec<Lapsed>, CacheError> {
         self.inner.lapsed().await
     }
 

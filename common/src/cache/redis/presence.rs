@@ -2,8 +2,7 @@
 //!
 //! A session is shown while its life's key is there. Who opened a session remembers it, and keeps its life up unless somebody else does: when
 //! the server has forgotten the life's sockets, all its sessions are noted again. A mark of this process in the set tells that nothing was
-//! forgotten. The set outlasts the key, so that it can be told whose sockets ended with a node that vanished; a set of all lives tells
-//! which to look at. User and life lie in different slots: what is noted of the one may be missing with the other, and each way is harmless.
+//! forgotten. The set outlasts the key, so that it can be told whose sockets ended with a node that vanished ([`super::lives`]). User and life lie in different slots: what is noted of the one may be missing with the other, and each way is harmless.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -17,10 +16,14 @@ use redis::Script;
 use serde::{Deserialize, Serialize};
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::{Inner, whole};
+use super::{
+    Inner,
+    lives::{HELD_MS, life_name, parse_life},
+    whole,
+};
 use crate::{
     cache::{CacheError, LiveSession, NodeLife},
-    ids::{AppId, Incarnation, NodeId, SessionId, SocketId, UserId, UserKey},
+    ids::{AppId, SessionId, SocketId, UserId, UserKey},
     time::Millis,
 };
 
@@ -34,14 +37,8 @@ const SESSIONS_OF_USER: usize = 256;
 const USER_MS: u64 = 24 * 60 * 60 * 1000;
 const NOTE_AGAIN: Duration = Duration::from_secs(8 * 60 * 60);
 
-/// How long the sockets of a life are kept after it was last heard of, and all lives' names.
-const HELD_MS: u64 = 60 * 60 * 1000;
-
-/// How long the set of a life that is over may take to be worked off.
-const ENDED_MS: u64 = 60 * 60 * 1000;
-
 /// Calls that one piece of work in the background, or the end of a life, has in flight.
-const TOGETHER: usize = 32;
+pub(super) const TOGETHER: usize = 32;
 
 #[derive(Debug)]
 pub(super) struct Presence {
@@ -51,25 +48,25 @@ pub(super) struct Presence {
     put: Script,
     remove: Script,
     add_to_life: Script,
-    end_life: Script,
+    pub(super) end_life: Script,
     pub(super) keep_whole: Script,
-    own: Mutex<Own>,
+    pub(super) own: Mutex<Own>,
 }
 
 /// What this process noted.
 #[derive(Debug, Default)]
-struct Own {
-    sessions: HashMap<(UserKey, SocketId), LiveSession>,
+pub(super) struct Own {
+    pub(super) sessions: HashMap<(UserKey, SocketId), LiveSession>,
     /// Closed, and perhaps still noted.
     unclosed: HashSet<(UserKey, SocketId)>,
     /// Lives that carry the mark, as far as is known.
-    marked: HashSet<NodeLife>,
+    pub(super) marked: HashSet<NodeLife>,
     /// Lives that [`Inner::keep_up`] is called for: they are kept up by nobody else.
-    kept: HashSet<NodeLife>,
+    pub(super) kept: HashSet<NodeLife>,
     /// Something was not noted.
-    behind: bool,
+    pub(super) behind: bool,
     /// Since when the server has forgotten nothing, as it said last.
-    whole_since: Option<i64>,
+    pub(super) whole_since: Option<i64>,
 }
 
 impl Presence {
@@ -157,21 +154,6 @@ impl Inner {
         Ok(shown)
     }
 
-    /// Those of `lives` that are up.
-    async fn up(&self, lives: impl IntoIterator<Item = &NodeLife>) -> Result<HashSet<NodeLife>, CacheError> {
-        let lives: Vec<&NodeLife> = lives.into_iter().collect();
-        if lives.is_empty() {
-            return Ok(HashSet::new());
-        }
-        let mut exist = redis::pipe();
-        for life in &lives {
-            exist.cmd("EXISTS").arg(self.keys.life(life));
-        }
-        let exist: Vec<bool> = self.link.call(async |mut to| exist.query_async(&mut to).await).await?;
-        let up = lives.into_iter().zip(exist).filter(|(_, exists)| *exists);
-        Ok(up.map(|(life, _)| life.clone()).collect())
-    }
-
     pub(super) async fn lives(&self, users: &[UserKey]) -> Result<Vec<Vec<NodeLife>>, CacheError> {
         if users.is_empty() {
             return Ok(Vec::new());
@@ -189,95 +171,6 @@ impl Inner {
             .into_iter()
             .map(|lives| lives.into_iter().filter(|life| up.contains(life)).collect())
             .collect())
-    }
-
-    pub(super) async fn keep_up(&self, life: &NodeLife, term: Duration) -> Result<(), CacheError> {
-        self.presence.own.lock().kept.insert(life.clone());
-        let millis = u64::try_from(term.as_millis()).unwrap_or(u64::MAX).max(1);
-        let (key, all, name) = (self.keys.life(life), self.keys.lives(), life_name(life));
-        let mut keep = redis::pipe();
-        keep.cmd("SET").arg(&key).arg(1).arg("PX").arg(millis).ignore();
-        keep.cmd("SADD").arg(&all).arg(&name).ignore();
-        keep.cmd("PEXPIRE").arg(&all).arg(HELD_MS).ignore();
-        self.link.call(async |mut to| keep.query_async::<()>(&mut to).await).await?;
-        let since = self.keep_whole(term).await?;
-        let mut own = self.presence.own.lock();
-        // What it knows may be old: the mark may be there, and sockets missing.
-        own.behind |= own.whole_since.replace(since).is_some_and(|before| before != since);
-        Ok(())
-    }
-
-    pub(super) async fn lapsed(&self) -> Result<Vec<UserKey>, CacheError> {
-        let all = self.keys.lives();
-        let names: Vec<String> = self
-            .link
-            .call(async |mut to| redis::cmd("SMEMBERS").arg(&all).query_async(&mut to).await)
-            .await?;
-        let mut users = HashSet::new();
-        for life in &self.over(&names).await? {
-            let name = life_name(life);
-            let mine: bool = self
-                .link
-                .call(async |mut to| redis::cmd("SREM").arg(&all).arg(&name).query_async(&mut to).await)
-                .await?;
-            if mine {
-                users.extend(self.gone(life).await?);
-            }
-        }
-        Ok(users.into_iter().collect())
-    }
-
-    /// Those of the lives with these names that are not up.
-    pub(super) async fn over(&self, names: &[String]) -> Result<Vec<NodeLife>, CacheError> {
-        let mut lives: Vec<NodeLife> = names.iter().filter_map(|name| parse_life(name)).collect();
-        let up = self.up(&lives).await?;
-        lives.retain(|life| !up.contains(life));
-        Ok(lives)
-    }
-
-    /// Ends a life, and gives those who had sockets there.
-    pub(super) async fn gone(&self, life: &NodeLife) -> Result<HashSet<UserKey>, CacheError> {
-        {
-            let mut own = self.presence.own.lock();
-            own.sessions.retain(|_, session| session.life != *life);
-            own.marked.remove(life);
-            own.kept.remove(life);
-        }
-        let mut users = HashSet::new();
-        let ended = self.keys.ended(life);
-        let call = {
-            let mut call = self.presence.end_life.key(self.keys.held(life));
-            call.key(&ended).key(self.keys.life(life)).arg(ENDED_MS);
-            call
-        };
-        if !self.invoke::<bool>(&call).await? {
-            return Ok(users);
-        }
-        // From here on none of them is shown: what follows makes room.
-        let beginning = beginning(life);
-        let mut cursor = 0_u64;
-        loop {
-            let mut scan = redis::cmd("SSCAN");
-            scan.arg(&ended).arg(cursor).arg("COUNT").arg(500);
-            let (next, members): (u64, Vec<Vec<u8>>) =
-                self.link.call(async |mut to| scan.query_async(&mut to).await).await?;
-            let removals: Vec<_> = members.iter().filter_map(|member| parse_member(member)).collect();
-            users.extend(removals.iter().map(|(user, _)| *user));
-            let results: Vec<Result<_, _>> = stream::iter(removals)
-                .map(|(user, socket)| self.remove(user, socket, &beginning))
-                .buffer_unordered(TOGETHER)
-                .collect()
-                .await;
-            results.into_iter().collect::<Result<Vec<_>, _>>()?;
-            if next == 0 {
-                break;
-            }
-            cursor = next;
-        }
-        self.link
-            .call(async |mut to| redis::cmd("UNLINK").arg(&ended).query_async::<()>(&mut to).await)
-            .await?;
-        Ok(users)
     }
 
     /// Keeps a life up. `true` when the server did not know that this process does.
@@ -315,7 +208,7 @@ impl Inner {
             .await
     }
 
-    async fn remove(
+    pub(super) async fn remove(
         &self,
         user: UserKey,
         socket: SocketId,
@@ -403,18 +296,8 @@ pub(super) async fn keep(inner: Arc<Inner>) {
 }
 
 /// What is noted of a socket begins with a version and the life, so that a script can tell whose it is. No name has a line break.
-fn beginning(life: &NodeLife) -> String {
+pub(super) fn beginning(life: &NodeLife) -> String {
     format!("1 {}\n", life_name(life))
-}
-
-fn life_name(life: &NodeLife) -> String {
-    format!("{}/{}", life.incarnation, life.node)
-}
-
-fn parse_life(name: &str) -> Option<NodeLife> {
-    let (incarnation, node) = name.split_once('/')?;
-    let incarnation = Incarnation(u64::from_str_radix(incarnation, 16).ok()?);
-    Some(NodeLife { node: NodeId::new(node).ok()?, incarnation })
 }
 
 /// The life in what is noted of a socket.
@@ -455,7 +338,7 @@ fn member(user: UserKey, socket: SocketId) -> Vec<u8> {
 }
 
 /// `None` for a mark.
-fn parse_member(member: &[u8]) -> Option<(UserKey, SocketId)> {
+pub(super) fn parse_member(member: &[u8]) -> Option<(UserKey, SocketId)> {
     let (app, rest) = member.split_at_checked(16)?;
     let (user, socket) = rest.split_at_checked(16)?;
     let user = UserKey { app: AppId::from_slice(app).ok()?, user: UserId::from_slice(user).ok()? };
@@ -465,6 +348,7 @@ fn parse_member(member: &[u8]) -> Option<(UserKey, SocketId)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ids::{Incarnation, NodeId};
 
     #[test]
     fn what_is_noted_reads_back_and_anything_else_is_nobody() {

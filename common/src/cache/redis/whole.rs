@@ -26,10 +26,10 @@ impl Inner {
     }
 
     pub(super) async fn is_whole(&self) -> Result<bool, CacheError> {
-        let (whole, all) = (self.keys.whole(), self.keys.lives());
+        let whole = self.keys.whole();
         let mut ask = redis::pipe();
-        ask.cmd("GET").arg(&whole).cmd("TIME").cmd("SMEMBERS").arg(&all);
-        let (since, (seconds, micros), names): (Option<i64>, (i64, i64), Vec<String>) =
+        ask.cmd("GET").arg(&whole).cmd("TIME");
+        let (since, (seconds, micros)): (Option<i64>, (i64, i64)) =
             self.link.call(async |mut to| ask.query_async(&mut to).await).await?;
         let now = seconds.saturating_mul(1_000).saturating_add(micros / 1_000);
         let settled = i64::try_from(self.presence.life_ms()).unwrap_or(i64::MAX);
@@ -37,6 +37,6 @@ impl Inner {
             return Ok(false);
         }
         // Of one that is over it is not said yet when its users were there.
-        Ok(self.over(&names).await?.is_empty())
+        Ok(self.over().await?.is_empty())
     }
 }

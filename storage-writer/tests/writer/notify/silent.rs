@@ -8,7 +8,9 @@ use std::{
 
 use async_trait::async_trait;
 use common::{
-    cache::{Cache, CacheError, Grant, LimitPolicy, LiveSession, NodeLife, SharedCache, Tail, TailEntry},
+    cache::{
+        Cache, CacheError, Grant, Lapsed, LimitPolicy, LiveSession, NodeLife, SharedCache, Tail, TailEntry,
+    },
     ids::{AppId, ChatKey, Offset, Seq, SocketId, UserKey},
     time::Millis,
 };
@@ -77,7 +79,7 @@ impl Cache for Silent {
         unreachable!()
     }
 
-    async fn keep_life(&self, _: &NodeLife, _: Duration) -> Result<(), CacheError> {
+    async fn keep_life(&self, _: &NodeLife, _: Duration, _: Millis) -> Result<(), CacheError> {
         unreachable!()
     }
 
@@ -85,7 +87,7 @@ impl Cache for Silent {
         unreachable!()
     }
 
-    async fn take_lapsed(&self) -> Result<Vec<UserKey>, CacheError> {
+    async fn take_lapsed(&self) -> Result<Vec<Lapsed>, CacheError> {
         unreachable!()
     }
 
