@@ -199,15 +199,19 @@ impl Presence {
 }
 
 impl Deliver {
-    /// A session that was ready has ended, and still has its seats; its client has given no sign of life for so long, at most. True when it was the user's last one here: then it is to stay in the
+    /// A session that was ready has ended, and still has its seats. True when it was the user's last one here: then it is to stay in the
     /// cache for now.
-    pub(crate) fn left(&self, handle: &Handle, silent_for: Duration) -> bool {
+    ///
+    /// However it ended: what came after the client's last sign of life, nobody may have been there to see. A client that closes is one that
+    /// gives such a sign.
+    pub(crate) fn left(&self, handle: &Handle) -> bool {
         let presence = &self.0.presence;
+        let at = self.last_sign_of(handle);
         {
             let mut people = presence.people.lock();
             let Some(here) = people.here.get_mut(&handle.user) else { return false };
             here.sockets = here.sockets.saturating_sub(1);
-            here.seen = here.seen.max(Some(self.0.clock.now().minus(silent_for)));
+            here.seen = here.seen.max(Some(at));
             if here.sockets > 0 {
                 return false;
             }
@@ -219,8 +223,8 @@ impl Deliver {
             return false;
         };
         people.last += 1;
-        // What came in the silence nobody was there to see.
-        let (no, at) = (people.last, self.0.clock.now().minus(silent_for));
+        // Another device may have given a later one.
+        let (no, at) = (people.last, here.seen.map_or(at, |seen| seen.max(at)));
         here.going = Some(Going { no, at, socket: handle.socket, chats, elsewhere: false });
         people.going.push_back((Instant::now() + presence.config.grace, handle.user, no));
         true

@@ -165,16 +165,11 @@ impl Session {
             Ok(hello) => hello,
             Err(end) => return end,
         };
-        let mut presence = match self.start(admitted, hello).await {
+        let _presence = match self.start(admitted, hello).await {
             Ok(presence) => presence,
             Err(end) => return end,
         };
-        let end = self.serve().await;
-        if end.code == Some(CloseCode::Idle) {
-            let config = &self.shared.config;
-            presence.silent_for = config.ping_every + config.pong_wait;
-        }
-        end
+        self.serve().await
     }
 
     /// Waits for `hello`.
@@ -217,13 +212,8 @@ impl Session {
         let Hello { ref_, device, resume } = hello;
         let shared = Arc::clone(&self.shared);
         let handle = Arc::clone(&self.handle);
-        let presence = Presence {
-            shared: Arc::clone(&shared),
-            handle: Arc::clone(&handle),
-            shown: false,
-            came: false,
-            silent_for: Duration::ZERO,
-        };
+        let presence =
+            Presence { shared: Arc::clone(&shared), handle: Arc::clone(&handle), shown: false, came: false };
         let comes_back = resume.is_some();
         let entering =
             Box::pin(async { tokio::join!(shared.deliver.enter(admitted, resume), presence.show(device)) });
@@ -402,8 +392,6 @@ struct Presence {
     handle: Arc<Handle>,
     shown: bool,
     came: bool,
-    /// Nobody knows that the client was there, at the end, for longer than that.
-    silent_for: Duration,
 }
 
 impl Presence {
@@ -440,7 +428,7 @@ impl Presence {
 
 impl Drop for Presence {
     fn drop(&mut self) {
-        if self.came && self.shared.deliver.left(&self.handle, self.silent_for) {
+        if self.came && self.shared.deliver.left(&self.handle) {
             return;
         }
         if !self.shown {

@@ -131,19 +131,49 @@ async fn pr_1_who_fell_silent_was_last_there_before_the_silence() {
     let stage = Stage::showing(socket, presence).await;
     let ben = stage.person("ben").await;
     let mut silent = stage.ready(ben).await;
+    let ready = Millis::now();
     // A client answers pings when it reads, and this one does not.
     stage.until(|| async { stage.counted("chat_socket_closes_total", Some("idle")) == 1 }).await;
     silent.closed_with(4007, "idle").await;
-    let closed = Millis::now();
-    stage.until(|| async { !stage.store.last_seen(&[key(ben)]).await.unwrap().is_empty() }).await;
-    let seen = stage.store.last_seen(&[key(ben)]).await.unwrap();
-    assert!(seen[0].1 <= closed.minus(2 * wait), "{seen:?}, closed before {closed}");
+    let seen = noted(&stage, ben).await;
+    assert!(seen <= ready, "{seen}, silent since {ready}");
 }
 
 /// When somebody was there last, once it is noted.
 async fn noted(stage: &Stage, person: Person) -> Millis {
     stage.until(|| async { !stage.store.last_seen(&[key(person)]).await.unwrap().is_empty() }).await;
     stage.store.last_seen(&[key(person)]).await.unwrap()[0].1
+}
+
+#[tokio::test]
+async fn no_1_who_is_cut_off_in_silence_was_there_up_to_it_and_who_closes_up_to_the_close() {
+    let presence = PresenceConfig { grace: Duration::ZERO, ..PresenceConfig::default() };
+    let stage = Stage::showing(SocketConfig::default(), presence).await;
+    let silence = Duration::from_millis(500);
+    let (ana, ben, eve) = (stage.person("ana").await, stage.person("ben").await, stage.person("eve").await);
+    // Cut off: what is written to him in the silence he never reads.
+    let cut = stage.ready(ben).await;
+    let ready = Millis::now();
+    tokio::time::sleep(silence).await;
+    drop(cut);
+    let seen = noted(&stage, ben).await;
+    assert!(seen <= ready, "{seen}, silent since {ready}");
+    // Closed by the node.
+    let _ended = stage.ready(eve).await;
+    let ready = Millis::now();
+    tokio::time::sleep(silence).await;
+    assert!(stage.store.end_sign_in(APP, eve.user, eve.session).await.unwrap());
+    let seen = noted(&stage, eve).await;
+    assert!(seen <= ready, "{seen}, silent since {ready}");
+    // Who closes has seen everything that was shown until then, though another device was lost in the meantime.
+    let (mut desk, phone) = (stage.ready(ana).await, stage.ready(ana).await);
+    tokio::time::sleep(silence).await;
+    let closed = Millis::now();
+    desk.socket.close(None).await.unwrap();
+    stage.until(|| async { stage.cache.sessions_of(key(ana)).await.unwrap().len() == 1 }).await;
+    drop(phone);
+    let seen = noted(&stage, ana).await;
+    assert!(seen >= closed, "{seen}, closed at {closed}");
 }
 
 #[tokio::test]
