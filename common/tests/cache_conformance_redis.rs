@@ -331,7 +331,62 @@ async fn no_1_who_is_away_is_not_sure_for_a_while_after_it_forgot_who_is_there()
     }
     keep(1_000).await;
     long().await;
-    assert!(!sure().await && asking.take_lapsed().await == Ok(Vec::new()), "before the life is over");
+    let taken = asking.take_lapsed(&life("b"), Duration::from_secs(1)).await;
+    assert!(!sure().await && taken == Ok(None), "before the life is over");
+}
+
+#[tokio::test]
+async fn pr_3_whatever_fails_while_the_users_of_a_dead_node_are_told_of_none_of_them_is_lost() {
+    let servers = own().await;
+    let settings = settings();
+    let open = async || RedisCache::open_with(servers.cache(), &settings).await.unwrap();
+    let (cache, other) = (open().await, open().await);
+    let mut server = raw(servers.cache()).await;
+    let mut looking = raw(servers.cache()).await;
+    let mut deny = async |rule: &str| {
+        let mut acl = redis::cmd("ACL");
+        acl.arg("SETUSER").arg("default").arg(rule);
+        acl.query_async::<()>(&mut server).await.unwrap();
+    };
+    let (one, two, hold) = (life("b"), life("c"), Duration::from_millis(300));
+    for command in ["zrange", "exists", "set", "zscore", "sscan", "rename", "hdel", "unlink", "zrem"] {
+        let ends = life("a");
+        let dying = open().await;
+        dying.keep_life(&ends, Duration::from_millis(1), Millis(7)).await.unwrap();
+        for user in [user(), user()] {
+            dying.session_opened(user, session(&ends)).await.unwrap();
+        }
+        drop(dying);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        deny(&format!("-{command}")).await;
+        let broken_off = match cache.take_lapsed(&one, hold).await {
+            Ok(taken) => cache.buried(&taken.unwrap()).await.is_err(),
+            Err(_) => true,
+        };
+        deny(&format!("+{command}")).await;
+        assert!(broken_off, "{command}");
+        // Whoever it was is no more, either.
+        let mut told = None;
+        until("it is taken over", async || {
+            told = other.take_lapsed(&two, hold).await.unwrap();
+            told.is_some()
+        })
+        .await;
+        let told = told.unwrap();
+        assert_eq!((&told.life, told.renewed), (&ends, Millis(7)), "{command}");
+        // Once all were told of it may know no more whom.
+        if !["hdel", "unlink", "zrem"].contains(&command) {
+            assert_eq!(told.users.len(), 2, "{command}");
+        }
+        other.buried(&told).await.unwrap();
+        assert_eq!(other.take_lapsed(&two, hold).await, Ok(None), "{command}");
+        for pattern in [format!("[eh]*{}*", ends.incarnation), "user:*".to_owned()] {
+            let mut keys = redis::cmd("KEYS");
+            keys.arg(format!("{}{pattern}", settings.prefix));
+            let left: Vec<String> = keys.query_async(&mut looking).await.unwrap();
+            assert_eq!(left, Vec::<String>::new(), "{command}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -136,15 +136,18 @@ impl Deliver {
         closing.buffer_unordered(TOGETHER).collect::<()>().await;
     }
 
-    /// Notes when users were here last. What cannot be noted is lost: an earlier time stays.
-    pub(super) async fn note_seen(&self, seen: &[(UserKey, Millis)]) {
+    /// Notes when users were here last. What cannot be noted is lost, unless the caller tries again: an earlier time stays. `false` then.
+    pub(super) async fn note_seen(&self, seen: &[(UserKey, Millis)]) -> bool {
+        let mut noted = true;
         for rows in seen.chunks(ROWS) {
             match timeout(PATIENCE, self.0.presence.seen.note_seen(rows)).await {
-                Ok(Ok(())) => {}
+                Ok(Ok(())) => continue,
                 Ok(Err(error)) => tracing::warn!(%error, "when users were here last is not noted"),
                 Err(_) => tracing::warn!("when users were here last is not noted: the store does not answer"),
             }
+            noted = false;
         }
+        noted
     }
 
     pub(super) fn tell_all(&self, mut topics: Vec<Topic>, live: Live) {

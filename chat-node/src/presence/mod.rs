@@ -273,7 +273,7 @@ impl Deliver {
     pub(crate) async fn keep_presence(self) {
         let shutdown = self.0.shutdown.clone();
         let work = async {
-            tokio::join!(self.tell_presence(), self.keep_lease(), self.count_large());
+            tokio::join!(self.tell_presence(), self.keep_lease(), self.bury_lapsed(), self.count_large());
         };
         if shutdown.run_until_cancelled(work).await.is_none() {
             let signs = self.last_signs();

@@ -81,8 +81,12 @@ impl Cache for CountedCache {
         self.call("node_gone")?.node_gone(life).await
     }
 
-    async fn take_lapsed(&self) -> Result<Vec<Lapsed>, CacheError> {
-        self.call("take_lapsed")?.take_lapsed().await
+    async fn take_lapsed(&self, by: &NodeLife, hold: Duration) -> Result<Option<Lapsed>, CacheError> {
+        self.call("take_lapsed")?.take_lapsed(by, hold).await
+    }
+
+    async fn buried(&self, lapsed: &Lapsed) -> Result<(), CacheError> {
+        self.call("buried")?.buried(lapsed).await
     }
 
     async fn take(

@@ -45,6 +45,7 @@ macro_rules! cache_conformance {
             a_node_that_is_gone_takes_its_sessions_along_and_its_next_life_keeps_its_own
             it_is_told_which_lives_serve_each_of_many_users
             a_life_that_is_kept_up_no_more_ends_and_its_users_are_given_to_one
+            a_life_that_was_taken_is_given_again_until_its_users_have_been_told_of
             a_bucket_grants_its_burst_and_then_its_rate
             a_cost_above_the_burst_takes_it_all
             buckets_of_keys_and_applications_are_apart
@@ -317,7 +318,7 @@ pub async fn a_life_that_is_kept_up_no_more_ends_and_its_users_are_given_to_one(
     for (user, life) in [(ana, &ends), (ana, &ends), (ben, &ends), (ben, &stays)] {
         cache.session_opened(user, session(life, 1)).await.unwrap();
     }
-    assert_eq!(other.take_lapsed().await, Ok(Vec::new()));
+    assert_eq!(lapsed(&*other, &stays).await, None);
     assert_eq!(other.sessions_of(ana).await.unwrap().len(), 2);
     let renewed = Millis(1_790_000_000_003);
     cache.keep_life(&ends, Duration::from_millis(1), renewed).await.unwrap();
@@ -325,16 +326,55 @@ pub async fn a_life_that_is_kept_up_no_more_ends_and_its_users_are_given_to_one(
     assert_eq!(other.lives_of(&[ana, ben]).await, Ok(vec![vec![], vec![stays.clone()]]));
     assert_eq!(other.sessions_of(ana).await, Ok(Vec::new()));
     assert_eq!(other.is_whole().await, Ok(false), "until somebody has seen to it");
-    let (one, two) = tokio::join!(cache.take_lapsed(), other.take_lapsed());
-    let mut lapsed: Vec<Lapsed> = [one.unwrap(), two.unwrap()].concat();
-    assert_eq!(lapsed.len(), 1, "once, whoever asks: {lapsed:?}");
-    let mut lapsed = lapsed.remove(0);
-    lapsed.users.sort_by_key(|user| user.user);
+    let third = life("c", 1);
+    let (one, two) = tokio::join!(lapsed(&*cache, &stays), lapsed(&*other, &third));
+    let taken: Vec<Lapsed> = one.into_iter().chain(two).collect();
     let mut users = vec![ana, ben];
     users.sort_by_key(|user| user.user);
-    assert_eq!(lapsed, Lapsed { life: ends, renewed, users });
-    assert_eq!(cache.take_lapsed().await, Ok(Vec::new()));
+    assert_eq!(taken, [Lapsed { life: ends, renewed, users }], "once, whoever asks");
+    cache.buried(&taken[0]).await.unwrap();
+    assert_eq!((lapsed(&*cache, &stays).await, lapsed(&*other, &third).await), (None, None));
     assert_eq!(other.lives_of(&[ana, ben]).await, Ok(vec![vec![], vec![stays]]));
+}
+
+/// What a life is given that asks for one that is over.
+async fn lapsed(cache: &dyn Cache, by: &NodeLife) -> Option<Lapsed> {
+    let mut lapsed = cache.take_lapsed(by, HOLD).await.unwrap()?;
+    lapsed.users.sort_by_key(|user| user.user);
+    Some(lapsed)
+}
+
+const HOLD: Duration = Duration::from_secs(2);
+
+pub async fn a_life_that_was_taken_is_given_again_until_its_users_have_been_told_of(fixture: &dyn Fixture) {
+    let (cache, other) = (fixture.open().await, fixture.open().await);
+    let (ana, ends) = (user(), life("a", 1));
+    let (one, two) = (life("b", 1), life("c", 1));
+    cache.keep_life(&ends, Duration::from_millis(1), Millis(7)).await.unwrap();
+    cache.session_opened(ana, session(&ends, 1)).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let expected = Some(Lapsed { life: ends.clone(), renewed: Millis(7), users: vec![ana] });
+    assert_eq!(lapsed(&*cache, &one).await, expected);
+    assert_eq!(lapsed(&*other, &two).await, None, "somebody has it");
+    assert_eq!(lapsed(&*cache, &one).await, expected, "it could not tell of all");
+    // It dies as well.
+    tokio::time::sleep(HOLD + Duration::from_millis(200)).await;
+    assert_eq!(lapsed(&*other, &two).await, expected);
+    assert_eq!(lapsed(&*cache, &one).await, None);
+    other.buried(&expected.clone().unwrap()).await.unwrap();
+    // It was paused, and does not know.
+    cache.buried(&expected.unwrap()).await.unwrap();
+    tokio::time::sleep(HOLD + Duration::from_millis(200)).await;
+    assert_eq!((lapsed(&*cache, &one).await, lapsed(&*other, &two).await), (None, None));
+
+    // One that had not died but could not say so is not ended by whoever has told of it.
+    cache.keep_life(&ends, Duration::from_millis(1), Millis(8)).await.unwrap();
+    cache.session_opened(ana, session(&ends, 1)).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let taken = lapsed(&*other, &two).await.unwrap();
+    cache.keep_life(&ends, Duration::from_secs(3_600), Millis(9)).await.unwrap();
+    other.buried(&taken).await.unwrap();
+    assert_eq!(other.sessions_of(ana).await.unwrap().len(), 1);
 }
 
 const POLICY: LimitPolicy = LimitPolicy { per_second: 2.0, burst: 5 };

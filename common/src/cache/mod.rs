@@ -109,11 +109,20 @@ pub trait Cache: Send + Sync + 'static {
     /// [`CacheError::Unavailable`].
     async fn node_gone(&self, life: &NodeLife) -> Result<(), CacheError>;
 
-    /// Ends the lives whose term is over, as [`Self::node_gone`] does, and gives the users who had sockets there: each life to one caller.
+    /// A life whose term is over, with the users who had sockets there, for the caller `by` to tell that they are gone and then to say so
+    /// ([`Self::buried`]); none when there is none. The caller is given it again when it asks again, and nobody else for as long as `hold`: then
+    /// whoever asks, as the caller may be no more.
+    ///
+    /// # Errors
+    /// [`CacheError::Unavailable`]. Nothing is lost by it: it is found again.
+    async fn take_lapsed(&self, by: &NodeLife, hold: Duration) -> Result<Option<Lapsed>, CacheError>;
+
+    /// Forgets a life that was taken, unless it has been kept up since: who had sockets there has been told of. To be said again until it is no
+    /// error.
     ///
     /// # Errors
     /// [`CacheError::Unavailable`].
-    async fn take_lapsed(&self) -> Result<Vec<Lapsed>, CacheError>;
+    async fn buried(&self, lapsed: &Lapsed) -> Result<(), CacheError>;
 
     /// Takes `cost` from the bucket that `key` names within an application, if it holds that much. A bucket not used before
     /// is full. `cost` counts as at most the burst, so that whatever is asked for can be had some time.

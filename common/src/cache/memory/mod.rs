@@ -116,8 +116,13 @@ impl Cache for MemoryCache {
         Ok(())
     }
 
-    async fn take_lapsed(&self) -> Result<Vec<Lapsed>, CacheError> {
-        Ok(self.presence.lock().take_lapsed())
+    async fn take_lapsed(&self, by: &NodeLife, hold: Duration) -> Result<Option<Lapsed>, CacheError> {
+        Ok(self.presence.lock().take_lapsed(by, hold))
+    }
+
+    async fn buried(&self, lapsed: &Lapsed) -> Result<(), CacheError> {
+        self.presence.lock().buried(lapsed);
+        Ok(())
     }
 
     async fn take(

@@ -18,7 +18,7 @@ pub(super) struct Presence {
     count: usize,
     by_user: HashMap<UserKey, Vec<LiveSession>>,
     by_life: HashMap<NodeLife, HashSet<(UserKey, SocketId)>>,
-    /// Lives that somebody keeps up. One that is over stays until it is taken.
+    /// Lives that somebody keeps up. One that is over stays until its users have been told of.
     up: HashMap<NodeLife, Lease>,
 }
 
@@ -26,6 +26,8 @@ pub(super) struct Presence {
 struct Lease {
     until: Instant,
     renewed: Millis,
+    /// Who tells of its users, and until when nobody else does.
+    taken: Option<(NodeLife, Instant)>,
 }
 
 impl Lease {
@@ -85,7 +87,7 @@ impl Presence {
     }
 
     pub(super) fn keep(&mut self, life: &NodeLife, term: Duration, now: Millis) {
-        self.up.insert(life.clone(), Lease { until: Instant::now() + term, renewed: now });
+        self.up.insert(life.clone(), Lease { until: Instant::now() + term, renewed: now, taken: None });
     }
 
     fn is_up(&self, life: &NodeLife) -> bool {
@@ -100,27 +102,30 @@ impl Presence {
         self.up.values().all(|lease| !lease.is_over(now))
     }
 
-    pub(super) fn take_lapsed(&mut self) -> Vec<Lapsed> {
+    pub(super) fn take_lapsed(&mut self, by: &NodeLife, hold: Duration) -> Option<Lapsed> {
         let now = Instant::now();
-        let over = self.up.iter().filter(|(_, lease)| lease.is_over(now));
-        let over: Vec<(NodeLife, Millis)> = over.map(|(life, lease)| (life.clone(), lease.renewed)).collect();
-        let lapsed = over.into_iter().map(|(life, renewed)| {
-            let users: HashSet<UserKey> = self.gone(&life).into_iter().collect();
-            Lapsed { life, renewed, users: users.into_iter().collect() }
-        });
-        lapsed.collect()
+        let free =
+            |lease: &Lease| lease.taken.as_ref().is_none_or(|(taker, until)| taker == by || *until <= now);
+        let (life, lease) = self.up.iter_mut().find(|(_, lease)| lease.is_over(now) && free(lease))?;
+        lease.taken = Some((by.clone(), now + hold));
+        let sockets = self.by_life.get(life).into_iter().flatten();
+        let users: HashSet<UserKey> = sockets.map(|(user, _)| *user).collect();
+        Some(Lapsed { life: life.clone(), renewed: lease.renewed, users: users.into_iter().collect() })
     }
 
-    pub(super) fn gone(&mut self, life: &NodeLife) -> Vec<UserKey> {
+    pub(super) fn buried(&mut self, lapsed: &Lapsed) {
+        let now = Instant::now();
+        let same = |lease: &Lease| lease.is_over(now) && lease.renewed == lapsed.renewed;
+        if self.up.get(&lapsed.life).is_some_and(same) {
+            self.gone(&lapsed.life);
+        }
+    }
+
+    pub(super) fn gone(&mut self, life: &NodeLife) {
         self.up.remove(life);
-        let sockets = self.by_life.remove(life).unwrap_or_default();
-        sockets
-            .into_iter()
-            .map(|(user, socket)| {
-                self.forget(user, socket);
-                user
-            })
-            .collect()
+        for (user, socket) in self.by_life.remove(life).unwrap_or_default() {
+            self.forget(user, socket);
+        }
     }
 
     pub(super) fn clear(&mut self) {

@@ -53,6 +53,11 @@ impl Keys {
         format!("{}whole", self.0)
     }
 
+    /// Who tells of the users of a life that is over.
+    pub(super) fn taken(&self, life: &NodeLife) -> String {
+        format!("{}taken:{{{}/{}}}", self.0, life.incarnation, life.node)
+    }
+
     /// Where a life's sockets go when it is over.
     pub(super) fn ended(&self, life: &NodeLife) -> String {
         format!("{}ended:{{{}/{}}}", self.0, life.incarnation, life.node)

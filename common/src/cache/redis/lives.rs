@@ -1,6 +1,7 @@
 //! Lives of nodes: kept up by a key that expires, and found by a sorted set of all of them when they are over.
 //!
-//! A life's score in that set is when it was renewed last, by its own clock: the key cannot tell, as it is gone by then.
+//! A life's score in that set is when it was renewed last, by its own clock: the key cannot tell, as it is gone by then. It stays in the set until
+//! whoever has taken it says that its users have been told of, and goes last of all that is noted of it: whatever fails before that is done again.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -12,7 +13,7 @@ use super::{
 };
 use crate::{
     cache::{CacheError, Lapsed, NodeLife},
-    ids::{Incarnation, NodeId, UserKey},
+    ids::{Incarnation, NodeId, SocketId, UserKey},
     time::Millis,
 };
 
@@ -62,21 +63,84 @@ impl Inner {
         Ok(())
     }
 
-    pub(super) async fn lapsed(&self) -> Result<Vec<Lapsed>, CacheError> {
-        let all = self.keys.lives();
-        let mut lapsed = Vec::new();
+    pub(super) async fn take_lapsed(
+        &self,
+        by: &NodeLife,
+        hold: Duration,
+    ) -> Result<Option<Lapsed>, CacheError> {
+        let mut failed = None;
         for (life, renewed) in self.over().await? {
-            let name = life_name(&life);
-            let mine: bool = self
-                .link
-                .call(async |mut to| redis::cmd("ZREM").arg(&all).arg(&name).query_async(&mut to).await)
-                .await?;
-            if mine {
-                let users = self.gone(&life).await?.into_iter().collect();
-                lapsed.push(Lapsed { life, renewed, users });
+            match self.take_life(&life, renewed, by, hold).await {
+                Ok(true) => {}
+                Ok(false) => continue,
+                // The others are taken all the same.
+                Err(error) => {
+                    failed = Some(error);
+                    continue;
+                }
+            }
+            match self.users_of(&life).await {
+                Ok(users) => return Ok(Some(Lapsed { life, renewed, users })),
+                Err(error) => failed = Some(error),
             }
         }
-        Ok(lapsed)
+        failed.map_or(Ok(None), Err)
+    }
+
+    async fn take_life(
+        &self,
+        life: &NodeLife,
+        renewed: Millis,
+        by: &NodeLife,
+        hold: Duration,
+    ) -> Result<bool, CacheError> {
+        let millis = u64::try_from(hold.as_millis()).unwrap_or(u64::MAX).max(1);
+        let mut call = self.presence.take_life.key(self.keys.life(life));
+        call.key(self.keys.taken(life)).arg(life_name(by)).arg(millis);
+        if !self.invoke::<bool>(&call).await? {
+            return Ok(false);
+        }
+        // Somebody may have been done with it in between.
+        let (all, name) = (self.keys.lives(), life_name(life));
+        let score: Option<f64> = self
+            .link
+            .call(async |mut to| redis::cmd("ZSCORE").arg(&all).arg(&name).query_async(&mut to).await)
+            .await?;
+        Ok(score.is_some_and(|score| score as i64 == renewed.0))
+    }
+
+    /// Who has sockets in a life.
+    async fn users_of(&self, life: &NodeLife) -> Result<Vec<UserKey>, CacheError> {
+        let held = self.keys.held(life);
+        let mut users = HashSet::new();
+        let mut cursor = 0;
+        loop {
+            let (next, sockets) = self.scan(&held, cursor).await?;
+            users.extend(sockets.into_iter().map(|(user, _)| user));
+            if next == 0 {
+                return Ok(users.into_iter().collect());
+            }
+            cursor = next;
+        }
+    }
+
+    /// Some of a set of sockets, and where to go on; 0 when that was all.
+    async fn scan(&self, set: &str, cursor: u64) -> Result<(u64, Vec<(UserKey, SocketId)>), CacheError> {
+        let mut scan = redis::cmd("SSCAN");
+        scan.arg(set).arg(cursor).arg("COUNT").arg(500);
+        let (next, members): (u64, Vec<Vec<u8>>) =
+            self.link.call(async |mut to| scan.query_async(&mut to).await).await?;
+        Ok((next, members.iter().filter_map(|member| parse_member(member)).collect()))
+    }
+
+    pub(super) async fn buried(&self, lapsed: &Lapsed) -> Result<(), CacheError> {
+        let Lapsed { life, renewed, .. } = lapsed;
+        if !self.end(life, false).await? {
+            return Ok(());
+        }
+        let mut call = self.presence.life_done.key(self.keys.lives());
+        call.arg(life_name(life)).arg(renewed.0);
+        self.invoke(&call).await
     }
 
     /// Lives that are not up and that nobody has seen to, and when each was renewed last.
@@ -96,35 +160,37 @@ impl Inner {
         Ok(lives)
     }
 
-    /// Ends a life, and gives those who had sockets there.
-    pub(super) async fn gone(&self, life: &NodeLife) -> Result<HashSet<UserKey>, CacheError> {
+    pub(super) async fn gone(&self, life: &NodeLife) -> Result<(), CacheError> {
+        self.end(life, true).await?;
+        let (all, name) = (self.keys.lives(), life_name(life));
+        self.link
+            .call(async |mut to| redis::cmd("ZREM").arg(&all).arg(&name).query_async::<()>(&mut to).await)
+            .await
+    }
+
+    /// Ends a life and makes room: none of its sockets is shown any more. `false` when it is up, unless it is to end `all_the_same`. May be broken
+    /// off and done again.
+    async fn end(&self, life: &NodeLife, all_the_same: bool) -> Result<bool, CacheError> {
+        let ended = self.keys.ended(life);
+        let call = {
+            let mut call = self.presence.end_life.key(self.keys.held(life));
+            call.key(&ended).key(self.keys.life(life)).arg(ENDED_MS).arg(i32::from(all_the_same));
+            call
+        };
+        if !self.invoke::<bool>(&call).await? {
+            return Ok(false);
+        }
         {
             let mut own = self.presence.own.lock();
             own.sessions.retain(|_, session| session.life != *life);
             own.marked.remove(life);
             own.kept.remove(life);
         }
-        let mut users = HashSet::new();
-        let ended = self.keys.ended(life);
-        let call = {
-            let mut call = self.presence.end_life.key(self.keys.held(life));
-            call.key(&ended).key(self.keys.life(life)).arg(ENDED_MS);
-            call
-        };
-        if !self.invoke::<bool>(&call).await? {
-            return Ok(users);
-        }
-        // From here on none of them is shown: what follows makes room.
         let beginning = beginning(life);
-        let mut cursor = 0_u64;
+        let mut cursor = 0;
         loop {
-            let mut scan = redis::cmd("SSCAN");
-            scan.arg(&ended).arg(cursor).arg("COUNT").arg(500);
-            let (next, members): (u64, Vec<Vec<u8>>) =
-                self.link.call(async |mut to| scan.query_async(&mut to).await).await?;
-            let removals: Vec<_> = members.iter().filter_map(|member| parse_member(member)).collect();
-            users.extend(removals.iter().map(|(user, _)| *user));
-            let results: Vec<Result<_, _>> = stream::iter(removals)
+            let (next, sockets) = self.scan(&ended, cursor).await?;
+            let results: Vec<Result<_, _>> = stream::iter(sockets)
                 .map(|(user, socket)| self.remove(user, socket, &beginning))
                 .buffer_unordered(TOGETHER)
                 .collect()
@@ -138,7 +204,7 @@ impl Inner {
         self.link
             .call(async |mut to| redis::cmd("UNLINK").arg(&ended).query_async::<()>(&mut to).await)
             .await?;
-        Ok(users)
+        Ok(true)
     }
 }
 

@@ -244,11 +244,15 @@ impl Cache for RedisCache {
     }
 
     async fn node_gone(&self, life: &NodeLife) -> Result<(), CacheError> {
-        self.inner.gone(life).await.map(drop)
+        self.inner.gone(life).await
     }
 
-    async fn take_lapsed(&self) -> Result<Vec<Lapsed>, CacheError> {
-        self.inner.lapsed().await
+    async fn take_lapsed(&self, by: &NodeLife, hold: Duration) -> Result<Option<Lapsed>, CacheError> {
+        self.inner.take_lapsed(by, hold).await
+    }
+
+    async fn buried(&self, lapsed: &Lapsed) -> Result<(), CacheError> {
+        self.inner.buried(lapsed).await
     }
 
     async fn take(

@@ -48,7 +48,9 @@ pub(super) struct Presence {
     put: Script,
     remove: Script,
     add_to_life: Script,
+    pub(super) take_life: Script,
     pub(super) end_life: Script,
+    pub(super) life_done: Script,
     pub(super) keep_whole: Script,
     pub(super) own: Mutex<Own>,
 }
@@ -77,7 +79,9 @@ impl Presence {
             put: Script::new(include_str!("session_put.lua")),
             remove: Script::new(include_str!("session_remove.lua")),
             add_to_life: Script::new(include_str!("life_add.lua")),
+            take_life: Script::new(include_str!("life_take.lua")),
             end_life: Script::new(include_str!("life_end.lua")),
+            life_done: Script::new(include_str!("life_done.lua")),
             keep_whole: whole::keep_script(),
             own: Mutex::default(),
         }

@@ -87,7 +87,11 @@ impl Cache for Silent {
         unreachable!()
     }
 
-    async fn take_lapsed(&self) -> Result<Vec<Lapsed>, CacheError> {
+    async fn take_lapsed(&self, _: &NodeLife, _: Duration) -> Result<Option<Lapsed>, CacheError> {
+        unreachable!()
+    }
+
+    async fn buried(&self, _: &Lapsed) -> Result<(), CacheError> {
         unreachable!()
     }
 
