@@ -408,6 +408,38 @@ async fn a_socket_that_could_not_be_closed_is_closed_later() {
 }
 
 #[tokio::test]
+async fn op_6_a_socket_that_another_process_has_ended_is_not_noted_again_whatever_the_server_forgets() {
+    let servers = own().await;
+    let settings = Settings { life_ms: 900, ..settings() };
+    let open = async || RedisCache::open_with(servers.cache(), &settings).await.unwrap();
+    let (cache, other, ana) = (open().await, open().await, user());
+    let mut server = raw(servers.cache()).await;
+    let mut flush = async || redis::cmd("FLUSHALL").query_async::<()>(&mut server).await.unwrap();
+    let (said, stays) = (session(&life("a")), session(&life("b")));
+    // Said to one, then to the other: both would note it again.
+    cache.session_opened(ana, said.clone()).await.unwrap();
+    let moved = LiveSession { life: life("b"), since: Millis(2), ..said.clone() };
+    other.session_opened(ana, moved).await.unwrap();
+    other.session_opened(ana, stays.clone()).await.unwrap();
+    let third = open().await;
+    third.session_ended(ana, said.socket, Millis(3)).await.unwrap();
+    // At once, and once more when all have looked.
+    for wait in [0, 700] {
+        tokio::time::sleep(Duration::from_millis(wait)).await;
+        flush().await;
+        until("it is noted again", async || !third.sessions_of(ana).await.unwrap().is_empty()).await;
+        tokio::time::sleep(Duration::from_millis(900)).await;
+        assert_eq!(third.sessions_of(ana).await.unwrap(), [stays.clone()]);
+    }
+    // Somebody is told again that it is there.
+    let again = LiveSession { since: Millis(4), ..said };
+    cache.session_opened(ana, again.clone()).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    flush().await;
+    until("both are noted again", async || third.sessions_of(ana).await.unwrap().len() == 2).await;
+}
+
+#[tokio::test]
 async fn a_user_has_no_more_sockets_than_may_be_and_those_of_the_dead_do_not_count() {
     let redis = Redis::new().await;
     let (vanishing, cache) = (redis.cache().await, redis.cache().await);

@@ -1,5 +1,5 @@
 //! Users whom somebody else knows to be connected: to something that is not this cluster (OP-6). Such a user has a socket in the cache that
-//! nobody opened, one at most, kept up like all others of the node that was told of it.
+//! nobody opened, one at most, kept up like all others of the node that was told of it, until any node is told the contrary.
 
 use common::{
     cache::LiveSession,
@@ -30,7 +30,8 @@ impl Deliver {
                     .session_opened(user, LiveSession { socket, session, device: None, life, since: now })
                     .await?;
             } else {
-                cache.session_closed(user, socket).await?;
+                // Another node may have been told that they are.
+                cache.session_ended(user, socket, now).await?;
             }
             let after = cache.lives_of(&[user]).await?;
             let there = |lives: &[Vec<_>]| lives.iter().any(|lives| !lives.is_empty());

@@ -61,6 +61,10 @@ impl Cache for CountedCache {
         self.call("session_closed")?.session_closed(user, socket).await
     }
 
+    async fn session_ended(&self, user: UserKey, socket: SocketId, at: Millis) -> Result<(), CacheError> {
+        self.call("session_ended")?.session_ended(user, socket, at).await
+    }
+
     async fn sessions_of(&self, user: UserKey) -> Result<Vec<LiveSession>, CacheError> {
         self.call("sessions_of")?.sessions_of(user).await
     }

@@ -41,6 +41,7 @@ macro_rules! cache_conformance {
             many_appenders_never_make_a_hole
             sessions_are_shown_until_they_are_closed
             a_socket_opened_again_is_shown_once
+            a_socket_is_ended_through_any_handle_unless_it_was_opened_later
             users_of_applications_are_apart
             a_node_that_is_gone_takes_its_sessions_along_and_its_next_life_keeps_its_own
             it_is_told_which_lives_serve_each_of_many_users
@@ -262,6 +263,23 @@ pub async fn a_socket_opened_again_is_shown_once(fixture: &dyn Fixture) {
     assert_eq!(cache.sessions_of(ana).await, Ok(vec![again]), "it is no longer that node's");
     cache.node_gone(&b).await.unwrap();
     assert_eq!(cache.sessions_of(ana).await, Ok(Vec::new()));
+}
+
+pub async fn a_socket_is_ended_through_any_handle_unless_it_was_opened_later(fixture: &dyn Fixture) {
+    let (cache, other, ana) = (fixture.open().await, fixture.open().await, user());
+    let (a, b) = (life("a", 1), life("b", 1));
+    let one = session(&a, 100);
+    let again = LiveSession { life: b, since: Millis(200), ..one.clone() };
+    cache.session_opened(ana, one.clone()).await.unwrap();
+    other.session_ended(ana, SocketId::random(), Millis(300)).await.unwrap();
+    other.session_ended(user(), one.socket, Millis(300)).await.unwrap();
+    other.session_ended(ana, one.socket, Millis(99)).await.unwrap();
+    assert_eq!(other.sessions_of(ana).await, Ok(vec![one.clone()]));
+    other.session_ended(ana, one.socket, Millis(150)).await.unwrap();
+    assert_eq!(cache.sessions_of(ana).await, Ok(Vec::new()));
+    other.session_opened(ana, again.clone()).await.unwrap();
+    cache.session_ended(ana, one.socket, Millis(150)).await.unwrap();
+    assert_eq!(cache.sessions_of(ana).await, Ok(vec![again]));
 }
 
 pub async fn users_of_applications_are_apart(fixture: &dyn Fixture) {

@@ -75,6 +75,13 @@ pub trait Cache: Send + Sync + 'static {
     /// [`CacheError::Unavailable`].
     async fn session_closed(&self, user: UserKey, socket: SocketId) -> Result<(), CacheError>;
 
+    /// Notes that a socket is gone whichever process has opened it, unless that was after `at`: it is not noted again either. For what is no
+    /// socket of this cluster, and has no process of its own that would know.
+    ///
+    /// # Errors
+    /// [`CacheError::Unavailable`]: to be said again.
+    async fn session_ended(&self, user: UserKey, socket: SocketId, at: Millis) -> Result<(), CacheError>;
+
     /// The sockets of a user on all nodes, oldest first.
     ///
     /// # Errors

@@ -93,6 +93,11 @@ impl Cache for MemoryCache {
         Ok(())
     }
 
+    async fn session_ended(&self, user: UserKey, socket: SocketId, at: Millis) -> Result<(), CacheError> {
+        self.presence.lock().ended(user, socket, at);
+        Ok(())
+    }
+
     async fn sessions_of(&self, user: UserKey) -> Result<Vec<LiveSession>, CacheError> {
         Ok(self.presence.lock().of(user))
     }

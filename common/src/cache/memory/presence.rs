@@ -70,6 +70,13 @@ impl Presence {
         }
     }
 
+    pub(super) fn ended(&mut self, user: UserKey, socket: SocketId, at: Millis) {
+        let ended = |session: &LiveSession| session.socket == socket && session.since <= at;
+        if self.by_user.get(&user).is_some_and(|sessions| sessions.iter().any(ended)) {
+            self.closed(user, socket);
+        }
+    }
+
     pub(super) fn of(&self, user: UserKey) -> Vec<LiveSession> {
         let mut sessions = self.by_user.get(&user).cloned().unwrap_or_default();
         sessions.retain(|session| self.is_up(&session.life));

@@ -48,6 +48,11 @@ impl Keys {
         format!("{}renewed", self.0)
     }
 
+    /// Which sockets have ended without whoever had opened them.
+    pub(super) fn ended_sockets(&self) -> String {
+        format!("{}ended", self.0)
+    }
+
     /// Since when nothing was forgotten.
     pub(super) fn whole(&self) -> String {
         format!("{}whole", self.0)

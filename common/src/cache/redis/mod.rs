@@ -10,6 +10,7 @@
 //!
 //! Keys of one script share what stands in braces, as a cluster wants it. This client speaks to one server.
 
+mod ended;
 mod keys;
 mod link;
 mod lives;
@@ -225,6 +226,10 @@ impl Cache for RedisCache {
 
     async fn session_closed(&self, user: UserKey, socket: SocketId) -> Result<(), CacheError> {
         self.inner.closed(user, socket).await
+    }
+
+    async fn session_ended(&self, user: UserKey, socket: SocketId, at: Millis) -> Result<(), CacheError> {
+        self.inner.ended(user, socket, at).await
     }
 
     async fn sessions_of(&self, user: UserKey) -> Result<Vec<LiveSession>, CacheError> {

@@ -18,6 +18,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::{
     Inner,
+    ended::Said,
     lives::{HELD_MS, life_name, parse_life},
     whole,
 };
@@ -28,7 +29,7 @@ use crate::{
 };
 
 /// Sockets that one process has noted, and those it could not take back. More than one can hold.
-const SESSIONS: usize = 262_144;
+pub(super) const SESSIONS: usize = 262_144;
 
 /// Sockets of one user.
 const SESSIONS_OF_USER: usize = 256;
@@ -61,6 +62,9 @@ pub(super) struct Own {
     pub(super) sessions: HashMap<(UserKey, SocketId), LiveSession>,
     /// Closed, and perhaps still noted.
     unclosed: HashSet<(UserKey, SocketId)>,
+    /// Sockets of which this process has said lately that they have ended, and up to where it has read what others have said.
+    pub(super) said: HashMap<(UserKey, SocketId), Said>,
+    pub(super) ended_upto: Option<String>,
     /// Lives that carry the mark, as far as is known.
     pub(super) marked: HashSet<NodeLife>,
     /// Lives that [`Inner::keep_up`] is called for: they are kept up by nobody else.
@@ -125,7 +129,7 @@ impl Inner {
                 own.unclosed.insert((user, socket));
             }
         }
-        let taken = self.take_back(user, socket).await;
+        let taken = self.take_back(user, socket, "").await;
         let mut own = self.presence.own.lock();
         match &taken {
             Ok(()) => drop(own.unclosed.remove(&(user, socket))),
@@ -202,8 +206,14 @@ impl Inner {
         if self.invoke(&call).await? { Ok(()) } else { Err(CacheError::Full) }
     }
 
-    async fn take_back(&self, user: UserKey, socket: SocketId) -> Result<(), CacheError> {
-        let Some(noted) = self.remove(user, socket, "").await? else { return Ok(()) };
+    /// Takes what is noted of a socket away, if it begins like this.
+    pub(super) async fn take_back(
+        &self,
+        user: UserKey,
+        socket: SocketId,
+        beginning: &str,
+    ) -> Result<(), CacheError> {
+        let Some(noted) = self.remove(user, socket, beginning).await? else { return Ok(()) };
         let Some(session) = read(socket.to_string().as_bytes(), &noted) else { return Ok(()) };
         let key = self.keys.held(&session.life);
         let member = member(user, socket);
@@ -229,6 +239,7 @@ impl Inner {
 
     /// Keeps the lives of this process up, and notes its sessions again where they were forgotten.
     async fn renew(&self, all: bool) -> Result<(), CacheError> {
+        self.look_at_ended().await?;
         let (lives, behind) = {
             let mut own = self.presence.own.lock();
             let lives: HashSet<NodeLife> =
@@ -279,7 +290,7 @@ impl Inner {
             Err(error) => return Err(error),
         }
         // Closed meanwhile: perhaps before it was noted.
-        if open() { Ok(()) } else { self.take_back(user, session.socket).await }
+        if open() { Ok(()) } else { self.take_back(user, session.socket, "").await }
     }
 }
 
@@ -337,7 +348,7 @@ fn read(socket: &[u8], noted: &[u8]) -> Option<LiveSession> {
 }
 
 /// A socket in the set of a life: application, user, socket.
-fn member(user: UserKey, socket: SocketId) -> Vec<u8> {
+pub(super) fn member(user: UserKey, socket: SocketId) -> Vec<u8> {
     [user.app.as_bytes().as_slice(), user.user.as_bytes(), socket.as_bytes()].concat()
 }
 

@@ -75,6 +75,10 @@ impl Cache for Silent {
         unreachable!()
     }
 
+    async fn session_ended(&self, _: UserKey, _: SocketId, _: Millis) -> Result<(), CacheError> {
+        unreachable!()
+    }
+
     async fn sessions_of(&self, _: UserKey) -> Result<Vec<LiveSession>, CacheError> {
         unreachable!()
     }
