@@ -283,7 +283,10 @@ impl Deliver {
     }
 
     fn see_to_effects(&self, room: &Arc<Room>, effects: Effects) {
-        let Effects { gone, repair, time, leaving, mut settle } = effects;
+        let Effects { gone, repair, time, leaving, mut settle, grew } = effects;
+        if grew {
+            self.watch_if_large(room);
+        }
         if repair {
             self.0.repairs.queue(Arc::clone(room));
         }

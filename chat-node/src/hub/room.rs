@@ -66,6 +66,8 @@ pub(crate) struct Effects {
     pub(crate) leaving: Vec<Arc<Handle>>,
     /// Users with pending seats.
     pub(crate) settle: Vec<UserId>,
+    /// The chat has more members than was known.
+    pub(crate) grew: bool,
 }
 
 impl Room {
@@ -153,7 +155,7 @@ impl Room {
         let have = state.place(head);
         // The store is ahead of the room: others here miss something, whether or not anybody tells of it.
         state.known = state.known.max(head);
-        state.company.counted(membership.members, head);
+        effects.grew |= state.company.counted(membership.members, head);
         let (since, certain) = (have.max(head), state.last_left <= head);
         state.seats_changed();
         if certain {
@@ -240,7 +242,7 @@ impl Room {
         let state = &mut *guard;
         state.place(seen);
         if let ServerFrame::NewChat { chat, .. } = new_chat {
-            state.company.counted(chat.members_count, seen);
+            effects.grew |= state.company.counted(chat.members_count, seen);
         }
         state.seats_changed();
         let (mut done, mut settled) = (true, false);

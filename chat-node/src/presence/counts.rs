@@ -8,7 +8,10 @@ use common::{
     wire::peer::{Live, Topic},
 };
 
-use crate::{deliver::Deliver, hub::Heads};
+use crate::{
+    deliver::Deliver,
+    hub::{Heads, Room},
+};
 
 /// How often large groups are looked at, and the most that their sessions are told.
 const EVERY: Duration = Duration::from_secs(2);
@@ -27,13 +30,29 @@ impl Deliver {
         }
     }
 
+    /// A chat has grown: above the bound its members are counted from here on.
+    pub(crate) fn watch_if_large(&self, room: &Room) {
+        if room.members() > self.0.presence.config.group {
+            self.0.presence.large.lock().insert(room.key);
+        }
+    }
+
     fn count(&self, key: ChatKey) {
         let config = &self.0.presence.config;
-        let room = self.0.hub.room(key).filter(|room| room.members() > config.group);
-        let Some(room) = room else {
-            self.0.presence.large.lock().remove(&key);
-            return;
+        let room = {
+            // Looked at under the lock: one that grows meanwhile is put there again.
+            let mut large = self.0.presence.large.lock();
+            let room = self.0.hub.room(key);
+            if room.as_ref().is_none_or(|room| room.members() <= config.group) {
+                large.remove(&key);
+                if let Some(room) = room {
+                    room.count_no_more();
+                }
+                return;
+            }
+            room
         };
+        let Some(room) = room else { return };
         let heads = room.count_heads(Instant::now(), config.beat(), config.term());
         self.say(&room);
         if let Some(Heads { users, ask }) = heads {

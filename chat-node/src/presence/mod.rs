@@ -252,21 +252,13 @@ impl Deliver {
         signs
     }
 
-    /// The chats of a session in which each member is told of. Large ones are watched from here on.
+    /// The chats of a session in which each member is told of.
     fn small_chats(&self, handle: &Handle) -> Vec<ChatId> {
-        let (mut small, mut large) = (Vec::new(), Vec::new());
-        for chat in handle.chats() {
-            let Some(room) = self.0.hub.room(handle.chat_key(chat)) else { continue };
-            if room.members() > self.0.presence.config.group {
-                large.push(room.key)
-            } else {
-                small.push(chat)
-            }
-        }
-        if !large.is_empty() {
-            self.0.presence.large.lock().extend(large);
-        }
-        small
+        let largest = self.0.presence.config.group;
+        let room = |chat: &ChatId| self.0.hub.room(handle.chat_key(*chat));
+        let mut chats = handle.chats();
+        chats.retain(|chat| room(chat).is_some_and(|room| room.members() <= largest));
+        chats
     }
 
     /// Tells who came and went, until the shutdown; then notes when everybody was here.

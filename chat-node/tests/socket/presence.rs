@@ -272,6 +272,42 @@ async fn pr_2_of_a_large_group_the_number_is_told_and_nobodys_coming_and_going()
 }
 
 #[tokio::test]
+async fn pr_2_a_group_that_grows_above_the_bound_or_is_made_so_large_is_counted_though_nobody_comes_or_goes()
+{
+    let stage = stage(100, 2).await;
+    let [ana, ben, eve] = [stage.person("ana").await, stage.person("ben").await, stage.person("eve").await];
+    let small = stage.group(&[ana, ben]).await;
+    let (mut watching, _client) = one_after_the_other(&stage, ana, ben).await;
+    let counted = async |client: &mut Client, chat: ChatId, online: u64| {
+        let told = tokio::time::timeout(Duration::from_secs(8), async {
+            loop {
+                let frame = client.hear_any().await;
+                if frame["type"] == "presence_count" {
+                    return frame;
+                }
+            }
+        });
+        let told = told.await.expect("a count");
+        assert_eq!(told, json!({"type": "presence_count", "chat": chat, "online": online}));
+    };
+    let joined =
+        |seq| live(change(small, seq, ana.user, What::Joined { user: eve.user, role: Role::Member }));
+    let left = |seq| live(change(small, seq, eve.user, What::Left { user: eve.user, heir: None }));
+    stage.deliver.live(joined(2));
+    counted(&mut watching, small, 2).await;
+    // Smaller, and larger again.
+    stage.deliver.live(left(3));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    stage.deliver.live(joined(4));
+    counted(&mut watching, small, 2).await;
+    // Made while they are here.
+    let large = stage.group(&[ana, ben, eve]).await;
+    let users = vec![ana.user, ben.user];
+    stage.deliver.live(Live::Added { app: APP, chat: large, seq: 1, users });
+    counted(&mut watching, large, 2).await;
+}
+
+#[tokio::test]
 async fn pr_3_the_users_of_a_node_that_is_no_more_are_gone_when_its_lease_has_lapsed() {
     let stage = stage(100, 100).await;
     let (ana, ben, eve) = (stage.person("ana").await, stage.person("ben").await, stage.person("eve").await);

@@ -417,7 +417,9 @@ pub enum ServerFrame {
     },
     /// Somebody who shares a chat with the user came or went. Not numbered, and may be left out: what REST answers is newer.
     Presence(UserPresence),
-    /// How many of a large group's members are connected: instead of `presence` of each. Not numbered, and may be left out.
+    /// How many of a large group's members are connected: instead of `presence` of each. The first one says that the group has grown above the
+    /// bound: nobody is told any more of single members who share only this group, so what was told of them holds no longer. Not numbered, and
+    /// may be left out.
     PresenceCount {
         /// Which group.
         chat: ChatId,

@@ -38,19 +38,22 @@ pub(super) struct Company {
 }
 
 impl Company {
-    /// The store counted so many members, up to a change.
-    pub(super) fn counted(&mut self, members: u64, upto: Seq) {
+    /// The store counted so many members, up to a change. True when they are more than was known.
+    pub(super) fn counted(&mut self, members: u64, upto: Seq) -> bool {
+        let grew = upto >= self.upto && members > self.members;
         if upto >= self.upto {
             (self.members, self.upto) = (members, upto);
         }
+        grew
     }
 
-    /// The next change.
-    pub(super) fn show(&mut self, event: &Event) {
+    /// The next change. True when there are more members than before.
+    pub(super) fn show(&mut self, event: &Event) -> bool {
         if event.seq() <= self.upto {
-            return;
+            return false;
         }
         self.upto = event.seq();
+        let before = self.members;
         self.members = match event.what() {
             What::Created { members, .. } | What::Members { members } => {
                 self.members.saturating_add(members.len() as u64)
@@ -59,6 +62,7 @@ impl Company {
             What::Left { .. } => self.members.saturating_sub(1),
             _ => self.members,
         };
+        self.members > before
     }
 
     pub(super) fn seats_changed(&mut self) {
@@ -125,6 +129,12 @@ impl Room {
         if company.others.len() < NODES || company.others.contains_key(&node) {
             company.others.insert(node, (heads.users, now));
         }
+    }
+
+    /// The chat is one in which each member is told of: if it grows again, all are told again how many are there.
+    pub(crate) fn count_no_more(&self) {
+        let mut state = self.state.lock();
+        (state.company.told, state.company.said) = (None, None);
     }
 
     /// Counts who is there, and tells the sessions when it has changed. What the other nodes are to be told: when it is news, when one of them

@@ -158,7 +158,7 @@ impl State {
     pub(super) fn show(&mut self, mut event: Event, effects: &mut Effects) {
         let seq = event.seq();
         self.have = Some(seq);
-        self.company.show(&event);
+        effects.grew |= self.company.show(&event);
         if let What::Sent { number, .. } = event.what() {
             self.number = *number;
         }
