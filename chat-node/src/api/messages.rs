@@ -32,7 +32,7 @@ pub(crate) const WRITES: &[ErrorCode] = &[
 
 /// Why another text for one may.
 pub(super) const EDITS: &[ErrorCode] =
-    &[ErrorCode::Forbidden, ErrorCode::RefusedWords, ErrorCode::RefusedLinks];
+    &[ErrorCode::Forbidden, ErrorCode::RateLimited, ErrorCode::RefusedWords, ErrorCode::RefusedLinks];
 
 pub(super) fn routes() -> Routes<Api> {
     let message = "/chats/{chat}/messages/{number}";

@@ -1,4 +1,4 @@
-//! How fast somebody writes in a chat (SP-1): a token bucket for each, in the owner's memory. The owner decides for everybody, whichever
+//! How fast somebody writes in a chat (SP-1), be it new messages or new texts of old ones, which all members are told as well: a token bucket for each, in the owner's memory. The owner decides for everybody, whichever
 //! node or door a message came by, so nothing is shared. A new owner begins with full buckets. A chat that nobody uses stays in memory until its
 //! buckets are full, a day at most ([`KEPT`]), unless the room is needed for others.
 

@@ -61,6 +61,9 @@ async fn sp_1_who_writes_too_fast_in_a_chat_is_told_how_long_to_wait_and_nobody_
     assert_eq!(sent(&node.ask(ana, other, Ask::Send(vec![draft("m1", "hello")])).await).number, 1);
     let answer = node.ask(ana, one, Ask::Send(vec![draft("m4", "hello")])).await;
     assert_eq!(refusal(&answer).code, ErrorCode::RateLimited);
+    // Another text is told to all like a message.
+    let edit = Ask::Edit { number: 1, body: "hello again".into() };
+    assert_eq!(refusal(&node.ask(ana, one, edit).await).code, ErrorCode::RateLimited);
 }
 
 #[tokio::test]

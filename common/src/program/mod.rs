@@ -33,6 +33,7 @@ pub use self::{
 use crate::{
     config,
     engines::{self, masked},
+    runtime,
     shutdown::Shutdown,
     telemetry::{self, LogFormat},
 };

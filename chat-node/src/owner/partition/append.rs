@@ -31,7 +31,7 @@ impl Owned {
     ) -> Result<Option<String>, Refusal> {
         let masked = policy::screen(&self.context.applications.content(key.app), &mut what)?;
         if by != UserId::APPLICATION
-            && let What::Sent { .. } = what
+            && let What::Sent { .. } | What::Edited { .. } = what
         {
             let (rate, now) = (self.context.message_rate(key.app), Instant::now());
             let chat = self.slots.get_mut(&key).and_then(Slot::chat_mut).ok_or_else(policy::no_such_chat)?;
