@@ -186,6 +186,11 @@ impl UserId {
     }
 }
 
+impl EndpointId {
+    /// Stands for all that lead to somebody. None has it.
+    pub const EVERY: Self = Self(Uuid::nil());
+}
+
 impl SessionId {
     /// The sign-in that one of an application's own tokens stands for, when it names none: the same for the same token.
     pub fn external(app: AppId, kid: &str, subject: &str, token: &str) -> Self {

@@ -198,7 +198,8 @@ pub enum DeliveryState {
     Pending,
     /// It was taken.
     Delivered,
-    /// It will not be sent any more: it is too old, can never be taken, or is news to nobody by now.
+    /// It will not be sent any more: it is too old, can never be taken, or is news to nobody by now but to those in their quiet hours, whom
+    /// another one tells when these are over.
     GivenUp,
 }
 

@@ -125,6 +125,8 @@ pub struct Held {
     pub chat: ChatKey,
     /// Who.
     pub user: UserId,
+    /// By which endpoint alone: by the others they may have been told. None: by all that lead to them.
+    pub endpoint: Option<EndpointId>,
     /// The first message that it is about.
     pub from: Number,
     /// The last one.
@@ -178,7 +180,8 @@ pub struct Looked {
     pub next_at: Millis,
     /// What is to be sent now. For whom as much waits already as there may ([`PENDING_WEBHOOK`], [`PENDING_BROWSER`]), it is given up.
     pub send: Vec<Sending>,
-    /// Who is to be told later. Whoever waits already for the same chat waits until the later time, for all of these messages.
+    /// Who is to be told later. Whoever waits already for the same chat, by the same endpoint or by all, waits until the later time, for all of
+    /// these messages.
     pub hold: Vec<Held>,
     /// When this is.
     pub now: Millis,
@@ -228,13 +231,17 @@ pub struct Queued {
     pub attempts: u32,
 }
 
-/// A delivery that becomes several, as it is about more than one may be.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A delivery that becomes several, as it is about more than one may be, or about some who are not to be disturbed now.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Split {
     /// What is to be sent under its own id: JSON.
     pub rest: String,
     /// The others: their ids, and what is to be sent.
     pub others: Vec<(Uuid, String)>,
+    /// Who is to be told later, by its endpoint.
+    pub hold: Vec<Held>,
+    /// The partition of the chat that they are in.
+    pub partition: Partition,
 }
 
 /// What came of an attempt.
@@ -289,11 +296,12 @@ pub trait Notify: Send + Sync {
     /// writer's comes before it or after it as a whole ([`super::Drain::apply`]).
     async fn looked(&self, looked: &Looked) -> Result<bool>;
 
-    /// Who is to be told by now, earliest first, at most `limit`, of chats of these partitions.
+    /// Who is to be told by now, earliest first, at most `limit`, of chats of these partitions. Of those who are to be told at the same time, those
+    /// first whose last message is the earliest.
     async fn held(&self, partitions: &[Partition], now: Millis, limit: u32) -> Result<Vec<Held>>;
 
-    /// Ends or prolongs the holding of one user: `again` takes its place, or `send` is to be sent, or nothing. Nothing, and `false`, when `held`
-    /// is not there as it was any more.
+    /// Ends or prolongs the holding of one user: `again` takes its place, or `send` is to be sent, by its endpoint alone if it has one, or nothing.
+    /// Nothing, and `false`, when `held` is not there as it was any more.
     async fn told(&self, held: &Held, again: Option<Millis>, send: Vec<Sending>, now: Millis)
     -> Result<bool>;
 
@@ -318,8 +326,8 @@ pub trait Notify: Send + Sync {
     async fn queued(&self, app: AppId, endpoint: EndpointId, limit: u32) -> Result<Vec<Queued>>;
 
     /// Notes what came of an attempt: a delivery that was taken or given up leaves the queue, and a failure counts for its endpoint. What one is
-    /// split into comes to the end of the queue, full or not, as old as it; an id that the endpoint has already stays what it is. `false` when the
-    /// lease is somebody else's by now: then nothing was noted.
+    /// split into comes to the end of the queue, full or not, as old as it; an id that the endpoint has already stays what it is, and
+    /// who is to be told later is held as by [`Self::looked`]. `false` when the lease is somebody else's by now: then nothing was noted.
     async fn attempted(
         &self,
         leased: &Leased,

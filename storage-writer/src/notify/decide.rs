@@ -1,4 +1,5 @@
-//! Who of the members of a chat has to be told of what (NO-1): asked in a round, when quiet hours are over, and once more as it is sent.
+//! Who of the members of a chat has to be told of what, and who when it is quiet no more (NO-1, NO-2): asked in a round, when quiet hours are over,
+//! and once more as it is sent.
 //!
 //! When the cache does not say who is connected, or may have forgotten it, nothing is decided.
 
@@ -6,8 +7,8 @@ use std::{collections::HashMap, time::Duration};
 
 use common::{
     cache::CacheError,
-    ids::{AppId, ChatKey, Number, UserId, UserKey},
-    store::{Candidate, StoreError},
+    ids::{AppId, ChatKey, EndpointId, Number, UserId, UserKey},
+    store::{Candidate, Held, StoreError},
     time::Millis,
 };
 use tokio::{task::coop::consume_budget, time::timeout};
@@ -15,6 +16,7 @@ use tokio::{task::coop::consume_budget, time::timeout};
 use super::{
     Shared,
     absent::{Blocks, Unseen, unseen, wants_answers},
+    quiet,
     talk::Talk,
 };
 
@@ -44,7 +46,35 @@ pub(super) struct Asked {
 }
 
 /// Who is to be told, and of what.
-pub(super) type Told = Vec<(Candidate, Unseen)>;
+#[derive(Default)]
+pub(super) struct Decided {
+    /// Now.
+    pub(super) tell: Vec<(Candidate, Unseen)>,
+    /// Until then it is quiet.
+    pub(super) hold: Vec<(Candidate, Unseen, Millis)>,
+}
+
+impl Decided {
+    fn add(&mut self, who: Candidate, unseen: Unseen, now: Millis) {
+        match quiet_until(&who, now) {
+            Some(until) => self.hold.push((who, unseen, until)),
+            None => self.tell.push((who, unseen)),
+        }
+    }
+
+    /// Who is to be told later, by this endpoint alone or by all.
+    pub(super) fn held(&self, chat: ChatKey, endpoint: Option<EndpointId>) -> Vec<Held> {
+        let held = self.hold.iter().map(|(who, unseen, until)| {
+            let Unseen { first: from, last: upto, .. } = *unseen;
+            Held { chat, user: who.user, endpoint, from, upto, until: *until }
+        });
+        held.collect()
+    }
+}
+
+fn quiet_until(who: &Candidate, now: Millis) -> Option<Millis> {
+    who.preferences.quiet_hours.and_then(|hours| quiet::until(hours, who.timezone.as_deref(), now))
+}
 
 /// Which of these members, at most 1,000, have to be told of what.
 pub(super) async fn decide(
@@ -52,7 +82,7 @@ pub(super) async fn decide(
     chat: ChatKey,
     talk: &mut Talk,
     asked: Vec<Asked>,
-) -> Result<Told, Broken> {
+) -> Result<Decided, Broken> {
     if asked.iter().any(|asked| wants_answers(&asked.who)) {
         talk.know_answers(&shared.engines.reads).await?;
     }
@@ -60,16 +90,17 @@ pub(super) async fn decide(
     let away = away(shared, chat.app, concerned(talk, asked, &nobody).await).await?;
     let concerned = concerned(talk, away, &nobody).await;
     if concerned.is_empty() {
-        return Ok(Told::new());
+        return Ok(Decided::default());
     }
     let blocks = blocks(shared, chat.app, talk, &concerned).await?;
-    let mut told = Told::new();
+    let (mut decided, now) = (Decided::default(), shared.now());
     for asked in concerned {
         consume_budget().await;
-        let unseen = unseen_by(&asked, talk, &blocks);
-        told.extend(unseen.map(|unseen| (asked.who, unseen)));
+        if let Some(unseen) = unseen_by(&asked, talk, &blocks) {
+            decided.add(asked.who, unseen, now);
+        }
     }
-    Ok(told)
+    Ok(decided)
 }
 
 /// Which of these users, at most 1,000, have still to be told of what, each from one number to another; and what was said there.
@@ -77,7 +108,7 @@ pub(super) async fn decide_again(
     shared: &Shared,
     chat: ChatKey,
     ranges: &HashMap<UserId, (Number, Number)>,
-) -> Result<(Talk, Told), Broken> {
+) -> Result<(Talk, Decided), Broken> {
     let from = ranges.values().map(|(from, _)| *from).min().unwrap_or_default();
     let upto = ranges.values().map(|(_, upto)| *upto).max().unwrap_or_default();
     let mut talk = Talk::between(&shared.engines.reads, chat, from, upto).await?;
@@ -87,8 +118,25 @@ pub(super) async fn decide_again(
         let (from, upto) = *ranges.get(&who.user)?;
         Some(Asked { who, from, upto })
     });
-    let told = decide(shared, chat, &mut talk, asked.collect()).await?;
-    Ok((talk, told))
+    let decided = decide(shared, chat, &mut talk, asked.collect()).await?;
+    Ok((talk, decided))
+}
+
+/// Whoever of these (each once, of one chat) has chosen other quiet hours, or another time zone, while it was decided that they are held is looked
+/// at again: who chooses later has those who are held looked at.
+pub(super) async fn check_quiet(shared: &Shared, held: &[Held]) -> Result<(), StoreError> {
+    let Some(chat) = held.first().map(|held| held.chat) else { return Ok(()) };
+    let notify = &shared.engines.notify;
+    let until: HashMap<UserId, Millis> = held.iter().map(|held| (held.user, held.until)).collect();
+    let users: Vec<UserId> = until.keys().copied().collect();
+    let mut changed = notify.candidates_among(chat, &users).await?;
+    let now = shared.now();
+    changed.retain(|who| quiet_until(who, now) != until.get(&who.user).copied());
+    if changed.is_empty() {
+        return Ok(());
+    }
+    let changed: Vec<UserId> = changed.into_iter().map(|who| who.user).collect();
+    notify.look_again_at(chat.app, &changed).await
 }
 
 /// Those of them who are not connected.

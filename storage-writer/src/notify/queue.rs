@@ -2,7 +2,8 @@
 //! dies, another has it as soon as the lease is over, and sends again what it does not know to be taken, under the same id.
 //!
 //! While the first of a queue fails, nothing behind it is sent. What can never be taken (a browser's keys are none, a push service finds it
-//! too large), or is news to nobody any more, is given up at once, and what nobody takes for days in the end.
+//! too large), or is news to nobody any more, is given up at once, and what nobody takes for days in the end. Who is in their quiet hours by
+//! now is held, as by a round.
 
 use std::{sync::Arc, time::Duration};
 
@@ -21,7 +22,7 @@ use tokio::{
 use super::{
     NotifyConfig, Shared,
     complete::{Completed, complete},
-    decide::Broken,
+    decide::{Broken, check_quiet},
     http::{self, Answer, Failed, Http, Post, WHOLE},
     push, webhook,
 };
@@ -136,6 +137,10 @@ impl Sender {
                     metrics.attempted(is_browser, &attempt);
                     if !engines.notify.attempted(leased, queued.id, &attempt, self.shared.now()).await? {
                         return Ok(None);
+                    }
+                    if let Attempt::Split(split) = attempt {
+                        metrics.notified(0, split.hold.len());
+                        check_quiet(&self.shared, &split.hold).await?;
                     }
                     continue;
                 }

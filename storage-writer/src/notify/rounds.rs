@@ -4,25 +4,23 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     convert::Infallible,
     sync::Arc,
 };
 
 use common::{
     cache::USERS_TOGETHER,
-    ids::{ChatKey, Number, Partition, UserId},
+    ids::{ChatKey, EndpointId, Number, Partition, UserId},
     partition::partition_of,
-    store::{Candidate, Held, Looked, StoreError, Waiting},
+    store::{Held, Looked, Waiting},
     time::Millis,
 };
 use tokio::{sync::watch, time::sleep};
 
 use super::{
     Shared,
-    absent::Unseen,
-    decide::{Asked, Broken, Told, decide, decide_again},
-    quiet,
+    decide::{Asked, Broken, check_quiet, decide, decide_again},
     talk::Talk,
 };
 
@@ -36,29 +34,6 @@ const CHATS: u32 = 100;
 const HELD: u32 = 500;
 
 const _: () = assert!(PAGE as usize <= USERS_TOGETHER && HELD <= PAGE);
-
-/// What is to be done about some members.
-#[derive(Default)]
-struct Decided {
-    tell: Told,
-    /// Until then it is quiet.
-    hold: Vec<(Candidate, Unseen, Millis)>,
-}
-
-impl Decided {
-    /// Tells those where it is not quiet at `now`.
-    fn at(now: Millis, told: Told) -> Self {
-        let mut decided = Self::default();
-        for (who, unseen) in told {
-            let quiet = who.preferences.quiet_hours;
-            match quiet.and_then(|hours| quiet::until(hours, who.timezone.as_deref(), now)) {
-                Some(until) => decided.hold.push((who, unseen, until)),
-                None => decided.tell.push((who, unseen)),
-            }
-        }
-        decided
-    }
-}
 
 pub(super) struct Rounds {
     shared: Arc<Shared>,
@@ -149,25 +124,18 @@ impl Rounds {
             let page = notify.candidates(chat, waiting.after, PAGE).await?;
             let after = page.last().filter(|_| page.len() >= PAGE as usize).map(|last| last.user);
             let asked = page.into_iter().map(|who| Asked { who, from: waiting.from, upto });
-            let told = decide(&self.shared, chat, &mut talk, asked.collect()).await?;
-            let now = self.shared.now();
-            let decided = Decided::at(now, told);
-            let send = talk.tell(&decided.tell);
-            let hold = decided.hold.iter().map(|(who, unseen, until)| {
-                let Unseen { first: from, last: upto, .. } = *unseen;
-                Held { chat, user: who.user, from, upto, until: *until }
-            });
-            let hold = hold.collect();
+            let decided = decide(&self.shared, chat, &mut talk, asked.collect()).await?;
+            let (send, hold, now) = (talk.tell(&decided.tell), decided.held(chat, None), self.shared.now());
             let looked = Looked { partition, waiting, upto, after, next_at, send, hold, now };
             if !notify.looked(&looked).await? {
                 // Somebody else goes on with it.
                 return Ok(false);
             }
-            metrics.notified(decided.tell.len(), decided.hold.len());
+            metrics.notified(decided.tell.len(), looked.hold.len());
             if !looked.send.is_empty() {
                 self.shared.queued();
             }
-            self.check_quiet(chat, &decided.hold).await?;
+            check_quiet(&self.shared, &looked.hold).await?;
             if after.is_none() {
                 return Ok(talk.is_full());
             }
@@ -182,12 +150,13 @@ impl Rounds {
         let notify = &self.shared.engines.notify;
         let all = notify.held(partitions, self.shared.now(), HELD).await?;
         let full = all.len() >= HELD as usize;
-        let mut by_chat: HashMap<ChatKey, Vec<Held>> = HashMap::new();
+        // What one endpoint is to be sent is older than what all are.
+        let mut apart: BTreeMap<(Reverse<Option<EndpointId>>, ChatKey), Vec<Held>> = BTreeMap::new();
         for held in all {
-            by_chat.entry(held.chat).or_default().push(held);
+            apart.entry((Reverse(held.endpoint), held.chat)).or_default().push(held);
         }
         let mut gone_on = false;
-        for (chat, held) in by_chat {
+        for ((_, chat), held) in apart {
             match self.look_again(chat, held).await {
                 Ok(()) => gone_on = true,
                 Err(error @ Broken::Store(_)) => self.tell(&error, Some(chat)),
@@ -212,10 +181,11 @@ impl Rounds {
         let Shared { engines, metrics, .. } = &*self.shared;
         let ranges: HashMap<UserId, (Number, Number)> =
             held.iter().map(|held| (held.user, (held.from, held.upto))).collect();
-        let (talk, told) = decide_again(&self.shared, chat, &ranges).await?;
-        let decided = Decided::at(self.shared.now(), told);
+        let (talk, decided) = decide_again(&self.shared, chat, &ranges).await?;
+        let mut still = Vec::new();
         for held in held {
             let again = decided.hold.iter().find(|(who, ..)| who.user == held.user).map(|(.., until)| *until);
+            still.extend(again.map(|until| Held { until, ..held }));
             let now = self.shared.now();
             let tell = decided.tell.iter().find(|(who, _)| who.user == held.user);
             let send = tell.map(|told| talk.tell(std::slice::from_ref(told))).unwrap_or_default();
@@ -225,30 +195,7 @@ impl Rounds {
                 self.shared.queued();
             }
         }
-        self.check_quiet(chat, &decided.hold).await?;
+        check_quiet(&self.shared, &still).await?;
         Ok(())
-    }
-
-    /// Whoever has chosen other quiet hours, or another time zone, while it was decided that they are held is looked at again: who chooses
-    /// later has those who are held looked at.
-    async fn check_quiet(
-        &self,
-        chat: ChatKey,
-        held: &[(Candidate, Unseen, Millis)],
-    ) -> Result<(), StoreError> {
-        if held.is_empty() {
-            return Ok(());
-        }
-        let notify = &self.shared.engines.notify;
-        let quiet = |who: &Candidate| (who.preferences.quiet_hours, who.timezone.clone());
-        let before: HashMap<UserId, _> = held.iter().map(|(who, ..)| (who.user, quiet(who))).collect();
-        let users: Vec<UserId> = before.keys().copied().collect();
-        let mut changed = notify.candidates_among(chat, &users).await?;
-        changed.retain(|who| before.get(&who.user) != Some(&quiet(who)));
-        if changed.is_empty() {
-            return Ok(());
-        }
-        let changed: Vec<UserId> = changed.into_iter().map(|who| who.user).collect();
-        notify.look_again_at(chat.app, &changed).await
     }
 }

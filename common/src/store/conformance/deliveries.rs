@@ -27,11 +27,11 @@ const LATE: Millis = Millis(i64::MAX / 2);
 
 /// A chat, and what sends something about it.
 pub(super) struct Told {
-    scribe: Scribe,
+    pub(super) scribe: Scribe,
     pub(super) store: SharedStore,
     pub(super) app: AppId,
     pub(super) user: UserId,
-    chat: ChatId,
+    pub(super) chat: ChatId,
 }
 
 impl Told {
@@ -230,6 +230,7 @@ pub async fn no_3_a_delivery_that_becomes_several_does_so_once_and_loses_none(fi
     let split = Attempt::Split(Split {
         rest: "\"rest\"".to_owned(),
         others: vec![(a, "\"a\"".to_owned()), (b, "\"b\"".to_owned())],
+        ..Split::default()
     });
     let stale = Leased { until: Millis(leased.until.0 - 1), ..leased.clone() };
     assert!(!store.attempted(&stale, sent[0], &split, Millis(2_001)).await.unwrap());
@@ -264,7 +265,7 @@ pub async fn no_3_a_delivery_of_a_full_queue_becomes_several_as_well(fixture: &d
     let sent = told.send(1_000, full).await;
     let leased = told.lease(2_000).await.remove(0);
     let other = Uuid::new_v4();
-    let split = Split { rest: "{}".to_owned(), others: vec![(other, "{}".to_owned())] };
+    let split = Split { rest: "{}".to_owned(), others: vec![(other, "{}".to_owned())], ..Split::default() };
     assert!(store.attempted(&leased, sent[0], &Attempt::Split(split), Millis(2_001)).await.unwrap());
     assert_eq!(told.queue(&hers).await, [&sent[..], &[other]].concat());
 }

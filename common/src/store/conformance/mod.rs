@@ -137,6 +137,7 @@ macro_rules! store_conformance {
             no_1_no_message_is_left_out_when_a_round_ends_as_a_batch_comes
             no_2_who_is_held_is_told_once_and_of_everything
             no_2_who_is_held_is_looked_at_again_when_it_may_be_quiet_no_more
+            no_2_who_is_held_as_it_is_sent_is_told_by_that_endpoint_alone_and_first
             no_3_an_endpoint_has_one_holder_until_it_is_given_back_or_its_lease_ends
             no_3_a_queue_is_in_order_and_what_failed_stays_its_head
             no_3_a_browser_that_subscribes_again_is_sent_to_no_earlier

@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::{
     Fixture, Scribe,
+    deliveries::Told,
     notifications::{add, browser, webhook},
     scribe::group,
 };
@@ -15,7 +16,10 @@ use crate::{
     ids::{AppId, ChatId, UserId, UserKey},
     model::Role,
     notifications::{ChatPreferences, Preferences},
-    store::{Held, Looked, ProfileChange, ReadMark, Relation, Sending, SharedStore, Waiting},
+    store::{
+        Attempt, Held, Leased, Looked, ProfileChange, ReadMark, Relation, Sending, SharedStore, Split,
+        Waiting,
+    },
     time::Millis,
     wire::record::{Change, What},
 };
@@ -42,7 +46,8 @@ pub fn round(waiting: &Waiting, upto: u64) -> Looked {
 }
 
 fn held(waiting: &Waiting, user: UserId, until: i64) -> Held {
-    Held { chat: waiting.chat, user, from: waiting.from, upto: waiting.from, until: Millis(until) }
+    let Waiting { chat, from, .. } = *waiting;
+    Held { chat, user, endpoint: None, from, upto: from, until: Millis(until) }
 }
 
 /// Ends the round with these to be told later.
@@ -319,7 +324,8 @@ pub async fn no_2_who_is_held_is_told_once_and_of_everything(fixture: &dyn Fixtu
         scribe.say(chat, users[0], "hello").await;
     }
     let begun = waiting(&store, app).await.remove(0);
-    let one = |user, from, upto, until| Held { chat: key, user, from, upto, until: Millis(until) };
+    let one =
+        |user, from, upto, until| Held { chat: key, user, endpoint: None, from, upto, until: Millis(until) };
     let hold = vec![one(users[1], 1, 2, 900), one(users[0], 1, 2, 800), one(users[2], 1, 1, 700)];
     assert!(store.looked(&Looked { hold, ..round(&begun, 2) }).await.unwrap());
     let begun = waiting(&store, app).await.remove(0);
@@ -387,4 +393,58 @@ pub async fn no_2_who_is_held_is_looked_at_again_when_it_may_be_quiet_no_more(fi
     assert_eq!(by_now().await, [ben, ben]);
     store.look_again_at(app, &users).await.unwrap();
     assert_eq!(by_now().await.len(), 6);
+}
+
+pub async fn no_2_who_is_held_as_it_is_sent_is_told_by_that_endpoint_alone_and_first(fixture: &dyn Fixture) {
+    let mut told = Told::new(fixture).await;
+    let (store, app, user) = (told.store.clone(), told.app, told.user);
+    let (hook, other) = (webhook(app, 1), webhook(app, 2));
+    let his = browser(app, user, "https://push.example/1", 1);
+    for endpoint in [&hook, &other, &his] {
+        add(&store, endpoint).await;
+    }
+    let sent = told.send_to_webhooks(1_000, &["one", "two"]).await;
+    let leased = told.lease(2_000).await.into_iter().find(|leased| leased.endpoint.id == hook.id).unwrap();
+    let chat = told.scribe.key(told.chat);
+    let one = |endpoint, from, upto, until| Held { chat, user, endpoint, from, upto, until: Millis(until) };
+    let split =
+        |held| Attempt::Split(Split { rest: "\"rest\"".to_owned(), hold: vec![held], ..Split::default() });
+    let stale = Leased { until: Millis(leased.until.0 - 1), ..leased.clone() };
+    let first = split(one(Some(hook.id), 1, 2, 900));
+    assert!(!store.attempted(&stale, sent[0], &first, Millis(2_001)).await.unwrap());
+    assert_eq!(store.held(&[0], LATE, 10).await.unwrap(), [], "nothing was noted");
+    for _ in 0..2 {
+        assert!(store.attempted(&leased, sent[0], &first, Millis(2_001)).await.unwrap());
+        assert_eq!(store.held(&[0], LATE, 10).await.unwrap(), [one(Some(hook.id), 1, 2, 900)], "once");
+    }
+    let head = store.queued(app, hook.id, 1).await.unwrap().remove(0);
+    assert_eq!((head.id, head.body.as_str()), (sent[0], "\"rest\""));
+    let second = split(one(Some(hook.id), 2, 3, 950));
+    assert!(store.attempted(&leased, sent[1], &second, Millis(2_002)).await.unwrap());
+    told.scribe.say(told.chat, user, "hello").await;
+    let row = waiting(&store, app).await.remove(0);
+    assert!(
+        store.looked(&Looked { hold: vec![one(None, 4, 5, 950)], ..round(&row, row.from) }).await.unwrap()
+    );
+
+    let store = fixture.open().await;
+    let apart = [one(Some(hook.id), 1, 3, 950), one(None, 4, 5, 950)];
+    assert_eq!(store.held(&[0], Millis(950), 10).await.unwrap(), apart);
+    assert_eq!(store.held(&[0], Millis(950), 1).await.unwrap(), apart[..1], "the earlier messages first");
+    store.look_again_at(app, &[user]).await.unwrap();
+    let by_now = apart.map(|held| Held { until: Millis(0), ..held });
+    assert_eq!(store.held(&[0], Millis(1), 10).await.unwrap(), by_now);
+
+    let later = Held { until: Millis(7), ..by_now[0] };
+    assert!(store.told(&by_now[0], Some(later.until), Vec::new(), Millis(3_000)).await.unwrap());
+    let send = || vec![sending(None, "told"), sending(Some(user), "told")];
+    let (alone, all) = (send(), send());
+    assert!(store.told(&later, None, alone.clone(), Millis(3_001)).await.unwrap());
+    assert_eq!(bodies(&store, &hook).await, [&sent[..], &[alone[0].id]].concat());
+    assert_eq!((bodies(&store, &other).await, bodies(&store, &his).await), (sent.clone(), Vec::new()));
+    assert!(store.told(&by_now[1], None, all.clone(), Millis(3_002)).await.unwrap());
+    assert_eq!(bodies(&store, &hook).await, [&sent[..], &[alone[0].id, all[0].id]].concat());
+    assert_eq!(bodies(&store, &other).await, [&sent[..], &[all[0].id]].concat());
+    assert_eq!(bodies(&store, &his).await, [all[1].id]);
+    assert_eq!(store.held(&[0], LATE, 10).await.unwrap(), []);
 }

@@ -282,8 +282,8 @@ async fn forget_before(write: &mut PgConnection, app: AppId) -> sqlx::Result<()>
     for statement in [
         "DELETE FROM notify_waiting WHERE (app, chat) IN (
            SELECT app, chat FROM notify_waiting WHERE app = $1 FOR UPDATE SKIP LOCKED)",
-        "DELETE FROM notify_held WHERE (app, user_id, chat) IN (
-           SELECT app, user_id, chat FROM notify_held WHERE app = $1 FOR UPDATE SKIP LOCKED)",
+        "DELETE FROM notify_held WHERE (app, user_id, chat, endpoint) IN (
+           SELECT app, user_id, chat, endpoint FROM notify_held WHERE app = $1 FOR UPDATE SKIP LOCKED)",
     ] {
         sqlx::query(statement).bind(app).execute(&mut *write).await?;
     }

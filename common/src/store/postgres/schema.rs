@@ -30,6 +30,7 @@ pub(super) const STEPS: &[&str] = &[
     include_str!("schema/0010_messages_by_id.sql"),
     include_str!("schema/0011_retention.sql"),
     include_str!("schema/0012_notifications.sql"),
+    include_str!("schema/0013_held_by_endpoint.sql"),
 ];
 
 const NO_TRANSACTION: &str = "-- no-transaction\n";

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use super::{Columns, key, unsigned, unsigned_or_null, word};
 use crate::{
-    ids::{SessionId, UserId},
+    ids::{EndpointId, SessionId, UserId},
     notifications::{Delivery, Endpoint, Target},
     store::{Candidate, Held, Leased, Queued, Waiting, notifications::DeliveryId, words},
 };
@@ -104,9 +104,11 @@ pub(in crate::store) fn waiting(row: &impl Columns) -> sqlx::Result<Waiting> {
 }
 
 pub(in crate::store) fn held(row: &impl Columns) -> sqlx::Result<Held> {
+    let endpoint = row.get::<EndpointId>("endpoint")?;
     Ok(Held {
         chat: key(row)?,
         user: row.get("user")?,
+        endpoint: Some(endpoint).filter(|endpoint| *endpoint != EndpointId::EVERY),
         from: unsigned(row, "from_number")?,
         upto: unsigned(row, "upto")?,
         until: row.get("until")?,

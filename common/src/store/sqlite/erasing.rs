@@ -30,7 +30,7 @@ const TABLES: &[(&str, &str)] = &[
     ("notify_endpoints", "app, id"),
     ("notify_removed", "app, endpoint"),
     ("notify_waiting", "app, chat"),
-    ("notify_held", "app, user, chat"),
+    ("notify_held", "app, user, chat, endpoint"),
     ("notify_deliveries", "app, endpoint, place"),
     ("messages", "app, chat, number"),
     ("departures", "app, user, chat"),

@@ -7,7 +7,9 @@ use std::{
 
 use common::{
     ids::{ChatId, EndpointId, SessionId, UserId},
-    notifications::{ChatPreferences, DeliveryState, NotificationKind, Preferences, QuietHours, Target},
+    notifications::{
+        ChatPreferences, DeliveryState, NotificationKind, Preferences, QuietHours, Target, WebhookChange,
+    },
     store::{Notify, ProfileChange, Relation},
     time::Millis,
     wire::record::What,
@@ -341,5 +343,126 @@ async fn no_2_quiet_hours_that_are_taken_away_as_it_is_decided_hold_nothing() {
     stage.due().await;
     hook.until_told(1).await;
     assert_eq!(hook.told(), BTreeMap::from([(ben, vec![(1, 1, 1)])]));
+    writer.stop().await;
+}
+
+/// Somebody's quiet hours begin while two endpoints of three are away: these tell them afterwards, once, and the third one has. The writer that
+/// finds out dies as it notes that they are held, if any, before it has or after.
+async fn held_on_the_way(dies: Option<bool>) {
+    let mut stage = Stage::new().await;
+    let (hook, other, browsers) = (Hook::listen().await, Hook::listen().await, Hook::listen().await);
+    for hook in [&hook, &browsers] {
+        hook.answer(|_| (503, String::new()));
+    }
+    let webhook = stage.webhook(&hook.url).await;
+    stage.webhook(&other.url).await;
+    let (chat, people) = chat(&mut stage, &browsers.url, &["sleeps", "wakes"]).await;
+    let (ana, sleeps, wakes) = (people["ana"].0, people["sleeps"], people["wakes"]);
+    let store = stage.bench.store.clone() as Arc<dyn Notify>;
+    let deadly = dies.map(|after| Deadly::new(store, Step::Split, after));
+    let engines = match &deadly {
+        Some(deadly) => Engines { notify: deadly.clone(), ..stage.engines() },
+        None => stage.engines(),
+    };
+    let mut writer = stage.writer_with(engines);
+    stage.say(chat, ana, "one").await;
+    for endpoint in [webhook, sleeps.1, wakes.1] {
+        tried(&stage, endpoint).await;
+    }
+    other.until_told(2).await;
+    prefer(&stage, sleeps.0, noon()).await;
+    if let Some(deadly) = deadly {
+        deadly.reached.notified().await;
+        writer.kill().await;
+        stage.pass(MINUTE);
+        writer = stage.writer();
+    }
+    until("it is for the other alone", async || named(&hook) == [wakes.0]).await;
+    until("nothing is sent to her browser", async || {
+        stage.deliveries(sleeps.1).await[0].state == DeliveryState::GivenUp
+    })
+    .await;
+    for hook in [&hook, &browsers] {
+        hook.answer(|_| (204, String::new()));
+    }
+    stage.say(chat, ana, "two").await;
+    stage.bench.drained().await;
+    stage.quiet().await;
+    let (first, second) = ((1, 1, 1), (2, 2, 1));
+    let mut told = BTreeMap::from([(wakes.0, vec![first, second])]);
+    assert_eq!(hook.told(), told);
+
+    stage.pass(60 * MINUTE);
+    hook.until("she is told of both", |hook| hook.told().get(&sleeps.0).is_some_and(|told| told.len() == 2))
+        .await;
+    stage.quiet().await;
+    told.insert(sleeps.0, vec![first, second]);
+    assert_eq!((hook.told(), other.told()), (told.clone(), told));
+    let states = async |endpoint| {
+        let all = stage.deliveries(endpoint).await;
+        all.into_iter().map(|one| one.state).collect::<Vec<_>>()
+    };
+    use DeliveryState::{Delivered, GivenUp};
+    until("by her browser as well", async || states(sleeps.1).await == [GivenUp, Delivered, Delivered]).await;
+    assert_eq!(states(wakes.1).await, [Delivered, Delivered]);
+    assert!(stage.bench.store.held(&[0], Millis(i64::MAX), 10).await.unwrap().is_empty());
+    writer.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_2_quiet_hours_that_begin_while_a_notification_waits_hold_it_back() {
+    for dies in [None, Some(false), Some(true)] {
+        println!("the writer dies: {dies:?}");
+        held_on_the_way(dies).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_2_quiet_hours_that_begin_before_the_first_attempt_hold_it_back_until_they_are_taken_away() {
+    let (mut stage, hook) = (Stage::new().await, Hook::listen().await);
+    let webhook = stage.webhook(&hook.url).await;
+    let (ana, ben) = (stage.person("ana", None).await, stage.person("ben", None).await);
+    let chat = stage.group(&[ana, ben]).await;
+    let silent = Arc::new(Silent::new(stage.bench.cache.clone()));
+    silent.answers.store(true, Ordering::SeqCst);
+    let writer = stage.writer_with(Engines { cache: silent.clone(), ..stage.engines() });
+    let store = stage.bench.store.clone();
+    let switch = async |on| {
+        let change = WebhookChange { enabled: Some(on), ..WebhookChange::default() };
+        assert!(store.update_webhook(APP, webhook, &change).await.unwrap().is_some());
+    };
+    let queued = async |count| {
+        until("it is queued", async || store.queued(APP, webhook, 10).await.unwrap().len() == count).await;
+    };
+    let held = async || store.held(&[0], Millis(i64::MAX), 10).await.unwrap().len();
+    switch(false).await;
+    for text in ["one", "two"] {
+        stage.say(chat, ana, text).await;
+    }
+    stage.due().await;
+    queued(1).await;
+    prefer(&stage, ben, noon()).await;
+    switch(true).await;
+    until("he is held", async || held().await == 1).await;
+    stage.quiet().await;
+    assert!(hook.heard().is_empty());
+    read(&stage, chat, ben, 1).await;
+    prefer(&stage, ben, Preferences::default()).await;
+    hook.until_told(1).await;
+    assert_eq!(hook.told(), BTreeMap::from([(ben, vec![(2, 2, 1)])]), "of what is still unseen");
+
+    // And once more, as it is decided.
+    switch(false).await;
+    stage.say(chat, ana, "three").await;
+    stage.due().await;
+    queued(1).await;
+    prefer(&stage, ben, noon()).await;
+    let to = stage.bench.store.clone();
+    silent.answers_after(async move {
+        assert!(to.set_preferences(user(ben), &Preferences::default()).await.unwrap());
+    });
+    switch(true).await;
+    hook.until("he is told soon", |hook| hook.told()[&ben] == [(2, 2, 1), (3, 3, 1)]).await;
+    assert_eq!(held().await, 0);
     writer.stop().await;
 }

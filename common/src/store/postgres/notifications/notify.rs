@@ -16,7 +16,7 @@ use crate::{
     store::{
         Attempt, Candidate, Except, Held, Leased, Looked, Notify, Queued, Receivers, Result, Sending,
         Waiting,
-        notifications::{DeliveryId, ROWS, notified_after},
+        notifications::{DeliveryId, notified_after},
         plan::Plan,
         postgres::{Postgres, value::column},
         rows::{self, Columns, int},
@@ -58,12 +58,13 @@ macro_rules! if_as_it_was {
     };
 }
 
-/// Changes the row of who is held, $1 to $3, if it is as $4 to $6 say.
+/// Changes the row of who is held, $1 to $4, if it is as $5 to $7 say.
 macro_rules! if_held {
     ($change:literal) => {
         concat!(
             $change,
-            " WHERE app = $1 AND user_id = $2 AND chat = $3 AND from_number = $4 AND upto = $5 AND until = $6"
+            " WHERE app = $1 AND user_id = $2 AND chat = $3 AND endpoint = $4 AND from_number = $5 AND upto = $6
+                AND until = $7"
         )
     };
 }
@@ -164,8 +165,8 @@ impl Notify for Postgres {
             if !is_as_it_was(&mut write, &looked.waiting).await? {
                 return Ok(false);
             }
-            hold(&mut write, looked.partition, &looked.hold).await?;
-            queue::send(&mut write, looked.waiting.chat.app, &looked.send, looked.now).await?;
+            queue::hold(&mut write, looked.partition, &looked.hold).await?;
+            queue::send(&mut write, looked.waiting.chat.app, None, &looked.send, looked.now).await?;
             if looked.after.is_none() {
                 sqlx::query("SELECT 1 FROM positions WHERE partition = $1 FOR UPDATE")
                     .bind(i32::from(looked.partition))
@@ -185,7 +186,7 @@ impl Notify for Postgres {
         self.call(|| async move {
             let rows = sqlx::query(
                 "SELECT *, user_id AS user FROM notify_held WHERE until <= $1 AND partition = ANY($2)
-                 ORDER BY until LIMIT $3",
+                 ORDER BY until, upto LIMIT $3",
             )
             .bind(now)
             .bind(integers(partitions))
@@ -209,16 +210,17 @@ impl Notify for Postgres {
             let mut write = self.begin().await?;
             let as_it_was = |change: &'static str| {
                 let query = sqlx::query(change).bind(held.chat.app).bind(held.user).bind(held.chat.chat);
+                let query = query.bind(held.endpoint.unwrap_or(EndpointId::EVERY));
                 query.bind(int(held.from)).bind(int(held.upto)).bind(held.until)
             };
             let query = match again {
-                Some(until) => as_it_was(if_held!("UPDATE notify_held SET until = $7")).bind(until),
+                Some(until) => as_it_was(if_held!("UPDATE notify_held SET until = $8")).bind(until),
                 None => as_it_was(if_held!("DELETE FROM notify_held")),
             };
             if query.execute(&mut *write).await?.rows_affected() == 0 {
                 return Ok(false);
             }
-            queue::send(&mut write, held.chat.app, send, now).await?;
+            queue::send(&mut write, held.chat.app, held.endpoint, send, now).await?;
             write.commit().await?;
             Ok(true)
         })
@@ -230,9 +232,9 @@ impl Notify for Postgres {
             // In the order in which they are put there.
             sqlx::query(
                 "UPDATE notify_held h SET until = 0 FROM (
-                   SELECT app, user_id, chat FROM notify_held WHERE app = $1 AND user_id = ANY($2)
-                   ORDER BY app, user_id, chat FOR UPDATE) o
-                 WHERE h.app = o.app AND h.user_id = o.user_id AND h.chat = o.chat",
+                   SELECT app, user_id, chat, endpoint FROM notify_held WHERE app = $1 AND user_id = ANY($2)
+                   ORDER BY app, user_id, chat, endpoint FOR UPDATE) o
+                 WHERE h.app = o.app AND h.user_id = o.user_id AND h.chat = o.chat AND h.endpoint = o.endpoint",
             )
             .bind(app)
             .bind(users)
@@ -307,7 +309,9 @@ impl Notify for Postgres {
         self.call(|| async move {
             let mut write = self.begin().await?;
             let stands = queue::attempted(&mut write, leased, DeliveryId(delivery), attempt, now).await?;
-            write.commit().await?;
+            if stands {
+                write.commit().await?;
+            }
             Ok(stands)
         })
         .await
@@ -459,34 +463,4 @@ async fn message_after(
     .fetch_optional(write)
     .await?;
     row.map(|row| Ok((number, row.get("created_at")?))).transpose()
-}
-
-async fn hold(write: &mut PgConnection, partition: Partition, hold: &[Held]) -> sqlx::Result<()> {
-    let mut hold: Vec<&Held> = hold.iter().collect();
-    hold.sort_by_key(|held| (held.chat.app, held.user, held.chat.chat));
-    for some in hold.chunks(ROWS) {
-        hold_some(write, partition, some).await?;
-    }
-    Ok(())
-}
-
-async fn hold_some(write: &mut PgConnection, partition: Partition, hold: &[&Held]) -> sqlx::Result<()> {
-    sqlx::query(
-        "INSERT INTO notify_held AS h (app, user_id, chat, partition, from_number, upto, until)
-         SELECT w.app, w.user_id, w.chat, $7, w.from_number, w.upto, w.until
-         FROM UNNEST($1::uuid[], $2::uuid[], $3::uuid[], $4::bigint[], $5::bigint[], $6::bigint[])
-           AS w (app, user_id, chat, from_number, upto, until)
-         ON CONFLICT (app, user_id, chat) DO UPDATE SET from_number = least(h.from_number, excluded.from_number),
-           upto = greatest(h.upto, excluded.upto), until = greatest(h.until, excluded.until)",
-    )
-    .bind(column(hold, |held| held.chat.app))
-    .bind(column(hold, |held| held.user))
-    .bind(column(hold, |held| held.chat.chat))
-    .bind(column(hold, |held| int(held.from)))
-    .bind(column(hold, |held| int(held.upto)))
-    .bind(column(hold, |held| held.until))
-    .bind(i32::from(partition))
-    .execute(write)
-    .await?;
-    Ok(())
 }

@@ -1,4 +1,4 @@
-//! What is to be sent, as rows. Whoever changes what is in a queue has its endpoint's row: so that what is new comes behind what is there, and
+//! What is to be sent, now or later, as rows. Whoever changes what is in a queue has its endpoint's row: so that what is new comes behind what is there, and
 //! nobody takes a queue for empty while something is put into it.
 
 use std::collections::HashMap;
@@ -6,10 +6,10 @@ use std::collections::HashMap;
 use sqlx::PgConnection;
 
 use crate::{
-    ids::{AppId, EndpointId, UserId},
+    ids::{AppId, EndpointId, Partition, UserId},
     notifications::DeliveryState,
     store::{
-        Attempt, Leased, PENDING_BROWSER, PENDING_WEBHOOK, Sending, Split,
+        Attempt, Held, Leased, PENDING_BROWSER, PENDING_WEBHOOK, Sending, Split,
         notifications::{DeliveryId, FULL, Outcome, ROWS},
         postgres::value::column,
         rows::int,
@@ -31,10 +31,11 @@ fn pending_most(user: UserId) -> u64 {
     if user == UserId::APPLICATION { PENDING_WEBHOOK } else { PENDING_BROWSER }
 }
 
-/// Puts these into the queues of the endpoints that they are for.
+/// Puts these into the queues of the endpoints that they are for, or of that one alone.
 pub(super) async fn send(
     write: &mut PgConnection,
     app: AppId,
+    only: Option<EndpointId>,
     sendings: &[Sending],
     now: Millis,
 ) -> sqlx::Result<()> {
@@ -42,11 +43,12 @@ pub(super) async fn send(
         return Ok(());
     }
     let rows: Vec<(EndpointId, UserId, i64)> = sqlx::query_as(
-        "SELECT id, user_id, last_place FROM notify_endpoints WHERE app = $1 AND user_id = ANY($2)
-         ORDER BY id FOR UPDATE",
+        "SELECT id, user_id, last_place FROM notify_endpoints
+         WHERE app = $1 AND user_id = ANY($2) AND id = coalesce($3, id) ORDER BY id FOR UPDATE",
     )
     .bind(app)
     .bind(column(sendings, user))
+    .bind(only)
     .fetch_all(&mut *write)
     .await?;
     // A statement of its own sees what was put in until the rows were locked.
@@ -116,6 +118,38 @@ pub(super) async fn send(
 /// In whose queues it comes.
 fn user(sending: &Sending) -> UserId {
     sending.user.unwrap_or(UserId::APPLICATION)
+}
+
+/// Holds these, or for longer who is held already.
+pub(super) async fn hold(write: &mut PgConnection, partition: Partition, hold: &[Held]) -> sqlx::Result<()> {
+    let mut hold: Vec<&Held> = hold.iter().collect();
+    hold.sort_by_key(|held| (held.chat.app, held.user, held.chat.chat, held.endpoint));
+    for some in hold.chunks(ROWS) {
+        hold_some(write, partition, some).await?;
+    }
+    Ok(())
+}
+
+async fn hold_some(write: &mut PgConnection, partition: Partition, hold: &[&Held]) -> sqlx::Result<()> {
+    sqlx::query(
+        "INSERT INTO notify_held AS h (app, user_id, chat, partition, from_number, upto, until, endpoint)
+         SELECT w.app, w.user_id, w.chat, $7, w.from_number, w.upto, w.until, w.endpoint
+         FROM UNNEST($1::uuid[], $2::uuid[], $3::uuid[], $4::bigint[], $5::bigint[], $6::bigint[], $8::uuid[])
+           AS w (app, user_id, chat, from_number, upto, until, endpoint)
+         ON CONFLICT (app, user_id, chat, endpoint) DO UPDATE SET from_number = least(h.from_number, excluded.from_number),
+           upto = greatest(h.upto, excluded.upto), until = greatest(h.until, excluded.until)",
+    )
+    .bind(column(hold, |held| held.chat.app))
+    .bind(column(hold, |held| held.user))
+    .bind(column(hold, |held| held.chat.chat))
+    .bind(column(hold, |held| int(held.from)))
+    .bind(column(hold, |held| int(held.upto)))
+    .bind(column(hold, |held| held.until))
+    .bind(i32::from(partition))
+    .bind(column(hold, |held| held.endpoint.unwrap_or(EndpointId::EVERY)))
+    .execute(write)
+    .await?;
+    Ok(())
 }
 
 /// Puts a delivery that was done with at the end of the queue; whether there is such a delivery.
@@ -217,6 +251,8 @@ async fn split(
     id: DeliveryId,
     split: &Split,
 ) -> sqlx::Result<bool> {
+    // First, as by whoever tells those who are held: all lock rows in the same order.
+    hold(write, split.partition, &split.hold).await?;
     let before: Option<i64> = sqlx::query_scalar(
         "UPDATE notify_endpoints SET queued = true, last_place = last_place + $4
          WHERE app = $1 AND id = $2 AND leased AND leased_until = $3 RETURNING last_place - $4",
@@ -320,8 +356,8 @@ pub(super) const UNTOLD: [&str; 2] = [
      WHERE d.app = o.app AND d.chat = o.chat",
     "DELETE FROM notify_held d USING (
        SELECT h.* FROM applications a CROSS JOIN LATERAL (
-         SELECT h.app, h.user_id, h.chat FROM notify_held h WHERE h.app = a.id AND h.until < $2
+         SELECT h.app, h.user_id, h.chat, h.endpoint FROM notify_held h WHERE h.app = a.id AND h.until < $2
          LIMIT $1 FOR UPDATE SKIP LOCKED) h
        WHERE NOT EXISTS (SELECT 1 FROM notify_endpoints e WHERE e.app = a.id OFFSET 0) LIMIT $1) o
-     WHERE d.app = o.app AND d.user_id = o.user_id AND d.chat = o.chat",
+     WHERE d.app = o.app AND d.user_id = o.user_id AND d.chat = o.chat AND d.endpoint = o.endpoint",
 ];

@@ -13,7 +13,7 @@ use crate::{
     store::{
         Attempt, Candidate, Except, Held, Leased, Looked, Notify, Queued, Receivers, Result, Sending,
         Waiting,
-        notifications::{DeliveryId, ROWS, notified_after},
+        notifications::{DeliveryId, notified_after},
         plan::Plan,
         rows::{self, Columns, int},
         sqlite::{Sqlite, fault::bounded, value::list},
@@ -50,12 +50,12 @@ macro_rules! if_as_it_was {
     };
 }
 
-/// Changes the row of who is held, ?1 to ?3, if it is as ?4 to ?6 say.
+/// Changes the row of who is held, ?1 to ?4, if it is as ?5 to ?7 say.
 macro_rules! if_held {
     ($change:literal) => {
         concat!(
             $change,
-            " WHERE app = ?1 AND user = ?2 AND chat = ?3 AND from_number = ?4 AND upto = ?5 AND until = ?6"
+            " WHERE app = ?1 AND user = ?2 AND chat = ?3 AND endpoint = ?4 AND from_number = ?5 AND upto = ?6 AND until = ?7"
         )
     };
 }
@@ -169,8 +169,8 @@ impl Notify for Sqlite {
             if !go_on(&mut write, looked).await? {
                 return Ok(false);
             }
-            hold(&mut write, looked.partition, &looked.hold).await?;
-            queue::send(&mut write, looked.waiting.chat.app, &looked.send, looked.now).await?;
+            queue::hold(&mut write, looked.partition, &looked.hold).await?;
+            queue::send(&mut write, looked.waiting.chat.app, None, &looked.send, looked.now).await?;
             write.commit().await?;
             Ok(true)
         })
@@ -181,7 +181,7 @@ impl Notify for Sqlite {
         bounded(async {
             let rows = sqlx::query(
                 "SELECT * FROM notify_held WHERE until <= ? AND +partition IN (SELECT value FROM json_each(?))
-                 ORDER BY until LIMIT ?",
+                 ORDER BY until, upto LIMIT ?",
             )
             .bind(now)
             .bind(list(partitions))
@@ -204,16 +204,17 @@ impl Notify for Sqlite {
             let mut write = self.begin().await?;
             let as_it_was = |change: &'static str| {
                 let query = sqlx::query(change).bind(held.chat.app).bind(held.user).bind(held.chat.chat);
+                let query = query.bind(held.endpoint.unwrap_or(EndpointId::EVERY));
                 query.bind(int(held.from)).bind(int(held.upto)).bind(held.until)
             };
             let query = match again {
-                Some(until) => as_it_was(if_held!("UPDATE notify_held SET until = ?7")).bind(until),
+                Some(until) => as_it_was(if_held!("UPDATE notify_held SET until = ?8")).bind(until),
                 None => as_it_was(if_held!("DELETE FROM notify_held")),
             };
             if query.execute(&mut *write).await?.rows_affected() == 0 {
                 return Ok(false);
             }
-            queue::send(&mut write, held.chat.app, &send, now).await?;
+            queue::send(&mut write, held.chat.app, held.endpoint, &send, now).await?;
             write.commit().await?;
             Ok(true)
         })
@@ -313,7 +314,9 @@ impl Notify for Sqlite {
         bounded(async {
             let mut write = self.begin().await?;
             let stands = queue::attempted(&mut write, leased, DeliveryId(delivery), attempt, now).await?;
-            write.commit().await?;
+            if stands {
+                write.commit().await?;
+            }
             Ok(stands)
         })
         .await
@@ -452,32 +455,4 @@ async fn message_after(
     .fetch_optional(write)
     .await?;
     row.map(|row| Ok((number, row.get("created_at")?))).transpose()
-}
-
-async fn hold(write: &mut SqliteConnection, partition: Partition, hold: &[Held]) -> sqlx::Result<()> {
-    for some in hold.chunks(ROWS) {
-        hold_some(write, partition, some).await?;
-    }
-    Ok(())
-}
-
-async fn hold_some(write: &mut SqliteConnection, partition: Partition, hold: &[Held]) -> sqlx::Result<()> {
-    let rows = hold.iter().map(|held| {
-        let ChatKey { app, chat } = held.chat;
-        (app, held.user, chat, int(held.from), int(held.upto), held.until.0)
-    });
-    // `WHERE true` tells the parser that ON belongs to the insertion.
-    sqlx::query(
-        "INSERT INTO notify_held (app, user, chat, partition, from_number, upto, until)
-         SELECT unhex(k.value ->> 0), unhex(k.value ->> 1), unhex(k.value ->> 2), ?1, k.value ->> 3, k.value ->> 4,
-           k.value ->> 5
-         FROM json_each(?2) k WHERE true
-         ON CONFLICT (app, user, chat) DO UPDATE SET from_number = min(from_number, excluded.from_number),
-           upto = max(upto, excluded.upto), until = max(until, excluded.until)",
-    )
-    .bind(partition)
-    .bind(list(rows))
-    .execute(write)
-    .await?;
-    Ok(())
 }

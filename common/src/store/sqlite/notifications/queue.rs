@@ -1,11 +1,11 @@
-//! What is to be sent, as rows.
+//! What is to be sent, now or later, as rows.
 
 use sqlx::SqliteConnection;
 
 use crate::{
-    ids::{AppId, EndpointId, UserId},
+    ids::{AppId, ChatKey, EndpointId, Partition, UserId},
     store::{
-        Attempt, Leased, PENDING_BROWSER, PENDING_WEBHOOK, Sending, Split,
+        Attempt, Held, Leased, PENDING_BROWSER, PENDING_WEBHOOK, Sending, Split,
         notifications::{DeliveryId, FULL, Outcome, ROWS},
         rows::int,
         sqlite::value::list,
@@ -14,15 +14,16 @@ use crate::{
     time::Millis,
 };
 
-/// Puts these into the queues of the endpoints that they are for.
+/// Puts these into the queues of the endpoints that they are for, or of that one alone.
 pub(super) async fn send(
     write: &mut SqliteConnection,
     app: AppId,
+    only: Option<EndpointId>,
     sendings: &[Sending],
     now: Millis,
 ) -> sqlx::Result<()> {
     for some in sendings.chunks(ROWS) {
-        send_some(write, app, some, now).await?;
+        send_some(write, app, only, some, now).await?;
     }
     Ok(())
 }
@@ -30,6 +31,7 @@ pub(super) async fn send(
 async fn send_some(
     write: &mut SqliteConnection,
     app: AppId,
+    only: Option<EndpointId>,
     sendings: &[Sending],
     now: Millis,
 ) -> sqlx::Result<()> {
@@ -42,7 +44,8 @@ async fn send_some(
              SELECT 1 FROM notify_deliveries d WHERE d.app = e.app AND d.endpoint = e.id AND d.state = 'pending'
              LIMIT max(?5, ?6))) AS room
            FROM notify_endpoints e INDEXED BY notify_endpoints_by_user
-           WHERE e.app = ?1 AND e.user IN (SELECT unhex(k.value ->> 0) FROM json_each(?2) k)),
+           WHERE e.app = ?1 AND e.user IN (SELECT unhex(k.value ->> 0) FROM json_each(?2) k)
+             AND e.id = coalesce(?8, e.id)),
          puts AS (
            SELECT q.id, q.last_place, q.room, k.value, row_number() OVER (PARTITION BY q.id ORDER BY k.key) AS n
            FROM json_each(?2) k CROSS JOIN queues q ON q.user = unhex(k.value ->> 0))
@@ -58,6 +61,7 @@ async fn send_some(
     .bind(int(PENDING_WEBHOOK))
     .bind(int(PENDING_BROWSER))
     .bind(FULL)
+    .bind(only)
     .execute(&mut *write)
     .await?;
     sqlx::query(
@@ -68,6 +72,40 @@ async fn send_some(
     )
     .bind(app)
     .bind(&sendings)
+    .execute(write)
+    .await?;
+    Ok(())
+}
+
+/// Holds these, or for longer who is held already.
+pub(super) async fn hold(
+    write: &mut SqliteConnection,
+    partition: Partition,
+    hold: &[Held],
+) -> sqlx::Result<()> {
+    for some in hold.chunks(ROWS) {
+        hold_some(write, partition, some).await?;
+    }
+    Ok(())
+}
+
+async fn hold_some(write: &mut SqliteConnection, partition: Partition, hold: &[Held]) -> sqlx::Result<()> {
+    let rows = hold.iter().map(|held| {
+        let ChatKey { app, chat } = held.chat;
+        let endpoint = held.endpoint.unwrap_or(EndpointId::EVERY);
+        (app, held.user, chat, endpoint, int(held.from), int(held.upto), held.until.0)
+    });
+    // `WHERE true` tells the parser that ON belongs to the insertion.
+    sqlx::query(
+        "INSERT INTO notify_held (app, user, chat, endpoint, partition, from_number, upto, until)
+         SELECT unhex(k.value ->> 0), unhex(k.value ->> 1), unhex(k.value ->> 2), unhex(k.value ->> 3), ?1,
+           k.value ->> 4, k.value ->> 5, k.value ->> 6
+         FROM json_each(?2) k WHERE true
+         ON CONFLICT (app, user, chat, endpoint) DO UPDATE SET from_number = min(from_number, excluded.from_number),
+           upto = max(upto, excluded.upto), until = max(until, excluded.until)",
+    )
+    .bind(partition)
+    .bind(list(rows))
     .execute(write)
     .await?;
     Ok(())
@@ -166,6 +204,7 @@ async fn split(
     id: DeliveryId,
     split: &Split,
 ) -> sqlx::Result<bool> {
+    hold(write, split.partition, &split.hold).await?;
     let others = list(split.others.iter().map(|(id, body)| (id.simple().to_string(), body)));
     let before: Option<i64> = sqlx::query_scalar(
         "UPDATE notify_endpoints SET queued = 1, last_place = last_place + ?4
@@ -229,8 +268,8 @@ pub(super) async fn prune(
             waiting,
         ),
         (
-            "DELETE FROM notify_held WHERE (app, user, chat) IN (
-               SELECT h.app, h.user, h.chat FROM applications a CROSS JOIN notify_held h ON h.app = a.id AND h.until < ?2
+            "DELETE FROM notify_held WHERE (app, user, chat, endpoint) IN (
+               SELECT h.app, h.user, h.chat, h.endpoint FROM applications a CROSS JOIN notify_held h ON h.app = a.id AND h.until < ?2
                WHERE NOT EXISTS (SELECT 1 FROM notify_endpoints e WHERE e.app = a.id) LIMIT ?1)",
             waiting,
         ),
