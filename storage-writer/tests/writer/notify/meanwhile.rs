@@ -1,26 +1,21 @@
 //! What happens between a notification's coming up and its being sent: who need not be told any more is not.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, atomic::Ordering},
-};
+use std::{collections::BTreeMap, sync::atomic::Ordering};
 
 use common::{
     ids::{ChatId, EndpointId, SessionId, UserId},
     notifications::{
         ChatPreferences, DeliveryState, NotificationKind, Preferences, QuietHours, Target, WebhookChange,
     },
-    store::{Notify, ProfileChange, Relation},
+    store::{ProfileChange, Relation},
     time::Millis,
     wire::record::What,
 };
-use storage_writer::Engines;
 use tokio::sync::oneshot;
 use web_push_native::p256::SecretKey;
 
 use super::{
-    silent::Silent,
-    stage::{APP, Deadly, Hook, MINUTE, Stage, Step},
+    stage::{APP, Hook, MINUTE, Stage, Step},
     who::{noon, prefer, read, user},
 };
 use crate::kit::{key, until};
@@ -138,8 +133,7 @@ async fn no_1_who_need_not_be_told_any_more_when_it_is_sent_is_not() {
 async fn no_1_of_several_messages_those_that_are_news_still_are_told() {
     let (mut stage, hook) = (Stage::new().await, Hook::listen().await);
     let webhook = stage.webhook(&hook.url).await;
-    let (ana, ben) = (stage.person("ana", None).await, stage.person("ben", None).await);
-    let chat = stage.group(&[ana, ben]).await;
+    let (chat, ana, ben) = stage.pair().await;
     hook.answer(|_| (503, String::new()));
     for text in ["one", "two", "three", "four"] {
         stage.say(chat, ana, text).await;
@@ -171,13 +165,7 @@ async fn of_different_messages(dies: Option<bool>) {
     let mentioned = stage.person("mentioned", None).await;
     let chat = stage.group(&[ana, cleo, mentioned]).await;
     hook.answer(|_| (503, String::new()));
-    let store = stage.bench.store.clone() as Arc<dyn Notify>;
-    let deadly = dies.map(|after| Deadly::new(store, Step::Split, after));
-    let engines = match &deadly {
-        Some(deadly) => Engines { notify: deadly.clone(), ..stage.engines() },
-        None => stage.engines(),
-    };
-    let mut writer = stage.writer_with(engines);
+    let (mut writer, deadly) = stage.writer_that_dies(Step::Split, dies);
     stage.bench.drained().await;
     let mentions = Preferences { kinds: [NotificationKind::Mention].into(), ..Preferences::default() };
     prefer(&stage, mentioned, mentions).await;
@@ -219,12 +207,10 @@ async fn no_1_whoever_is_told_of_another_message_by_now_is_told_apart_and_once()
 async fn no_1_a_message_that_is_deleted_as_it_is_decided_gives_way_to_the_one_before() {
     let (mut stage, hook) = (Stage::new().await, Hook::listen().await);
     let webhook = stage.webhook(&hook.url).await;
-    let (ana, ben) = (stage.person("ana", None).await, stage.person("ben", None).await);
-    let chat = stage.group(&[ana, ben]).await;
+    let (chat, ana, ben) = stage.pair().await;
     hook.answer(|_| (503, String::new()));
-    let silent = Arc::new(Silent::new(stage.bench.cache.clone()));
+    let (writer, silent) = stage.writer_with_silent_cache();
     silent.answers.store(true, Ordering::SeqCst);
-    let writer = stage.writer_with(Engines { cache: silent.clone(), ..stage.engines() });
     stage.say(chat, ana, "one").await;
     stage.say(chat, ana, "two").await;
     stage.due().await;
@@ -250,12 +236,10 @@ async fn no_1_a_message_that_is_deleted_as_it_is_decided_gives_way_to_the_one_be
 async fn no_1_while_nobody_knows_who_is_connected_nothing_is_sent() {
     let (mut stage, hook) = (Stage::new().await, Hook::listen().await);
     let webhook = stage.webhook(&hook.url).await;
-    let (ana, ben) = (stage.person("ana", None).await, stage.person("ben", None).await);
-    let chat = stage.group(&[ana, ben]).await;
+    let (chat, ana, ben) = stage.pair().await;
     hook.answer(|_| (503, String::new()));
-    let silent = Arc::new(Silent::new(stage.bench.cache.clone()));
+    let (writer, silent) = stage.writer_with_silent_cache();
     silent.answers.store(true, Ordering::SeqCst);
-    let writer = stage.writer_with(Engines { cache: silent.clone(), ..stage.engines() });
     stage.say(chat, ana, "one").await;
     stage.due().await;
     tried(&stage, webhook).await;
@@ -329,10 +313,8 @@ async fn no_2_whoever_takes_quiet_hours_away_is_told_soon_and_not_at_their_old_e
 async fn no_2_quiet_hours_that_are_taken_away_as_it_is_decided_hold_nothing() {
     let (mut stage, hook) = (Stage::new().await, Hook::listen().await);
     stage.webhook(&hook.url).await;
-    let (ana, ben) = (stage.person("ana", None).await, stage.person("ben", None).await);
-    let chat = stage.group(&[ana, ben]).await;
-    let silent = Arc::new(Silent::new(stage.bench.cache.clone()));
-    let writer = stage.writer_with(Engines { cache: silent.clone(), ..stage.engines() });
+    let (chat, ana, ben) = stage.pair().await;
+    let (writer, silent) = stage.writer_with_silent_cache();
     stage.bench.drained().await;
     prefer(&stage, ben, noon()).await;
     let store = stage.bench.store.clone();
@@ -358,13 +340,7 @@ async fn held_on_the_way(dies: Option<bool>) {
     stage.webhook(&other.url).await;
     let (chat, people) = chat(&mut stage, &browsers.url, &["sleeps", "wakes"]).await;
     let (ana, sleeps, wakes) = (people["ana"].0, people["sleeps"], people["wakes"]);
-    let store = stage.bench.store.clone() as Arc<dyn Notify>;
-    let deadly = dies.map(|after| Deadly::new(store, Step::Split, after));
-    let engines = match &deadly {
-        Some(deadly) => Engines { notify: deadly.clone(), ..stage.engines() },
-        None => stage.engines(),
-    };
-    let mut writer = stage.writer_with(engines);
+    let (mut writer, deadly) = stage.writer_that_dies(Step::Split, dies);
     stage.say(chat, ana, "one").await;
     for endpoint in [webhook, sleeps.1, wakes.1] {
         tried(&stage, endpoint).await;
@@ -421,11 +397,9 @@ async fn no_2_quiet_hours_that_begin_while_a_notification_waits_hold_it_back() {
 async fn no_2_quiet_hours_that_begin_before_the_first_attempt_hold_it_back_until_they_are_taken_away() {
     let (mut stage, hook) = (Stage::new().await, Hook::listen().await);
     let webhook = stage.webhook(&hook.url).await;
-    let (ana, ben) = (stage.person("ana", None).await, stage.person("ben", None).await);
-    let chat = stage.group(&[ana, ben]).await;
-    let silent = Arc::new(Silent::new(stage.bench.cache.clone()));
+    let (chat, ana, ben) = stage.pair().await;
+    let (writer, silent) = stage.writer_with_silent_cache();
     silent.answers.store(true, Ordering::SeqCst);
-    let writer = stage.writer_with(Engines { cache: silent.clone(), ..stage.engines() });
     let store = stage.bench.store.clone();
     let switch = async |on| {
         let change = WebhookChange { enabled: Some(on), ..WebhookChange::default() };

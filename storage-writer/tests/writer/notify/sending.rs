@@ -20,8 +20,7 @@ use crate::kit::{Writer, until};
 /// A chat in which Ana writes and Ben is away, and is told at once.
 async fn ana_and_ben(stage: &mut Stage) -> (common::ids::ChatId, UserId, UserId) {
     stage.at_once().await;
-    let (ana, ben) = (stage.person("ana", None).await, stage.person("ben", None).await);
-    (stage.group(&[ana, ben]).await, ana, ben)
+    stage.pair().await
 }
 
 /// The numbers that were told, in the order in which they were.

@@ -31,6 +31,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 pub(super) use super::hook::Hook;
+use super::silent::Silent;
 use crate::kit::{Bench, Owner, Writer, chat_in, small, until};
 
 pub(super) const APP: AppId = AppId::DEFAULT;
@@ -98,6 +99,12 @@ impl Stage {
             self.append(chat, self.owner.user, What::Members { members }).await;
         }
         chat
+    }
+
+    /// Ana and Ben in a group of their own.
+    pub(super) async fn pair(&mut self) -> (ChatId, UserId, UserId) {
+        let (ana, ben) = (self.person("ana", None).await, self.person("ben", None).await);
+        (self.group(&[ana, ben]).await, ana, ben)
     }
 
     /// Writes something, and waits until the store has it.
@@ -188,6 +195,18 @@ impl Stage {
 
     pub(super) fn writer_with(&self, engines: Engines) -> Writer {
         Writer::start(engines, config(&["127.0.0.1"]))
+    }
+
+    /// One that dies at this step, if at all: before it has done anything, or after.
+    pub(super) fn writer_that_dies(&self, step: Step, after: Option<bool>) -> (Writer, Option<Arc<Deadly>>) {
+        let Some(after) = after else { return (self.writer(), None) };
+        let deadly = Deadly::new(self.bench.store.clone(), step, after);
+        (self.writer_with(Engines { notify: deadly.clone(), ..self.engines() }), Some(deadly))
+    }
+
+    pub(super) fn writer_with_silent_cache(&self) -> (Writer, Arc<Silent>) {
+        let silent = Arc::new(Silent::new(self.bench.cache.clone()));
+        (self.writer_with(Engines { cache: silent.clone(), ..self.engines() }), silent)
     }
 
     /// From here on nobody need be away for longer than no time.

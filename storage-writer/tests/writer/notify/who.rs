@@ -1,10 +1,6 @@
 //! Who is told, of what, and when.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::atomic::Ordering, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use common::{
@@ -17,13 +13,9 @@ use common::{
 use hmac::{Hmac, KeyInit, Mac};
 use serde_json::json;
 use sha2::Sha256;
-use storage_writer::Engines;
 use web_push_native::{Auth, decrypt, p256::SecretKey};
 
-use super::{
-    silent::Silent,
-    stage::{AFTER, APP, Hook, MINUTE, Stage, config},
-};
+use super::stage::{AFTER, APP, Hook, MINUTE, Stage, config};
 use crate::kit::{Writer, key, until};
 
 /// In the year 9892.
@@ -181,8 +173,7 @@ async fn no_1_a_large_group_is_told_in_parts_and_everybody_once() {
 async fn no_1_more_messages_than_one_round_reads_are_told_in_several() {
     let (mut stage, hook) = (Stage::new().await, Hook::listen().await);
     stage.webhook(&hook.url).await;
-    let (ana, ben) = (stage.person("ana", None).await, stage.person("ben", None).await);
-    let chat = stage.group(&[ana, ben]).await;
+    let (chat, ana, ben) = stage.pair().await;
     for _ in 0..1_050 {
         stage.say(chat, ana, "again").await;
     }
@@ -200,8 +191,7 @@ async fn no_1_more_messages_than_one_round_reads_are_told_in_several() {
 async fn no_1_while_a_chat_goes_on_who_is_away_is_told_from_time_to_time_and_not_of_each_message() {
     let (mut stage, hook) = (Stage::new().await, Hook::listen().await);
     let id = stage.webhook(&hook.url).await;
-    let (ana, ben) = (stage.person("ana", None).await, stage.person("ben", None).await);
-    let chat = stage.group(&[ana, ben]).await;
+    let (chat, ana, ben) = stage.pair().await;
     let mut config = config(&["127.0.0.1"]);
     config.notify.gather = Duration::from_millis(2 * MINUTE as u64);
     let writer = Writer::start(stage.engines(), config);
@@ -228,8 +218,8 @@ async fn no_1_while_a_chat_goes_on_who_is_away_is_told_from_time_to_time_and_not
 async fn no_1_what_is_no_more_is_not_told() {
     let (mut stage, hook) = (Stage::new().await, Hook::listen().await);
     stage.webhook(&hook.url).await;
-    let (ana, ben) = (stage.person("ana", None).await, stage.person("ben", None).await);
-    let (chat, gone) = (stage.group(&[ana, ben]).await, stage.group(&[ana, ben]).await);
+    let (chat, ana, ben) = stage.pair().await;
+    let gone = stage.group(&[ana, ben]).await;
     let writer = stage.writer();
     let number = stage.say(chat, ana, "a slip").await;
     stage.append(chat, ana, What::Erased { number }).await;
@@ -319,8 +309,7 @@ async fn no_2_of_a_long_night_the_newest_is_told_and_whoever_is_told_of_little_i
 async fn no_2_quiet_hours_that_are_the_whole_day_hold_from_day_to_day() {
     let (mut stage, hook) = (Stage::new().await, Hook::listen().await);
     stage.webhook(&hook.url).await;
-    let (ana, ben) = (stage.person("ana", None).await, stage.person("ben", None).await);
-    let chat = stage.group(&[ana, ben]).await;
+    let (chat, ana, ben) = stage.pair().await;
     let writer = stage.writer();
     stage.bench.drained().await;
     let time = "12:30".parse().unwrap();
@@ -347,10 +336,8 @@ async fn no_2_quiet_hours_that_are_the_whole_day_hold_from_day_to_day() {
 async fn no_1_while_nobody_knows_who_is_connected_nobody_is_told() {
     let (mut stage, hook) = (Stage::new().await, Hook::listen().await);
     stage.webhook(&hook.url).await;
-    let (ana, ben) = (stage.person("ana", None).await, stage.person("ben", None).await);
-    let chat = stage.group(&[ana, ben]).await;
-    let silent = Arc::new(Silent::new(stage.bench.cache.clone()));
-    let writer = stage.writer_with(Engines { cache: silent.clone(), ..stage.engines() });
+    let (chat, ana, ben) = stage.pair().await;
+    let (writer, silent) = stage.writer_with_silent_cache();
     stage.say(chat, ana, "one").await;
     stage.due().await;
     silent.asked.notified().await;
@@ -414,8 +401,7 @@ async fn no_1_a_browser_is_told_in_a_way_that_only_it_can_read() {
 async fn no_1_an_application_decides_how_long_and_whether_it_shows_what_was_said() {
     let (mut stage, hook) = (Stage::new().await, Hook::listen().await);
     let id = stage.webhook(&hook.url).await;
-    let (ana, ben) = (stage.person("ana", None).await, stage.person("ben", None).await);
-    let chat = stage.group(&[ana, ben]).await;
+    let (chat, ana, _) = stage.pair().await;
     let writer = stage.writer();
     let store = &stage.bench.store;
     let mut settings = common::applications::AppSettings::default();
