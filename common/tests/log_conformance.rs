@@ -79,10 +79,10 @@ async fn a_file_of_another_kind_or_version_is_refused() {
     let fixture = Embedded::new();
     fixture.log(1).await.close().await.unwrap();
     let mut newer = fixture.by_hand().await;
-    sqlx::raw_sql("PRAGMA user_version = 2").execute(&mut newer).await.unwrap();
+    sqlx::raw_sql("PRAGMA user_version = 3").execute(&mut newer).await.unwrap();
     newer.close().await.unwrap();
     let refused = SqliteLog::open(&fixture.path(), 1).await.unwrap_err();
-    assert!(matches!(refused, OpenError::Version { has: 2, known: 1, .. }), "{refused}");
+    assert!(matches!(refused, OpenError::Version { has: 3, known: 2, .. }), "{refused}");
 }
 
 #[tokio::test]
@@ -124,6 +124,83 @@ async fn a_log_that_no_longer_begins_at_zero_says_where_it_begins_and_a_hole_is_
     }
     assert_eq!(log.read(0, 3, ReadLimit { records: 3, ..ReadLimit::BATCH }).await.unwrap().len(), 3);
     assert_eq!(log.read(0, 7, ReadLimit::BATCH).await.unwrap().len(), 3);
+}
+
+#[tokio::test]
+async fn a_file_of_the_first_format_is_opened_and_begins_where_it_did() {
+    let fixture = Embedded::new();
+    let log = fixture.log(2).await;
+    let id = log.id();
+    for _ in 0..3 {
+        append(&log, "record").await.unwrap();
+    }
+    log.close().await.unwrap();
+    drop(log);
+    let mut other = fixture.by_hand().await;
+    sqlx::raw_sql("DROP TABLE begins; PRAGMA user_version = 1").execute(&mut other).await.unwrap();
+    other.close().await.unwrap();
+    let log = fixture.log(2).await;
+    assert_eq!((log.id(), log.begin(0).await, log.end(0).await), (id, Ok(0), Ok(3)));
+    assert_eq!(log.forget_before(0, 2).await, Ok(2));
+}
+
+/// Of the file and of what SQLite keeps beside it.
+fn files_say(fixture: &Embedded, text: &str) -> bool {
+    let files = fixture.0.path().read_dir().unwrap().map(|file| std::fs::read(file.unwrap().path()).unwrap());
+    files.into_iter().any(|bytes| bytes.windows(text.len()).any(|window| window == text.as_bytes()))
+}
+
+#[tokio::test]
+async fn me_9_what_is_forgotten_is_not_in_the_file() {
+    let fixture = Embedded::new();
+    let log = fixture.log(1).await;
+    let records = (0..2_000).map(|number| {
+        let long = if number % 500 == 0 { "long ".repeat(10_000) } else { String::new() };
+        log.append(0, Bytes::new(), Bytes::from(format!("{number} secret {long}")))
+    });
+    let receipts = try_join_all(records).await.unwrap();
+    try_join_all(receipts).await.unwrap();
+    append(&log, "left").await.unwrap();
+    assert!(log.read(0, 0, ReadLimit::BATCH).await.is_ok());
+    while log.forget_before(0, 2_000).await.unwrap() < 2_000 {}
+    assert!(files_say(&fixture, "left"));
+    assert!(!files_say(&fixture, "secret") && !files_say(&fixture, "long long"));
+}
+
+#[tokio::test]
+async fn a_piece_at_a_time_is_forgotten_and_appends_come_in_between() {
+    let fixture = Embedded::new();
+    let log = Arc::new(fixture.log(1).await);
+    let records = (0..5_000).map(|_| log.append(0, Bytes::new(), Bytes::from_static(b"record")));
+    let receipts = try_join_all(records).await.unwrap();
+    try_join_all(receipts).await.unwrap();
+    for _ in 0..8 {
+        let large = log.append(0, Bytes::new(), Bytes::from(vec![1; 900 * 1024])).await.unwrap();
+        large.await.unwrap();
+    }
+    // Given up in the midst of one, whatever comes of it.
+    drop(tokio::time::timeout(Duration::from_micros(50), log.forget_before(0, 5_008)).await);
+    let forgetting = tokio::spawn({
+        let log = Arc::clone(&log);
+        async move {
+            let (mut pieces, mut begin) = (0, log.begin(0).await.unwrap());
+            while begin < 5_008 {
+                let begins = log.forget_before(0, 5_008).await.unwrap();
+                // With the one that was given up, which may come in between.
+                assert!(begins > begin && begins - begin <= 2 * 1_024, "{begin} {begins}");
+                (pieces, begin) = (pieces + 1, begins);
+            }
+            pieces
+        }
+    });
+    let mut between = 0;
+    while !forgetting.is_finished() {
+        append(&log, "between").await.unwrap();
+        between += 1;
+    }
+    assert!(forgetting.await.unwrap() >= 4, "some records, or some bytes of them, at a time");
+    assert!(between >= 2, "{between}");
+    assert_eq!((log.begin(0).await, log.end(0).await), (Ok(5_008), Ok(5_008 + between)));
 }
 
 #[tokio::test]

@@ -87,6 +87,7 @@ mod classic {
     common::log_conformance! { @tests Kafka::speaking(GroupProtocol::Classic), groups:
         one_member_is_given_every_partition_and_sees_every_record
         a_start_beyond_the_end_stops_that_partition_alone
+        a_start_before_the_beginning_stops_that_partition_alone
         two_members_split_the_partitions
         a_member_that_leaves_is_replaced
         while_members_come_and_go_no_record_is_missed

@@ -53,7 +53,11 @@ pub(super) enum Failure {
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
-    Read(#[from] ReadError),
+    Read(ReadError),
+    #[error(
+        "the log begins at {begin}, after the store's position {position}, and has forgotten what lies between: put back a newer backup of the store"
+    )]
+    Forgotten { begin: Offset, position: Offset },
     #[error(
         "the store's position belongs to another log: was the log replaced, or the store restored beside a new one?"
     )]
@@ -62,6 +66,17 @@ pub(super) enum Failure {
     Version { offset: Offset, error: BadRecord },
     #[error("the writer is {bytes} bytes behind, more than an owner may hold")]
     TooFarBehind { bytes: usize },
+}
+
+impl From<ReadError> for Failure {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::OutOfRange { from, begin, .. } if from < begin => {
+                Self::Forgotten { begin, position: from }
+            }
+            error => Self::Read(error),
+        }
+    }
 }
 
 /// Claims `partition`; the term begins when what is undrained was read as well. While the log has not answered, the claim is `under_way`.

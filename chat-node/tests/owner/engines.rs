@@ -523,6 +523,18 @@ impl Log for Narrow {
         self.inner.end(partition).await
     }
 
+    async fn begin(&self, partition: Partition) -> std::result::Result<Offset, ReadError> {
+        self.inner.begin(partition).await
+    }
+
+    async fn forget_before(
+        &self,
+        partition: Partition,
+        before: Offset,
+    ) -> std::result::Result<Offset, ReadError> {
+        self.inner.forget_before(partition, before).await
+    }
+
     async fn join(&self, group: &str) -> std::result::Result<Box<dyn Subscription>, LogError> {
         self.inner.join(group).await
     }

@@ -1,7 +1,8 @@
 //! The log: the truth of every chat.
 //!
-//! One topic of P partitions. A partition is a sequence of records that only grows, with offsets 0, 1, 2, … and no
-//! hole: the rule of terms rests on that, so an engine uses neither transactions that leave markers nor compaction.
+//! One topic of P partitions. A partition is a sequence of records that grows at its end, with offsets 0, 1, 2, … and no
+//! hole: the rule of terms rests on that, so an engine uses neither transactions that leave markers nor compaction. Its oldest
+//! records may be forgotten ([`Log::forget_before`]); offsets never begin anew.
 //! What a record means is not known here: a key, bytes, and the place they got.
 //!
 //! Here: the contract ([`Log`], [`Subscription`], [`Receipt`]). Beside it: [`sqlite`], the embedded engine, `kafka`, the one for a
@@ -97,10 +98,10 @@ pub trait Log: Send + Sync + 'static {
     async fn append(&self, partition: Partition, key: Bytes, payload: Bytes) -> Result<Receipt, AppendError>;
 
     /// The records from `from` on, in order and without a hole, as many as the limit allows; none at the end.
-    /// What a receipt has confirmed is there.
+    /// What a receipt has confirmed is there, until it is forgotten.
     ///
     /// # Errors
-    /// [`ReadError`].
+    /// [`ReadError`]; [`ReadError::OutOfRange`] where records were forgotten.
     async fn read(
         &self,
         partition: Partition,
@@ -114,6 +115,21 @@ pub trait Log: Send + Sync + 'static {
     /// # Errors
     /// [`ReadError`].
     async fn end(&self, partition: Partition) -> Result<Offset, ReadError>;
+
+    /// The offset of the oldest record that the partition has; its end when it has none. All before it were forgotten.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    async fn begin(&self, partition: Partition) -> Result<Offset, ReadError>;
+
+    /// Forgets records before `before`, the oldest first, as many as are done with in some milliseconds. Answers where the
+    /// partition begins now: before `before` if there are more, and never earlier than it was.
+    ///
+    /// When this returns, they are out of every reader's reach, also after a crash. Dropping the future leaves it open whether they are.
+    ///
+    /// # Errors
+    /// [`ReadError`]; [`ReadError::OutOfRange`] when `before` is past the end: nothing is forgotten then.
+    async fn forget_before(&self, partition: Partition, before: Offset) -> Result<Offset, ReadError>;
 
     /// Becomes a member of a group of readers that share the partitions among them.
     ///

@@ -89,6 +89,14 @@ impl Log for SlowLog {
         self.inner.end(partition).await
     }
 
+    async fn begin(&self, partition: Partition) -> Result<Offset, ReadError> {
+        self.inner.begin(partition).await
+    }
+
+    async fn forget_before(&self, partition: Partition, before: Offset) -> Result<Offset, ReadError> {
+        self.inner.forget_before(partition, before).await
+    }
+
     async fn join(&self, group: &str) -> Result<Box<dyn Subscription>, LogError> {
         self.inner.join(group).await
     }

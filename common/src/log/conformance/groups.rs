@@ -9,7 +9,7 @@ use std::{
 use futures_util::future::join_all;
 use tokio::time::timeout;
 
-use super::{Fixture, PATIENCE, fill, put};
+use super::{Fixture, PATIENCE, fill, forget, put};
 use crate::{
     ids::{Offset, Partition},
     log::{Delivery, Log, LogError, ReadError, Subscription},
@@ -152,6 +152,31 @@ pub async fn a_start_beyond_the_end_stops_that_partition_alone(fixture: &dyn Fix
     assert_eq!(reader.seen, [(1, 0)]);
     reader.member.start(0, 5).unwrap();
     reader.until(|reader| reader.seen.len() == 2).await;
+}
+
+pub async fn a_start_before_the_beginning_stops_that_partition_alone(fixture: &dyn Fixture) {
+    let log = fixture.open(2).await.unwrap();
+    fill(&*log, 0, 0, 5).await;
+    let mut reader = Reader::join(&*log, "writers").await;
+    reader.starts = BTreeMap::from([(0, 5)]);
+    reader.until(|reader| reader.held.len() == 2).await;
+    let refused = async |reader: &mut Reader, from, begin| {
+        reader.member.start(0, from).unwrap();
+        let gone = ReadError::OutOfRange { partition: 0, from, begin, end: 5 };
+        assert_eq!(next(&mut reader.member).await, Err(LogError::Read(gone)));
+    };
+    forget(&*log, 0, 3).await;
+    refused(&mut reader, 0, 3).await;
+    refused(&mut reader, 2, 3).await;
+    put(&*log, 1, "is delivered").await;
+    reader.until(|reader| !reader.seen.is_empty()).await;
+    assert_eq!(reader.seen, [(1, 0)]);
+    reader.member.start(0, 3).unwrap();
+    reader.starts.insert(0, 3);
+    reader.until(|reader| reader.seen.len() == 3).await;
+    assert_eq!(reader.seen[1..], [(0, 3), (0, 4)]);
+    forget(&*log, 0, 5).await;
+    refused(&mut reader, 4, 5).await;
 }
 
 pub async fn a_start_of_a_partition_of_another_is_refused(fixture: &dyn Fixture) {

@@ -46,12 +46,16 @@ macro_rules! log_conformance {
             everything_is_there_after_a_reopen
             another_partition_count_is_refused
             closing_settles_what_was_taken_and_refuses_the_rest
+            what_is_forgotten_is_gone_and_what_follows_is_there
+            a_partition_that_has_forgotten_everything_goes_on_with_the_next_offset
+            what_is_past_the_end_is_not_forgotten
         }
         $crate::log_conformance! { @tests $fixture, groups:
             one_member_is_given_every_partition_and_sees_every_record
             a_subscription_starts_where_it_is_told
             a_stopped_partition_is_silent_until_it_is_started_again
             a_start_beyond_the_end_stops_that_partition_alone
+            a_start_before_the_beginning_stops_that_partition_alone
             a_start_of_a_partition_of_another_is_refused
             two_members_split_the_partitions
             a_member_that_leaves_is_replaced
@@ -89,6 +93,16 @@ async fn fill(log: &dyn Log, partition: Partition, from: u64, count: u64) -> Vec
         receipts.push(log.append(partition, bytes("key"), bytes(number.to_string())).await.unwrap());
     }
     timeout(PATIENCE, try_join_all(receipts)).await.expect("receipts").unwrap()
+}
+
+/// Has everything before `before` forgotten, in as many pieces as it takes.
+async fn forget(log: &dyn Log, partition: Partition, before: Offset) {
+    let mut begin = log.begin(partition).await.unwrap();
+    while begin < before {
+        let begins = log.forget_before(partition, before).await.unwrap();
+        assert!(begins > begin && begins <= before, "{begin} {begins} {before}");
+        begin = begins;
+    }
 }
 
 async fn read_all(log: &dyn Log, partition: Partition, mut from: Offset) -> Vec<Entry> {

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures_util::future::{join_all, try_join_all};
 use tokio::time::timeout;
 
-use super::{Fixture, PATIENCE, bytes, fill, put, read_all, texts};
+use super::{Fixture, PATIENCE, bytes, fill, forget, put, read_all, texts};
 use crate::{
     ids::{Offset, Partition},
     log::{AppendError, LogError, MAX_RECORD_BYTES, OpenError, ReadError, ReadLimit},
@@ -222,4 +222,58 @@ pub async fn closing_settles_what_was_taken_and_refuses_the_rest(fixture: &dyn F
     assert_eq!(log.append(0, bytes("key"), bytes("late")).await.unwrap_err(), AppendError::Closed);
     assert!(matches!(log.join("late").await, Err(LogError::Closed)));
     log.close().await.expect("nothing to do");
+}
+
+pub async fn what_is_forgotten_is_gone_and_what_follows_is_there(fixture: &dyn Fixture) {
+    let log = fixture.open(2).await.unwrap();
+    fill(&*log, 0, 0, 5000).await;
+    fill(&*log, 1, 0, 10).await;
+    assert_eq!((log.begin(0).await, log.begin(1).await), (Ok(0), Ok(0)));
+    for before in [1, 3210] {
+        forget(&*log, 0, before).await;
+        assert_eq!((log.begin(0).await, log.end(0).await), (Ok(before), Ok(5000)));
+        for from in [0, before - 1] {
+            let gone = ReadError::OutOfRange { partition: 0, from, begin: before, end: 5000 };
+            assert_eq!(log.read(0, from, ReadLimit::BATCH).await, Err(gone));
+        }
+        let rest = texts(&read_all(&*log, 0, before).await);
+        assert!(rest.into_iter().eq((before..5000).map(|number| number.to_string())));
+        assert_eq!(log.forget_before(0, before - 1).await, Ok(before), "it stays forgotten");
+        assert_eq!(log.forget_before(0, 0).await, Ok(before));
+    }
+    assert_eq!(put(&*log, 0, "next").await, 5000, "offsets go on");
+    assert_eq!(read_all(&*log, 1, 0).await.len(), 10, "the others forget nothing");
+}
+
+pub async fn a_partition_that_has_forgotten_everything_goes_on_with_the_next_offset(fixture: &dyn Fixture) {
+    let log = fixture.open(2).await.unwrap();
+    fill(&*log, 0, 0, 30).await;
+    forget(&*log, 0, 30).await;
+    assert_eq!((log.begin(0).await, log.end(0).await), (Ok(30), Ok(30)));
+    assert_eq!(log.read(0, 30, ReadLimit::BATCH).await, Ok(Vec::new()));
+    log.close().await.unwrap();
+    drop(log);
+    let log = fixture.open(2).await.unwrap();
+    assert_eq!((log.begin(0).await, log.end(0).await), (Ok(30), Ok(30)));
+    let gone = |end| Err(ReadError::OutOfRange { partition: 0, from: 29, begin: 30, end });
+    assert_eq!(log.read(0, 29, ReadLimit::BATCH).await, gone(30));
+    assert_eq!(put(&*log, 0, "next").await, 30);
+    assert_eq!(put(&*log, 1, "of the other").await, 0);
+    assert_eq!(log.read(0, 29, ReadLimit::BATCH).await, gone(31));
+    assert_eq!(texts(&read_all(&*log, 0, 30).await), ["next"]);
+}
+
+pub async fn what_is_past_the_end_is_not_forgotten(fixture: &dyn Fixture) {
+    let log = fixture.open(1).await.unwrap();
+    fill(&*log, 0, 0, 5).await;
+    for before in [6, u64::MAX] {
+        let refused = ReadError::OutOfRange { partition: 0, from: before, begin: 0, end: 5 };
+        assert_eq!(log.forget_before(0, before).await, Err(refused));
+    }
+    assert_eq!(read_all(&*log, 0, 0).await.len(), 5);
+    let refused = ReadError::NoSuchPartition { partition: 1, partitions: 1 };
+    assert_eq!(log.begin(1).await, Err(refused.clone()));
+    assert_eq!(log.forget_before(1, 0).await, Err(refused));
+    log.close().await.unwrap();
+    assert_eq!(log.forget_before(0, 1).await, Err(ReadError::Closed));
 }

@@ -9,6 +9,7 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use rdkafka::{
+    Offset as KafkaOffset, TopicPartitionList,
     admin::{AdminClient, AdminOptions, ConfigResource, NewTopic, ResourceSpecifier, TopicReplication},
     config::FromClientConfigAndContext,
     error::{KafkaError, RDKafkaErrorCode},
@@ -23,12 +24,12 @@ use uuid::Uuid;
 
 use super::{
     KafkaSettings,
-    client::{self, Quiet},
+    client::{self, Quiet, REQUEST_WAIT},
     producer::Intake,
     reader::Readers,
 };
 use crate::{
-    ids::Partition,
+    ids::{Offset, Partition},
     log::{OpenError, ReadError, ReadLimit},
 };
 
@@ -40,6 +41,9 @@ const RETRY: Duration = Duration::from_millis(100);
 
 /// The format of [`Identity`] that this program writes and reads.
 const FORMAT: i64 = 1;
+
+/// A day: by default it is a week, and a quiet partition's file takes that long to be done with.
+const SEGMENT_MS: &str = "86400000";
 
 /// Above this, a dead member's partitions lie idle for long.
 const LONG_SESSION: Duration = Duration::from_secs(10);
@@ -215,6 +219,8 @@ impl Admin {
             .set("cleanup.policy", "delete")
             .set("retention.ms", retention_ms)
             .set("retention.bytes", "-1")
+            // What is forgotten is out of reach at once, and on the brokers' disks until its file is done with and a later one begun.
+            .set("segment.ms", SEGMENT_MS)
             .set("unclean.leader.election.enable", "false")
             .set("min.insync.replicas", &in_sync);
         let options = AdminOptions::new().operation_timeout(Some(OPEN_WAIT)).request_timeout(Some(OPEN_WAIT));
@@ -312,6 +318,39 @@ impl Admin {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(error)) => Err(self.unavailable(error.to_string())),
             Err(_) => Err(self.unavailable("its id was not written in time")),
+        }
+    }
+
+    /// Has the brokers forget the records of a partition before `before`. Where it begins then.
+    pub(super) async fn forget_before(
+        &self,
+        partition: Partition,
+        before: Offset,
+    ) -> Result<Offset, ReadError> {
+        let failed = |why: String| {
+            ReadError::Unavailable(format!(
+                "partition {partition} does not forget what is before {before}: {why}"
+            ))
+        };
+        let (topic, number) = (&self.settings.topic, i32::from(partition));
+        let place = i64::try_from(before).map_err(|error| failed(error.to_string()))?;
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(topic, number, KafkaOffset::Offset(place))
+            .map_err(|error| failed(error.to_string()))?;
+        let options =
+            AdminOptions::new().operation_timeout(Some(REQUEST_WAIT)).request_timeout(Some(REQUEST_WAIT));
+        // The library keeps its own time; this is for when it does not.
+        let answer = timeout(2 * REQUEST_WAIT, self.client.delete_records(&list, &options)).await;
+        let answer = answer
+            .map_err(|_| failed("no answer in time".to_owned()))?
+            .map_err(|error| failed(error.to_string()))?;
+        let begins = answer.find_partition(topic, number).ok_or_else(|| failed("no answer".to_owned()))?;
+        begins.error().map_err(|error| failed(error.to_string()))?;
+        match begins.offset() {
+            KafkaOffset::Offset(begins) => {
+                Offset::try_from(begins).map_err(|error| failed(error.to_string()))
+            }
+            other => Err(failed(format!("it begins at {other:?}"))),
         }
     }
 

@@ -23,6 +23,7 @@ use std::{fmt, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -45,6 +46,8 @@ pub struct KafkaLog {
     settings: KafkaSettings,
     intake: Intake,
     readers: Readers,
+    /// For what is forgotten; made when it is first needed.
+    admin: OnceCell<Admin>,
     closing: CancellationToken,
 }
 
@@ -70,7 +73,8 @@ impl KafkaLog {
         let readers = Readers::start(settings, &settings.topic, partitions, READERS)
             .map_err(|error| OpenError::Unavailable { log: settings.to_string(), what: error.to_string() })?;
         let settings = settings.clone();
-        Ok(Self { id, partitions, settings, intake, readers, closing: CancellationToken::new() })
+        let closing = CancellationToken::new();
+        Ok(Self { id, partitions, settings, intake, readers, admin: OnceCell::new(), closing })
     }
 
     /// Makes the log's topics and its id, so far as they are missing. Two may do so at once, and both get the same id.
@@ -121,7 +125,25 @@ impl Log for KafkaLog {
     }
 
     async fn end(&self, partition: Partition) -> Result<Offset, ReadError> {
-        self.readers.end(partition).await
+        Ok(self.readers.bounds(partition).await?.1)
+    }
+
+    async fn begin(&self, partition: Partition) -> Result<Offset, ReadError> {
+        Ok(self.readers.bounds(partition).await?.0)
+    }
+
+    async fn forget_before(&self, partition: Partition, before: Offset) -> Result<Offset, ReadError> {
+        let (begin, end) = self.readers.bounds(partition).await?;
+        if before > end {
+            return Err(ReadError::OutOfRange { partition, from: before, begin, end });
+        }
+        if before <= begin {
+            return Ok(begin);
+        }
+        let made = self.admin.get_or_try_init(async || Admin::new(&self.settings)).await;
+        made.map_err(|error| ReadError::Unavailable(error.to_string()))?
+            .forget_before(partition, before)
+            .await
     }
 
     async fn join(&self, group: &str) -> Result<Box<dyn Subscription>, LogError> {

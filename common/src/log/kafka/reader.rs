@@ -47,7 +47,7 @@ type Place = (Partition, Offset);
 #[derive(Debug)]
 enum Job {
     Read { from: Place, limit: ReadLimit, answer: oneshot::Sender<Result<Vec<Entry>, ReadError>> },
-    End { partition: Partition, answer: oneshot::Sender<Result<Offset, ReadError>> },
+    Bounds { partition: Partition, answer: oneshot::Sender<Result<(Offset, Offset), ReadError>> },
 }
 
 /// Who has nothing to do, by number, and where it stands.
@@ -114,9 +114,10 @@ impl Readers {
         self.ask(Some(from), |answer| Job::Read { from, limit, answer }).await
     }
 
-    pub(super) async fn end(&self, partition: Partition) -> Result<Offset, ReadError> {
+    /// Begin and end of a partition.
+    pub(super) async fn bounds(&self, partition: Partition) -> Result<(Offset, Offset), ReadError> {
         self.check(partition)?;
-        self.ask(None, |answer| Job::End { partition, answer }).await
+        self.ask(None, |answer| Job::Bounds { partition, answer }).await
     }
 
     pub(super) fn close(&self) {
@@ -202,8 +203,8 @@ impl Worker {
                     self.is_free(permit);
                     drop(answer.send(outcome));
                 }
-                Ok((Job::End { partition, answer }, permit)) => {
-                    let outcome = self.watermarks(partition).map(|(_, end)| end);
+                Ok((Job::Bounds { partition, answer }, permit)) => {
+                    let outcome = self.watermarks(partition);
                     self.is_free(permit);
                     drop(answer.send(outcome));
                 }

@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// The version of the tables below, in the file's `user_version`. A file that is not a log yet has 0.
-const FORMAT: i64 = 1;
+const FORMAT: i64 = 2;
 
 /// `offset` is contiguous within a partition. Without a row id a record is stored once, in the order it is read.
 const SCHEMA: &str = "
@@ -36,6 +36,27 @@ const SCHEMA: &str = "
         PRIMARY KEY (partition, offset)
     ) WITHOUT ROWID;
 ";
+
+/// From format 1: what a partition begins with. One that is not here has forgotten nothing. All of its records may be gone: the next
+/// offset is known from here then.
+const BEGINS: &str = "
+    CREATE TABLE begins (
+        partition INTEGER NOT NULL PRIMARY KEY,
+        offset    INTEGER NOT NULL
+    );
+    PRAGMA user_version = 2;
+";
+
+/// Where a partition (?1) begins. Older records than it says may only be gone by hand.
+pub(super) const BEGIN: &str = "SELECT max(
+    coalesce((SELECT offset FROM begins WHERE partition = ?1), 0),
+    coalesce((SELECT min(offset) FROM records WHERE partition = ?1), 0))";
+
+/// Records that are forgotten in one transaction at most: some milliseconds, for which appends wait.
+const FORGET_RECORDS: u32 = 1024;
+
+/// Bytes of them at most, but for one record that is larger: each is overwritten.
+const FORGET_BYTES: u32 = 4 * 1024 * 1024;
 
 /// How long to wait for the lock of a process that is just closing the file. A restart overlaps by less.
 const LOCK_WAIT: Duration = Duration::from_secs(2);
@@ -86,10 +107,15 @@ impl LogFile {
             .fetch_one(&mut *connection)
             .await
             .map_err(unavailable)?;
-        if format == 0 {
-            self.create(connection).await?;
-        } else if format != FORMAT {
-            return Err(OpenError::Version { log: self.name(), has: format, known: FORMAT });
+        match format {
+            0 => self.create(connection).await?,
+            1 => {
+                let mut transaction = connection.begin().await.map_err(unavailable)?;
+                sqlx::raw_sql(BEGINS).execute(&mut *transaction).await.map_err(unavailable)?;
+                transaction.commit().await.map_err(unavailable)?;
+            }
+            FORMAT => {}
+            _ => return Err(OpenError::Version { log: self.name(), has: format, known: FORMAT }),
         }
         let (id, has): (Vec<u8>, i64) = sqlx::query_as("SELECT id, partitions FROM log")
             .fetch_one(&mut *connection)
@@ -123,7 +149,7 @@ impl LogFile {
             .execute(&mut *transaction)
             .await
             .map_err(unavailable)?;
-        sqlx::query("PRAGMA user_version = 1").execute(&mut *transaction).await.map_err(unavailable)?;
+        sqlx::raw_sql(BEGINS).execute(&mut *transaction).await.map_err(unavailable)?;
         transaction.commit().await.map_err(unavailable)
     }
 
@@ -140,9 +166,52 @@ impl LogFile {
                 .bind(i64::from(partition))
                 .fetch_one(&mut *connection)
                 .await?;
-            ends.push(last.map_or(0, |last| last.cast_unsigned() + 1));
+            ends.push(match last {
+                Some(last) => last.cast_unsigned() + 1,
+                None => begin(connection, partition).await?,
+            });
         }
         Ok(ends)
+    }
+
+    /// Forgets a piece of what a partition has before `before`. Where it begins then.
+    pub(super) async fn forget_before(
+        &self,
+        connection: &mut SqliteConnection,
+        partition: Partition,
+        before: Offset,
+    ) -> sqlx::Result<Offset> {
+        let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
+        let begins = begin(&mut transaction, partition).await?;
+        if before <= begins {
+            return Ok(begins);
+        }
+        let last: Option<i64> = sqlx::query_scalar(
+            "SELECT max(offset) FROM (
+               SELECT offset, sum(size) OVER (ORDER BY offset) AS bytes FROM (
+                 SELECT offset, length(key) + length(payload) AS size FROM records
+                 WHERE partition = ? AND offset < ? ORDER BY offset LIMIT ?))
+             WHERE bytes <= ?",
+        )
+        .bind(i64::from(partition))
+        .bind(before.cast_signed())
+        .bind(FORGET_RECORDS)
+        .bind(FORGET_BYTES)
+        .fetch_one(&mut *transaction)
+        .await?;
+        let begins = last.map_or(begins, i64::cast_unsigned) + 1;
+        sqlx::query("DELETE FROM records WHERE partition = ? AND offset < ?")
+            .bind(i64::from(partition))
+            .bind(begins.cast_signed())
+            .execute(&mut *transaction)
+            .await?;
+        sqlx::query("INSERT OR REPLACE INTO begins (partition, offset) VALUES (?, ?)")
+            .bind(i64::from(partition))
+            .bind(begins.cast_signed())
+            .execute(&mut *transaction)
+            .await?;
+        transaction.commit().await?;
+        Ok(begins)
     }
 
     /// Starts the write-ahead file anew if it has grown past its size. Reads take milliseconds; one that takes longer than
@@ -153,6 +222,17 @@ impl LogFile {
         if size < self.trim_at {
             return Ok(());
         }
+        self.empty_wal(connection, size).await
+    }
+
+    /// Starts the write-ahead file anew whatever its size, as it has what was forgotten. Whoever reads for longer than [`BUSY_WAIT`] is let be:
+    /// that stays in it until it starts anew of itself.
+    pub(super) async fn wipe_wal(&mut self, connection: &mut SqliteConnection) -> sqlx::Result<()> {
+        let size = std::fs::metadata(&self.wal).map_or(0, |wal| wal.len());
+        self.empty_wal(connection, size).await
+    }
+
+    async fn empty_wal(&mut self, connection: &mut SqliteConnection, size: u64) -> sqlx::Result<()> {
         let (busy, _, _): (i64, i64, i64) =
             sqlx::query_as("PRAGMA wal_checkpoint(TRUNCATE)").fetch_one(connection).await?;
         self.trim_at = if busy == 0 { WAL_MOST_BYTES } else { size + WAL_MOST_BYTES };
@@ -169,6 +249,8 @@ impl LogFile {
             // A commit is on the disk before it is reported. It is what a receipt promises.
             .synchronous(SqliteSynchronous::Full)
             .pragma("journal_size_limit", WAL_KEPT_BYTES.to_string())
+            // What is forgotten is overwritten: the pages would keep it until they are used again.
+            .pragma("secure_delete", "ON")
     }
 
     pub(super) fn reader_options(&self) -> SqliteConnectOptions {
@@ -186,6 +268,11 @@ impl LogFile {
     fn foreign(&self, what: String) -> OpenError {
         OpenError::Foreign { log: self.name(), what }
     }
+}
+
+async fn begin(connection: &mut SqliteConnection, partition: Partition) -> sqlx::Result<Offset> {
+    let begin: i64 = sqlx::query_scalar(BEGIN).bind(i64::from(partition)).fetch_one(connection).await?;
+    Ok(begin.cast_unsigned())
 }
 
 async fn lock(path: &Path) -> Result<File, OpenError> {

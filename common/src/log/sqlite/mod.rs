@@ -4,7 +4,7 @@
 //! synced to disk, and settles the receipts; a watch of the partitions' ends wakes who reads. Readers have connections of their
 //! own. Group membership lives in memory, as the file serves one process.
 //!
-//! Absent: retention. Whoever adds it keeps the last record of each partition: the next offset is read from it at open.
+//! What is forgotten goes in small transactions of the same task. The file does not shrink: its room is used again.
 
 mod file;
 mod reader;
@@ -16,7 +16,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::{
-    sync::{Semaphore, mpsc, watch},
+    sync::{Semaphore, mpsc, oneshot, watch},
     time::{Instant, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -24,9 +24,9 @@ use uuid::Uuid;
 
 use self::{
     file::LogFile,
-    reader::Reader,
+    reader::{READ_WAIT, Reader, slow},
     subscription::SqliteSubscription,
-    writer::{Append, Writer},
+    writer::{Append, Forget, Writer},
 };
 use super::{
     AppendError, Entry, INTAKE_WAIT, Log, LogError, MAX_RECORD_BYTES, OpenError, ReadError, ReadLimit,
@@ -50,6 +50,7 @@ pub struct SqliteLog {
     id: Uuid,
     partitions: Partition,
     intake: mpsc::Sender<Append>,
+    forgets: mpsc::Sender<Forget>,
     /// In bytes.
     room: Arc<Semaphore>,
     reader: Reader,
@@ -73,14 +74,17 @@ impl SqliteLog {
         let writer = Writer::open(file, ends).await?;
         let reader = Reader::new(reader_options, watched);
         let (intake, appends) = mpsc::channel(INTAKE_RECORDS);
+        // One is under way at a time; more wait, as long as reads do.
+        let (forgets, to_forget) = mpsc::channel(1);
         let closing = CancellationToken::new();
         let tasks = TaskTracker::new();
-        tasks.spawn(writer.run(appends, closing.clone()));
+        tasks.spawn(writer.run(appends, to_forget, closing.clone()));
         tasks.close();
         Ok(Self {
             id,
             partitions,
             intake,
+            forgets,
             room: Arc::new(Semaphore::new(INTAKE_RECORDS * LEAST_ROOM)),
             reader,
             groups: Groups::new(partitions),
@@ -133,6 +137,24 @@ impl Log for SqliteLog {
 
     async fn end(&self, partition: Partition) -> Result<Offset, ReadError> {
         self.reader.end(partition)
+    }
+
+    async fn begin(&self, partition: Partition) -> Result<Offset, ReadError> {
+        self.reader.begin(partition).await
+    }
+
+    async fn forget_before(&self, partition: Partition, before: Offset) -> Result<Offset, ReadError> {
+        let end = self.reader.end(partition)?;
+        if before > end {
+            let begin = self.reader.begin(partition).await?;
+            return Err(ReadError::OutOfRange { partition, from: before, begin, end });
+        }
+        let (answer, begins) = oneshot::channel();
+        let asked = async {
+            self.forgets.send(Forget { partition, before, answer }).await.map_err(|_| ReadError::Closed)?;
+            begins.await.map_err(|_| ReadError::Closed)?
+        };
+        timeout(READ_WAIT, asked).await.map_err(|_| slow())?
     }
 
     async fn join(&self, group: &str) -> Result<Box<dyn Subscription>, LogError> {

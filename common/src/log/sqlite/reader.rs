@@ -10,6 +10,7 @@ use sqlx::{
 };
 use tokio::{sync::watch, time::timeout};
 
+use super::file::BEGIN;
 use crate::{
     ids::{Offset, Partition},
     log::{Entry, ReadError, ReadLimit},
@@ -20,7 +21,7 @@ use crate::{
 const CONNECTIONS: u32 = 4;
 
 /// How long a read may take, waiting for a connection included. 4 MiB take a few milliseconds from a healthy disk.
-const READ_WAIT: Duration = Duration::from_secs(5);
+pub(super) const READ_WAIT: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Clone)]
 pub(super) struct Reader {
@@ -51,6 +52,11 @@ impl Reader {
         })
     }
 
+    pub(super) async fn begin(&self, partition: Partition) -> Result<Offset, ReadError> {
+        self.end(partition)?;
+        timeout(READ_WAIT, self.find_begin(partition)).await.map_err(|_| slow())?
+    }
+
     pub(super) async fn read(
         &self,
         partition: Partition,
@@ -61,9 +67,7 @@ impl Reader {
         if from == end {
             return Ok(Vec::new());
         }
-        timeout(READ_WAIT, self.read_before(end, partition, from, limit))
-            .await
-            .map_err(|_| ReadError::Unavailable("it did not answer in time".to_owned()))?
+        timeout(READ_WAIT, self.read_before(end, partition, from, limit)).await.map_err(|_| slow())?
     }
 
     pub(super) async fn close(&self) {
@@ -78,7 +82,7 @@ impl Reader {
         limit: ReadLimit,
     ) -> Result<Vec<Entry>, ReadError> {
         if from > end {
-            let begin = self.begin(partition).await?.unwrap_or(end);
+            let begin = self.find_begin(partition).await?;
             return Err(ReadError::OutOfRange { partition, from, begin, end });
         }
         let most =
@@ -114,24 +118,26 @@ impl Reader {
             return Ok(entries);
         }
         drop(rows);
-        match self.begin(partition).await? {
-            Some(begin) if from < begin => Err(ReadError::OutOfRange { partition, from, begin, end }),
-            _ => Err(ReadError::Corrupt {
-                partition,
-                what: format!("offset {expected} is missing, before {end}"),
-            }),
+        let begin = self.find_begin(partition).await?;
+        if from < begin {
+            return Err(ReadError::OutOfRange { partition, from, begin, end });
         }
+        let what = format!("offset {expected} is missing, before {end}");
+        Err(ReadError::Corrupt { partition, what })
     }
 
-    /// The first offset of a partition that has any.
-    async fn begin(&self, partition: Partition) -> Result<Option<Offset>, ReadError> {
-        let begin: Option<i64> = sqlx::query_scalar("SELECT min(offset) FROM records WHERE partition = ?")
+    async fn find_begin(&self, partition: Partition) -> Result<Offset, ReadError> {
+        let begin: i64 = sqlx::query_scalar(BEGIN)
             .bind(i64::from(partition))
             .fetch_one(&self.pool)
             .await
             .map_err(unavailable)?;
-        Ok(begin.map(i64::cast_unsigned))
+        Ok(begin.cast_unsigned())
     }
+}
+
+pub(super) fn slow() -> ReadError {
+    ReadError::Unavailable("it did not answer in time".to_owned())
 }
 
 fn unavailable(error: sqlx::Error) -> ReadError {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use sqlx::{AssertSqlSafe, Connection, SqlSafeStr, SqlStr, SqliteConnection};
 use tokio::{
-    sync::{OwnedSemaphorePermit, mpsc, watch},
+    sync::{OwnedSemaphorePermit, mpsc, oneshot, watch},
     time::sleep,
 };
 use tokio_util::sync::CancellationToken;
@@ -14,7 +14,7 @@ use tracing::{error, warn};
 use super::file::LogFile;
 use crate::{
     ids::{Offset, Partition},
-    log::{OpenError, Settle, Unconfirmed},
+    log::{OpenError, ReadError, Settle, Unconfirmed},
 };
 
 /// Appends that one transaction takes at most. One sync to disk for all of them is what makes the log fast; more would
@@ -33,6 +33,15 @@ pub(super) struct Append {
     pub(super) settle: Settle,
     /// Its part of the intake, given back when it is settled.
     pub(super) room: OwnedSemaphorePermit,
+}
+
+/// Records to be forgotten: a piece of them.
+#[derive(Debug)]
+pub(super) struct Forget {
+    pub(super) partition: Partition,
+    pub(super) before: Offset,
+    /// Where the partition begins then.
+    pub(super) answer: oneshot::Sender<Result<Offset, ReadError>>,
 }
 
 #[derive(Debug)]
@@ -54,13 +63,23 @@ impl Writer {
     }
 
     /// Writes until every handle is gone or `closing` is cancelled, and then what was taken before.
-    pub(super) async fn run(mut self, mut intake: mpsc::Receiver<Append>, closing: CancellationToken) {
+    pub(super) async fn run(
+        mut self,
+        mut intake: mpsc::Receiver<Append>,
+        mut forgets: mpsc::Receiver<Forget>,
+        closing: CancellationToken,
+    ) {
         let mut batch = Vec::with_capacity(BATCH);
         loop {
             let taken = tokio::select! {
                 biased;
                 () = closing.cancelled(), if !intake.is_closed() => {
                     intake.close();
+                    continue;
+                }
+                // Whoever wants more forgotten asks again when it is answered, and what is to be appended comes in between.
+                Some(forget) = forgets.recv(), if !intake.is_closed() => {
+                    self.forget(forget, &closing).await;
                     continue;
                 }
                 taken = intake.recv_many(&mut batch, BATCH) => taken,
@@ -78,14 +97,8 @@ impl Writer {
     }
 
     async fn write(&mut self, batch: &mut Vec<Append>, closing: &CancellationToken) {
-        let mut connection = match self.connection.take() {
-            Some(connection) => connection,
-            None => match self.reconnect_patiently(closing).await {
-                Some(connection) => connection,
-                None => {
-                    return settle_unconfirmed(batch, "the log was closed while its file was out of reach");
-                }
-            },
+        let Some(mut connection) = self.connected(closing).await else {
+            return settle_unconfirmed(batch, "the log was closed while its file was out of reach");
         };
         let (offsets, ends) = place(&self.ends.borrow(), batch);
         match self.inserts.commit(&mut connection, batch, &offsets).await {
@@ -95,16 +108,45 @@ impl Writer {
                     append.settle.settle(Ok(offset));
                     drop(append.room);
                 }
-                match self.file.trim_wal(&mut connection).await {
-                    Ok(()) => self.connection = Some(connection),
-                    Err(error) => {
-                        warn!(log = self.file.name(), %error, "the log's write-ahead file cannot be trimmed")
-                    }
-                }
+                self.keep(connection).await;
             }
             Err(error) => {
                 error!(log = self.file.name(), %error, records = batch.len(), "a commit to the log failed");
                 settle_unconfirmed(batch, &error.to_string());
+            }
+        }
+    }
+
+    async fn forget(&mut self, Forget { partition, before, answer }: Forget, closing: &CancellationToken) {
+        let Some(mut connection) = self.connected(closing).await else { return };
+        let begins = self.file.forget_before(&mut connection, partition, before).await;
+        match &begins {
+            // Once for all pieces.
+            Ok(begins) if *begins >= before => match self.file.wipe_wal(&mut connection).await {
+                Ok(()) => self.connection = Some(connection),
+                Err(error) => {
+                    warn!(log = self.file.name(), %error, "the log's write-ahead file still has what was forgotten")
+                }
+            },
+            Ok(_) => self.keep(connection).await,
+            Err(_) => {}
+        }
+        drop(answer.send(begins.map_err(|error| ReadError::Unavailable(error.to_string()))));
+    }
+
+    /// None when the log is closed first.
+    async fn connected(&mut self, closing: &CancellationToken) -> Option<SqliteConnection> {
+        match self.connection.take() {
+            Some(connection) => Some(connection),
+            None => self.reconnect_patiently(closing).await,
+        }
+    }
+
+    async fn keep(&mut self, mut connection: SqliteConnection) {
+        match self.file.trim_wal(&mut connection).await {
+            Ok(()) => self.connection = Some(connection),
+            Err(error) => {
+                warn!(log = self.file.name(), %error, "the log's write-ahead file cannot be trimmed")
             }
         }
     }
