@@ -22,10 +22,10 @@ use common::{
     search::Query,
     store::{
         Accounts, Added, AppCounts, Application, AsOf, Attachment, Attachments, ChatRow, Chats, Contact,
-        Drain, Due, Erasing, Expire, Findings, Found, Listed, Marked, Numbered, Owned, Pair, PartitionBatch,
-        People, Position, ProfileChange, Range, ReadMark, Reads, Refused, Related, Relation, RelationChange,
-        Relations, Result, Revocation, Scope, Search, SearchScope, Seen, SendKey, SignIn, Slice, Standing,
-        Ties, User, sqlite::Sqlite,
+        Drain, DrainedMark, Due, Erasing, Expire, Findings, Found, Listed, Marked, Numbered, Owned, Pair,
+        PartitionBatch, People, Position, ProfileChange, Range, ReadMark, Reads, Refused, Related, Relation,
+        RelationChange, Relations, Result, Revocation, Scope, Search, SearchScope, Seen, SendKey, SignIn,
+        Slice, Standing, Ties, User, sqlite::Sqlite,
     },
     time::Millis,
 };
@@ -281,6 +281,14 @@ impl Expire for Held {
         limit: u32,
     ) -> Result<u32> {
         self.inner().expire(partition, chat, default, now, limit).await
+    }
+
+    async fn drained_marks(&self) -> Result<Vec<(Partition, DrainedMark)>> {
+        self.inner().drained_marks().await
+    }
+
+    async fn mark_drained(&self, partition: Partition, marks: &[DrainedMark]) -> Result<()> {
+        self.inner().mark_drained(partition, marks).await
     }
 }
 

@@ -58,7 +58,7 @@ pub use owned::{
 pub use people::{People, ProfileChange};
 pub use reads::{Marked, ReadMark, Reads};
 pub use relations::{Contact, Pair, Related, Relation, RelationChange, Relations, Ties};
-pub use retention::{Due, Expire, Scope};
+pub use retention::{DrainedMark, Due, Expire, Scope};
 pub use search::{CHATS_SEARCHED, Findings, Hit, MESSAGES_FOUND, Search, SearchScope};
 pub use seen::Seen;
 use title::title;

@@ -1,4 +1,5 @@
-//! How long messages are kept (ME-9), and the end of those that are past their time.
+//! How long messages are kept (ME-9), the end of those that are past their time, and how far the log was drained when, by which
+//! it forgets what it has of them.
 //!
 //! Messages end oldest first: a chat's row says up to which number. What a message said, what it was answered with, whom it mentioned and
 //! which files it referred to are gone then; its place, its ids and its times stay, so that numbers and unread counts hold, and a send that is
@@ -7,11 +8,12 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use uuid::Uuid;
 
 use super::Result;
 use crate::{
     applications::Retention,
-    ids::{AppId, ChatKey, Number, Partition},
+    ids::{AppId, ChatKey, Number, Offset, Partition},
     search::segment,
     time::Millis,
 };
@@ -32,6 +34,17 @@ pub struct Due {
     pub chats: Vec<ChatKey>,
     /// The last chat that was looked at, when there may be more behind it.
     pub next: Option<ChatKey>,
+}
+
+/// So far a partition of the log was drained at that time, or further.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DrainedMark {
+    /// Which log.
+    pub log: Uuid,
+    /// When.
+    pub at: Millis,
+    /// Everything before was in the store.
+    pub offset: Offset,
 }
 
 /// What ends messages.
@@ -55,6 +68,13 @@ pub trait Expire: Send + Sync {
         now: Millis,
         limit: u32,
     ) -> Result<u32>;
+
+    /// How far each partition was drained when: what [`Expire::mark_drained`] was given, in that order. A backup of the store has the marks
+    /// of its time, and none that is ahead of its positions.
+    async fn drained_marks(&self) -> Result<Vec<(Partition, DrainedMark)>>;
+
+    /// Replaces the marks of a partition.
+    async fn mark_drained(&self, partition: Partition, marks: &[DrainedMark]) -> Result<()>;
 }
 
 /// A chat's row, as far as its messages' end goes.

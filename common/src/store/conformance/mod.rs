@@ -122,6 +122,7 @@ macro_rules! store_conformance {
             me_9_what_a_chat_does_not_say_its_application_does
             me_9_what_has_ended_leaves_nothing_but_its_place
             me_9_files_of_what_has_ended_are_collected
+            me_9_how_far_partitions_were_drained_when_is_kept_in_order
 
             no_2_preferences_are_a_users_own_and_of_one_chat
             no_1_an_application_has_so_many_webhooks_and_no_more

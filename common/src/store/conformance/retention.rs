@@ -8,7 +8,7 @@ use crate::{
     applications::{AppSettings, Retention},
     ids::{AppId, ChatId, ChatKey, Number, UserId},
     model::{Head, Message, PageRequest, Reaction, Role},
-    store::{Range, ReadMark, Scope, SendKey},
+    store::{DrainedMark, Range, ReadMark, Scope, SendKey},
     time::Millis,
     wire::record::What,
 };
@@ -301,4 +301,26 @@ pub async fn me_9_files_of_what_has_ended_are_collected(fixture: &dyn Fixture) {
     assert_eq!(sweep(&scribe, 0, 10).await, 1);
     assert!(store.attachment(scribe.app, attachment.id, ben).await.unwrap().is_none());
     assert_eq!(loose().await, 1);
+}
+
+pub async fn me_9_how_far_partitions_were_drained_when_is_kept_in_order(fixture: &dyn Fixture) {
+    let store = fixture.open().await;
+    assert_eq!(store.drained_marks().await.unwrap(), []);
+    let mark = |log, at, offset| DrainedMark { log: uuid::Uuid::from_u128(log), at: Millis(at), offset };
+    // A clock may have been set back.
+    let (first, second) = ([mark(1, 500, 0), mark(1, 900, 7), mark(1, 700, 7)], [mark(2, i64::MAX, 1 << 60)]);
+    store.mark_drained(3, &first).await.unwrap();
+    store.mark_drained(1, &second).await.unwrap();
+    let all = |third: &[DrainedMark]| {
+        let third = third.iter().map(|mark| (3, *mark));
+        second.iter().map(|mark| (1, *mark)).chain(third).collect::<Vec<_>>()
+    };
+    assert_eq!(store.drained_marks().await.unwrap(), all(&first));
+    store.mark_drained(3, &first[1..2]).await.unwrap();
+    assert_eq!(store.drained_marks().await.unwrap(), all(&first[1..2]));
+    drop(store);
+    let store = fixture.open().await;
+    assert_eq!(store.drained_marks().await.unwrap(), all(&first[1..2]));
+    store.mark_drained(3, &[]).await.unwrap();
+    assert_eq!(store.drained_marks().await.unwrap(), all(&[]));
 }

@@ -221,7 +221,7 @@ fn position_of_partition(row: &PgRow) -> sqlx::Result<(Partition, Position)> {
     Ok((partition(row)?, position))
 }
 
-fn partition(row: &PgRow) -> sqlx::Result<Partition> {
+pub(super) fn partition(row: &PgRow) -> sqlx::Result<Partition> {
     let partition: i32 = row.try_get("partition")?;
     Partition::try_from(partition).map_err(|_| unreadable(format!("partition is {partition}")))
 }

@@ -3,17 +3,17 @@
 //! A chat's rows belong to its partition: the lock of the partition's position keeps the writer's batches away meanwhile.
 
 use async_trait::async_trait;
-use sqlx::PgConnection;
+use sqlx::{PgConnection, Row, postgres::PgRow};
 use uuid::Uuid;
 
-use super::Postgres;
+use super::{Postgres, drain::partition};
 use crate::{
     applications::Retention,
     ids::{AppId, ChatId, ChatKey, Number, Partition},
     store::{
-        Accounts, Due, Expire, Result, Scope,
+        Accounts, DrainedMark, Due, Expire, Result, Scope,
         retention::{self, Ending, retention_column},
-        rows::{self, int},
+        rows::{self, int, unsigned},
     },
     time::Millis,
 };
@@ -117,6 +117,56 @@ impl Expire for Postgres {
         })
         .await
     }
+
+    async fn drained_marks(&self) -> Result<Vec<(Partition, DrainedMark)>> {
+        self.call(|| async move {
+            let rows = sqlx::query(
+                "SELECT partition, log, at, next_offset FROM drained_marks ORDER BY partition, place",
+            )
+            .fetch_all(&self.pool)
+            .await?;
+            rows.iter().map(drained_mark).collect()
+        })
+        .await
+    }
+
+    async fn mark_drained(&self, partition: Partition, marks: &[DrainedMark]) -> Result<()> {
+        self.call(|| async move {
+            let mut write = self.begin().await?;
+            // Of two at once, the marks of one.
+            sqlx::query("SELECT 1 FROM positions WHERE partition = $1 FOR UPDATE")
+                .bind(i32::from(partition))
+                .execute(&mut *write)
+                .await?;
+            sqlx::query("DELETE FROM drained_marks WHERE partition = $1")
+                .bind(i32::from(partition))
+                .execute(&mut *write)
+                .await?;
+            for (place, mark) in (0_i32..).zip(marks) {
+                sqlx::query(
+                    "INSERT INTO drained_marks (partition, place, log, at, next_offset) VALUES ($1, $2, $3, $4, $5)",
+                )
+                .bind(i32::from(partition))
+                .bind(place)
+                .bind(mark.log)
+                .bind(mark.at)
+                .bind(int(mark.offset))
+                .execute(&mut *write)
+                .await?;
+            }
+            write.commit().await
+        })
+        .await
+    }
+}
+
+fn drained_mark(row: &PgRow) -> sqlx::Result<(Partition, DrainedMark)> {
+    let mark = DrainedMark {
+        log: row.try_get("log")?,
+        at: row.try_get("at")?,
+        offset: unsigned(row, "next_offset")?,
+    };
+    Ok((partition(row)?, mark))
 }
 
 #[async_trait]

@@ -31,6 +31,7 @@ pub(super) const STEPS: &[&str] = &[
     include_str!("schema/0011_retention.sql"),
     include_str!("schema/0012_notifications.sql"),
     include_str!("schema/0013_held_by_endpoint.sql"),
+    include_str!("schema/0014_drained_marks.sql"),
 ];
 
 const NO_TRANSACTION: &str = "-- no-transaction\n";

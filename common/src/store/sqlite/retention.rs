@@ -1,7 +1,7 @@
 //! The end of messages that are past their time.
 
 use async_trait::async_trait;
-use sqlx::SqliteConnection;
+use sqlx::{Row, SqliteConnection, sqlite::SqliteRow};
 use uuid::Uuid;
 
 use super::{Sqlite, fault::bounded};
@@ -9,9 +9,9 @@ use crate::{
     applications::Retention,
     ids::{AppId, ChatId, ChatKey, Number, Partition},
     store::{
-        Accounts, Due, Expire, Result, Scope,
+        Accounts, DrainedMark, Due, Expire, Result, Scope,
         retention::{self, Ending, retention_column},
-        rows::{self, int},
+        rows::{self, int, unreadable, unsigned},
     },
     time::Millis,
 };
@@ -111,6 +111,50 @@ impl Expire for Sqlite {
         })
         .await
     }
+
+    async fn drained_marks(&self) -> Result<Vec<(Partition, DrainedMark)>> {
+        bounded(async {
+            let rows =
+                sqlx::query("SELECT partition, log, at, offset FROM drained_marks ORDER BY partition, place")
+                    .fetch_all(&self.readers)
+                    .await?;
+            rows.iter().map(drained_mark).collect()
+        })
+        .await
+    }
+
+    async fn mark_drained(&self, partition: Partition, marks: &[DrainedMark]) -> Result<()> {
+        bounded(async {
+            let mut write = self.begin().await?;
+            sqlx::query("DELETE FROM drained_marks WHERE partition = ?")
+                .bind(partition)
+                .execute(&mut *write)
+                .await?;
+            for (place, mark) in (0_i64..).zip(marks) {
+                sqlx::query(
+                    "INSERT INTO drained_marks (partition, place, log, at, offset) VALUES (?, ?, ?, ?, ?)",
+                )
+                .bind(partition)
+                .bind(place)
+                .bind(mark.log.as_bytes().as_slice())
+                .bind(mark.at)
+                .bind(int(mark.offset))
+                .execute(&mut *write)
+                .await?;
+            }
+            write.commit().await
+        })
+        .await
+    }
+}
+
+fn drained_mark(row: &SqliteRow) -> sqlx::Result<(Partition, DrainedMark)> {
+    let mark = DrainedMark {
+        log: Uuid::from_slice(row.try_get("log")?).map_err(|error| unreadable(error.to_string()))?,
+        at: row.try_get("at")?,
+        offset: unsigned(row, "offset")?,
+    };
+    Ok((row.try_get("partition")?, mark))
 }
 
 #[async_trait]

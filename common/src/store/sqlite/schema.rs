@@ -30,6 +30,7 @@ pub(super) const STEPS: &[&str] = &[
     include_str!("schema/0013_retention.sql"),
     include_str!("schema/0014_notifications.sql"),
     include_str!("schema/0015_held_by_endpoint.sql"),
+    include_str!("schema/0016_drained_marks.sql"),
 ];
 
 /// Takes the steps that the file has not taken yet, in the caller's transaction, and makes the default application if there is none.
