@@ -116,6 +116,13 @@ async fn partition_of_log(
     position: Option<Position>,
     made: &mut Made,
 ) -> Result<Drained, String> {
+    let begin = log.begin(partition).await.map_err(|error| error.to_string())?;
+    if begin > 0 {
+        return Err(format!(
+            "partition {partition} of the log begins at {begin}: what rows should be there cannot be told from what is left of it; \
+             the writers' log_keep must be longer than the trial, or 0"
+        ));
+    }
     let at = position.map_or(0, |position| position.offset);
     let (mut next, mut state, mut should_be, mut undrained) = (0, TermState::default(), None, 0);
     loop {
