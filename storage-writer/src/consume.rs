@@ -13,6 +13,7 @@ use common::{
     log::{Delivery, Entry, LogError, ReadError, Subscription},
     store::{Position, Refused},
 };
+use futures_util::future::try_join;
 use tokio::{
     sync::watch,
     time::{Instant, sleep, timeout, timeout_at},
@@ -37,12 +38,28 @@ enum Stop {
     ForeignLog { stored: Uuid, here: Uuid },
     #[error("the log ends at {end}, before the store's position {position}: it has lost records")]
     LogTooShort { end: Offset, position: Offset },
+    #[error(
+        "the log begins at {begin}, after the store's position {position}, and has forgotten what lies between: this store is older \
+         than `writer.log_keep` lets it be, and cannot be caught up; put back a newer backup of it, whose position is {begin} or later"
+    )]
+    LogTooLate { begin: Offset, position: Offset },
     #[error(transparent)]
     Read(ReadError),
     #[error(transparent)]
     Record(Halt),
     #[error(transparent)]
     Store(Refused),
+}
+
+impl From<ReadError> for Stop {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::OutOfRange { from, begin, .. } if from < begin => {
+                Self::LogTooLate { begin, position: from }
+            }
+            error => Self::Read(error),
+        }
+    }
 }
 
 /// What may be done after a delivery.
@@ -252,21 +269,23 @@ impl Consumer {
 
     /// Whether the log goes on from the position; false when it does not answer.
     async fn check(&self, partition: Partition, position: Option<Position>) -> Result<bool, Stop> {
-        let Some(position) = position else { return Ok(true) };
         let here = self.engines.log.id();
-        if position.log != here {
+        if let Some(position) = position.filter(|position| position.log != here) {
             return Err(Stop::ForeignLog { stored: position.log, here });
         }
-        match self.engines.log.end(partition).await {
-            Ok(end) if end < position.offset => Err(Stop::LogTooShort { end, position: position.offset }),
+        let position = position.map_or(0, |position| position.offset);
+        let log = &self.engines.log;
+        match try_join(log.begin(partition), log.end(partition)).await {
+            Ok((_, end)) if end < position => Err(Stop::LogTooShort { end, position }),
+            Ok((begin, _)) if begin > position => Err(Stop::LogTooLate { begin, position }),
             Ok(_) => Ok(true),
             Err(ReadError::Unavailable(why)) => {
-                tracing::warn!(partition, %why, "the log's end cannot be read: trying again");
+                tracing::warn!(partition, %why, "the log's bounds cannot be read: trying again");
                 Ok(false)
             }
             // The subscription says the same.
             Err(ReadError::Closed) => Ok(true),
-            Err(error) => Err(Stop::Read(error)),
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -342,7 +361,7 @@ impl Consumer {
                         Some(Seat::Running(running)) => running.drained(),
                         _ => 0,
                     };
-                    self.stop(subscription, partition, at, &Stop::Read(error));
+                    self.stop(subscription, partition, at, &error.into());
                 }
                 None => {
                     tracing::warn!(%error, "a partition could not be read: reading on from the positions");

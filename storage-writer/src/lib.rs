@@ -5,12 +5,14 @@
 //! It may be killed at any moment and run any number of times beside itself: what it has not committed is read again, and whoever is not
 //! where the position is, is refused.
 //!
-//! Beside it messages end that are past their time ([`retention`]), and those who were away are notified ([`notify`]).
+//! Beside it messages end that are past their time ([`retention`]), the log forgets what was drained long ago ([`forget`]), and those who
+//! were away are notified ([`notify`]).
 //!
 //! Absent: the log's committed offsets (for watchers only).
 
 mod batch;
 mod consume;
+mod forget;
 mod index;
 mod metrics;
 mod notify;
@@ -43,7 +45,7 @@ use tokio::{sync::watch, task::JoinError};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 pub use self::notify::NotifyConfig;
-use self::{consume::Consumer, metrics::Metrics, retention::Sweeper};
+use self::{consume::Consumer, forget::Forgetter, metrics::Metrics, retention::Sweeper};
 
 /// How a writer works.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,9 +61,13 @@ pub struct WriterConfig {
     /// How long a record waits for others to share its transaction. Whoever changes a chat's members waits for it too.
     #[serde(with = "millis")]
     pub linger: Duration,
-    /// From one sweep for messages that are past their time to the next.
+    /// From one sweep for messages that are past their time, and for what the log may forget, to the next.
     #[serde(with = "millis")]
     pub sweep_every: Duration,
+    /// How long the log keeps at least what is drained; zero: for ever. A store that is put back to a backup goes on from where that was, so it is
+    /// longer than any backup is old that may still be put back. A week, with hourly to daily backups, leaves days to notice.
+    #[serde(with = "millis")]
+    pub log_keep: Duration,
     /// How those who were away are notified.
     pub notify: NotifyConfig,
     /// What is planted in it.
@@ -78,6 +84,7 @@ impl Default for WriterConfig {
             batch_bytes: 4 * 1024 * 1024,
             linger: Duration::from_millis(2),
             sweep_every: Duration::from_secs(60),
+            log_keep: Duration::from_secs(7 * 86_400),
             notify: NotifyConfig::default(),
             #[cfg(feature = "planted")]
             planted: Default::default(),
@@ -206,6 +213,7 @@ pub async fn run_telling(
     let (search, told) = (Arc::clone(&engines.search), metrics.clone());
     let (tell, owned) = watch::channel(BTreeSet::new());
     let sweeper = Sweeper::new(&config, engines.clone(), metrics.clone(), owned.clone());
+    let forgetter = Forgetter::new(&config, engines.clone(), metrics.clone(), owned.clone());
     // In a task of its own: whatever it is about, the draining does not wait for it.
     let notifying = notify::run(config.notify.clone(), engines.clone(), metrics.clone(), owned);
     let notifying = AbortOnDropHandle::new(tokio::spawn(notifying));
@@ -213,6 +221,7 @@ pub async fn run_telling(
         ended = Consumer::new(config, engines, metrics, joined, tell).run(&shutdown) => ended,
         never = index::run(search, &told) => match never {},
         never = sweeper.run() => match never {},
+        never = forgetter.run() => match never {},
         never = undying(notifying) => match never {},
     }
 }

@@ -21,6 +21,7 @@ pub(crate) struct Metrics {
     pub(crate) store_errors: IntCounter,
     pub(crate) segments: IntCounter,
     pub(crate) expired: IntCounter,
+    pub(crate) forgotten: IntCounter,
     looks: IntCounterVec,
     notifications: IntCounterVec,
     deliveries: IntCounterVec,
@@ -67,6 +68,10 @@ impl Metrics {
         let segments = IntCounter::new("writer_index_segments_total", "Segments of the search index made")?;
         let expired =
             IntCounter::new("writer_expired_total", "Messages that ended because their time was over")?;
+        let forgotten = IntCounter::new(
+            "writer_log_forgotten_total",
+            "Records that the log forgot because they were drained long ago",
+        )?;
         let looks = IntCounterVec::new(
             Opts::new(
                 "writer_notify_looks_total",
@@ -102,6 +107,7 @@ impl Metrics {
         registry.register(Box::new(deliveries.clone()))?;
         registry.register(Box::new(delivery_seconds.clone()))?;
         registry.register(Box::new(expired.clone()))?;
+        registry.register(Box::new(forgotten.clone()))?;
         registry.register(Box::new(records.clone()))?;
         registry.register(Box::new(lag.clone()))?;
         registry.register(Box::new(stopped.clone()))?;
@@ -120,6 +126,7 @@ impl Metrics {
             store_errors,
             segments,
             expired,
+            forgotten,
             looks,
             notifications,
             deliveries,

@@ -74,7 +74,11 @@ impl Program for Settings {
         ("writer.linger", "Milliseconds for which a record waits for others to share its transaction."),
         (
             "writer.sweep_every",
-            "Milliseconds from one sweep for messages that are past their time to the next.",
+            "Milliseconds from one sweep for messages that are past their time, and for what the log may forget, to the next.",
+        ),
+        (
+            "writer.log_keep",
+            "Milliseconds for which the log keeps what is drained: longer than any backup of the store is old that may still be put back. 0: for ever.",
         ),
         (
             "writer.notify.allow",

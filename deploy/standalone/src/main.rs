@@ -78,6 +78,7 @@ Settings come from the file, then from the environment, then from flags; the las
   [writer] batch_bytes       CHAT_WRITER__BATCH_BYTES       4194304
   [writer] linger            CHAT_WRITER__LINGER            2 milliseconds
   [writer] sweep_every       CHAT_WRITER__SWEEP_EVERY       60000 milliseconds between sweeps for messages past their time
+  [writer] log_keep          CHAT_WRITER__LOG_KEEP          604800000 milliseconds that the log keeps what is stored; 0: for ever
   [writer.notify] allow         CHAT_WRITER__NOTIFY__ALLOW         [] internal networks that webhooks may be in: 10.0.0.0/8,fd00::/8
   [writer.notify] contact       CHAT_WRITER__NOTIFY__CONTACT       mailto: or https:, for operators of push services
   [writer.notify] every         CHAT_WRITER__NOTIFY__EVERY         1000 milliseconds between looks for who is to be notified

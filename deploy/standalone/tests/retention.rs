@@ -12,13 +12,13 @@ mod stage;
 use std::time::Duration;
 
 use common::{shutdown::Shutdown, wire::codes::ErrorCode};
-use loadtest::client::rest::Session;
+use loadtest::{check, client::rest::Session};
 use reqwest::Method;
 use serde_json::{Value, json};
 use stage::{
     Folder, MEND, Stage,
     ear::Ear,
-    people::{ask, get, person, refused},
+    people::{ask, get, person, person_at, refused},
     settings,
 };
 use standalone::{Cluster, Runtimes, Settings};
@@ -160,4 +160,62 @@ async fn me_9_what_everybody_has_read_is_kept_by_clients_alone() {
     ended(&ben, &chat, 5).await;
     assert_eq!(get(&ben, &chat).await["unread_count"], 0);
     stage.cluster.stop().await.unwrap();
+}
+
+/// How long the log keeps what is drained, where it forgets soon.
+const KEPT: Duration = Duration::from_millis(160);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn me_9_what_was_deleted_goes_from_the_log_as_well_and_the_chat_goes_on() {
+    let _ = common::telemetry::init("warn");
+    let folder = Folder::new();
+    let start = async || {
+        let mut settings: Settings = settings(&folder, 2);
+        settings.writer.sweep_every = Duration::from_millis(5);
+        settings.writer.log_keep = KEPT;
+        Cluster::start(settings, Runtimes::Own, Shutdown::new()).await.unwrap()
+    };
+    let mut cluster = start().await;
+    let (ana, ben) = (person_at(&cluster.url(), "Ana").await, person_at(&cluster.url(), "Ben").await);
+    let direct = json!({"host_id": id(&ben).await});
+    let chat = ask(&ana, Method::POST, "/api/v1/chats", direct).await.unwrap();
+    let chat = format!("/api/v1/chats/{}", chat["id"].as_str().unwrap());
+    let messages = format!("{chat}/messages");
+    let said = json!({"body": "a secret", "client_id": "c1"});
+    let one = ask(&ana, Method::POST, &messages, said.clone()).await.unwrap();
+    ask(&ben, Method::POST, &messages, json!({"body": "an answer"})).await.unwrap();
+    ask(&ana, Method::DELETE, &format!("{messages}/1"), Value::Null).await.unwrap();
+
+    let end = tokio::time::Instant::now() + MEND;
+    loop {
+        tokio::time::sleep(2 * KEPT).await;
+        cluster.stop().await.unwrap();
+        let files = folder.path().join("data").read_dir().unwrap().map(|file| file.unwrap());
+        let log = files.filter(|file| file.file_name().to_string_lossy().starts_with("log.db"));
+        let log: Vec<Vec<u8>> = log.filter_map(|file| std::fs::read(file.path()).ok()).collect();
+        let says = |text: &str| {
+            log.iter().any(|file| file.windows(text.len()).any(|window| window == text.as_bytes()))
+        };
+        cluster = start().await;
+        if !says("a secret") && !says("an answer") {
+            break;
+        }
+        assert!(tokio::time::Instant::now() < end, "the log still has it");
+    }
+
+    let (ana, ben) = (ana.at(&cluster.url()).unwrap(), ben.at(&cluster.url()).unwrap());
+    for who in [&ana, &ben] {
+        let all = history(who, &chat).await;
+        let shown: Vec<_> = all.iter().map(|one| (one["deleted"] == true, &one["body"])).collect();
+        assert_eq!(shown, [(true, &json!("")), (false, &json!("an answer"))]);
+    }
+    // A repeat is known for one, and numbers go on.
+    assert_eq!(ask(&ana, Method::POST, &messages, said).await.unwrap()["id"], one["id"]);
+    let three = ask(&ana, Method::POST, &messages, json!({"body": "and on"})).await.unwrap();
+    assert_eq!(three["number"], 3);
+    assert_eq!(history(&ben, &chat).await.len(), 3);
+    cluster.stop().await.unwrap();
+    // Whoever compares rows with all of the log says that it is not all there.
+    let refused = check::read_stored(&folder.path().join("data"), folder.path()).await.unwrap_err();
+    assert!(refused.to_string().contains("log_keep"), "{refused}");
 }

@@ -49,7 +49,12 @@ pub(crate) struct Bench {
 impl Bench {
     pub(crate) async fn new(partitions: Partition) -> Self {
         let folder = TempDir::new().unwrap();
-        let log = Arc::new(SqliteLog::open(&folder.path().join("log.db"), partitions).await.unwrap());
+        let log = SqliteLog::open(&folder.path().join("log.db"), partitions).await.unwrap();
+        Self::on(folder, Arc::new(log)).await
+    }
+
+    /// The store in this folder, beside this log.
+    pub(crate) async fn on(folder: TempDir, log: SharedLog) -> Self {
         let store = Arc::new(Sqlite::open(&folder.path().join("store.db")).await.unwrap());
         let cache = Arc::new(MemoryCache::new(Bounds::default()));
         Self { folder, log, store, cache }

@@ -1,6 +1,7 @@
 //! The writer on a real log and a real store.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod forget;
 mod kills;
 mod kit;
 mod notify;

@@ -17,7 +17,7 @@ use crate::{
     owner_with_chat, send,
 };
 
-async fn stopped(writer: &Writer, partition: u16) {
+pub(crate) async fn stopped(writer: &Writer, partition: u16) {
     let name = "writer_partition_stopped";
     until("it stopped", async || writer.metric(name, &partition.to_string()) == 1.0).await;
 }
