@@ -95,7 +95,7 @@ impl Erasing {
             let mut news = self.0.applications.news();
             loop {
                 let _ = tokio::time::timeout(LOOK, news.changed()).await;
-                deliver.close_untaken(&self.0.applications);
+                deliver.close_untaken(&self.0.applications, &self.0.store).await;
             }
         };
         let _ = shutdown.run_until_cancelled(async { tokio::join!(rounds, looks) }).await;

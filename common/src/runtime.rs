@@ -13,6 +13,7 @@ use tokio::runtime::{Builder, Runtime};
 /// When the system gives no more threads.
 pub fn start() -> io::Result<Runtime> {
     // A system that does not know the setting goes on as it did.
+    #[cfg(target_os = "linux")]
     let _ = rustix::thread::disable_transparent_huge_pages(true);
     Builder::new_multi_thread().enable_all().build()
 }

@@ -429,7 +429,7 @@ async fn op_6_a_socket_that_another_process_has_ended_is_not_noted_again_whateve
         flush().await;
         until("it is noted again", async || !third.sessions_of(ana).await.unwrap().is_empty()).await;
         tokio::time::sleep(Duration::from_millis(900)).await;
-        assert_eq!(third.sessions_of(ana).await.unwrap(), [stays.clone()]);
+        assert_eq!(third.sessions_of(ana).await.unwrap(), std::slice::from_ref(&stays));
     }
     // Somebody is told again that it is there.
     let again = LiveSession { since: Millis(4), ..said };

@@ -15,7 +15,7 @@ use common::{
     log::SharedLog,
     revocations::Revocations,
     seal::Sealer,
-    store::{Chats, Revocation},
+    store::{Chats, Revocation, SharedStore},
     wire::{codes::CloseCode, marks::Mark, peer::Live, record::Record},
 };
 use parking_lot::Mutex;
@@ -29,7 +29,7 @@ use crate::{
     control::{Clock, Interest, Receiver},
     cursor::Cursors,
     cursors::Rounds,
-    hub::{Effects, Fanout, Heads, Hub, Job, Room},
+    hub::{Effects, Fanout, Handle, Heads, Hub, Job, Room},
     marks::{Marks, Partitions},
     missed::Missed,
     presence::{Presence, PresenceDeps},
@@ -193,13 +193,17 @@ impl Deliver {
         self.flush();
     }
 
-    /// Closes the sessions that these applications do not take any more: because they are gone, or the key of the session's token is.
-    pub(crate) fn close_untaken(&self, applications: &Applications) {
-        for user in self.0.hub.all_users() {
-            user.close_those(
-                |handle| !applications.takes(user.key.app, handle.signed_by),
-                CloseCode::Revoked,
-            );
+    /// Closes the sessions that these applications do not take any more: because they are gone, or the key of the session's token is. None while
+    /// the store does not say so: a dispatcher that has read of a key may send somebody who has just signed in with it to a node that has not.
+    pub(crate) async fn close_untaken(&self, applications: &Applications, store: &SharedStore) {
+        let takes = |handle: &Handle| applications.takes(handle.user.app, handle.signed_by);
+        let users = self.0.hub.all_users();
+        let untaken: Vec<_> = users.iter().flat_map(|user| user.those(|handle| !takes(handle))).collect();
+        if untaken.is_empty() || applications.look_anew(store).await.is_err() {
+            return;
+        }
+        for handle in untaken.iter().filter(|handle| !takes(handle)) {
+            handle.outbox.close(CloseCode::Revoked);
         }
     }
 

@@ -162,11 +162,11 @@ impl User {
         self.inner.lock().sessions.iter().map(|served| Arc::clone(&served.handle)).collect()
     }
 
-    /// Closes those of its sessions.
-    pub(crate) fn close_those(&self, which: impl Fn(&Handle) -> bool, code: CloseCode) {
+    /// Those of its sessions.
+    pub(crate) fn those(&self, which: impl Fn(&Handle) -> bool) -> Vec<Arc<Handle>> {
         let inner = self.inner.lock();
         let those = inner.sessions.iter().filter(|served| which(&served.handle));
-        those.for_each(|served| served.handle.outbox.close(code));
+        those.map(|served| Arc::clone(&served.handle)).collect()
     }
 
     /// The sessions that have started.

@@ -93,10 +93,14 @@ impl Job {
     /// Whom it lets into the chat, who must have room for another one (SP-3). Of a direct chat that is who makes it: nobody fills another's.
     pub(super) fn comers(&self, chat: Option<&Chat>) -> Vec<UserId> {
         let by = self.request.by;
+        if by == UserId::APPLICATION {
+            // It knows how many it gives them, and may take somebody out of one chat only after it has let them into the next.
+            return Vec::new();
+        }
         match (&self.request.ask, chat) {
             (Ask::OpenDirect { .. }, None) => vec![by],
             (Ask::CreateGroup { members, .. }, None) => {
-                let maker = (by != UserId::APPLICATION && !members.contains(&by)).then_some(by);
+                let maker = (!members.contains(&by)).then_some(by);
                 members.iter().copied().chain(maker).collect()
             }
             (Ask::AddMember { user } | Ask::SetRole { user, .. }, Some(chat))

@@ -133,6 +133,16 @@ mod tests {
     }
 
     #[test]
+    fn an_own_host_is_not_believed_behind_which_another_may_follow() {
+        let content = content(PolicyAction::Allow, PolicyAction::Refuse);
+        for (padding, refused) in [(0, false), (10, true), (5_000, true)] {
+            let at = if padding > 0 { format!(":{}@evil.com", "a".repeat(padding)) } else { String::new() };
+            let screened = content.screen(&format!("http://example.org{at}/x"));
+            assert_eq!(screened == Screened::RefusedLinks, refused, "{padding}: {screened:?}");
+        }
+    }
+
+    #[test]
     fn listed_words_are_masked_whole_and_whatever_their_case() {
         let content = content(PolicyAction::Mask, PolicyAction::Allow);
         for (text, masked) in [

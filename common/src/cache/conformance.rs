@@ -371,7 +371,9 @@ pub async fn a_life_that_was_taken_is_given_again_until_its_users_have_been_told
     cache.keep_life(&ends, Duration::from_millis(1), Millis(7)).await.unwrap();
     cache.session_opened(ana, session(&ends, 1)).await.unwrap();
     tokio::time::sleep(Duration::from_millis(50)).await;
-    let expected = Some(Lapsed { life: ends.clone(), renewed: Millis(7), users: vec![ana] });
+    let told = Lapsed { life: ends.clone(), renewed: Millis(7), users: vec![ana] };
+    let expected = Some(told.clone());
+    assert_eq!(lapsed(&*cache, &ends).await, None, "nobody is given their own");
     assert_eq!(lapsed(&*cache, &one).await, expected);
     assert_eq!(lapsed(&*other, &two).await, None, "somebody has it");
     assert_eq!(lapsed(&*cache, &one).await, expected, "it could not tell of all");
@@ -379,9 +381,9 @@ pub async fn a_life_that_was_taken_is_given_again_until_its_users_have_been_told
     tokio::time::sleep(HOLD + Duration::from_millis(200)).await;
     assert_eq!(lapsed(&*other, &two).await, expected);
     assert_eq!(lapsed(&*cache, &one).await, None);
-    other.buried(&expected.clone().unwrap()).await.unwrap();
+    other.buried(&told).await.unwrap();
     // It was paused, and does not know.
-    cache.buried(&expected.unwrap()).await.unwrap();
+    cache.buried(&told).await.unwrap();
     tokio::time::sleep(HOLD + Duration::from_millis(200)).await;
     assert_eq!((lapsed(&*cache, &one).await, lapsed(&*other, &two).await), (None, None));
 

@@ -26,6 +26,11 @@ const COUNTRIES: &str = "ac ad ae af ag ai al ao aq ar au aw ax az ba bb bd bf b
 const WORDS: &str = "am as at be by do is my no so \
                      md ps py rs sh";
 
+/// Characters of an authority that are looked at: a host's name has 253 at most, and few have anything before an `@`.
+const AUTHORITY: usize = 1_024;
+/// Of the first part of a mail address (RFC 5321, 4.5.3.1.1).
+const LOCAL_PART: usize = 64;
+
 /// Where links stand, in the folded text. `is_own`: whether a host is one that may be linked to; `text`: what was folded.
 pub(super) fn find(seen: &Seen, text: &[char], is_own: impl Fn(&str) -> bool) -> Vec<Range<usize>> {
     let mut found = Vec::new();
@@ -81,6 +86,11 @@ impl<F: Fn(&str) -> bool> Finder<'_, F> {
         at
     }
 
+    /// Likewise, so many places on at the most: what is looked at again and again is short, however long the text.
+    fn while_near(&self, at: usize, most: usize, is_so: impl Fn(char) -> bool) -> usize {
+        (at..at + most).find(|at| !self.at(*at).is_some_and(&is_so)).unwrap_or(at + most)
+    }
+
     /// The link with a scheme in this piece, which goes on to its end, and whether it leads to an own host.
     fn with_scheme(&self) -> Option<(Range<usize>, bool)> {
         for colon in (self.begin..self.end).filter(|at| self.at(*at) == Some(':')) {
@@ -97,14 +107,16 @@ impl<F: Fn(&str) -> bool> Finder<'_, F> {
             }
             // Between two slashes and a third there is no host: `file:///`.
             let from = if has_slashes && !is_web { colon + 3 } else { slashes };
-            let end = self.while_at(from, |char| !"/\\?#".contains(char));
+            let end = self.while_near(from, AUTHORITY, |char| !"/\\?#".contains(char));
             let authority = self.text_of(from..end);
             let host = authority.rsplit('@').next().and_then(|host| host.split(':').next());
             let host = host.unwrap_or_default().trim_end_matches(|char| !is_of_word(char));
             if host.is_empty() || !has_slashes && !host.contains('.') {
                 continue;
             }
-            return Some((start..self.end, (self.is_own)(host)));
+            // Where more follows than is looked at, the host is not known.
+            let is_own = end < from + AUTHORITY && (self.is_own)(host);
+            return Some((start..self.end, is_own));
         }
         None
     }
@@ -120,7 +132,7 @@ impl<F: Fn(&str) -> bool> Finder<'_, F> {
             let (start, end) = (at, self.host_from(at));
             let path = self.at(end).is_some_and(|char| "/\\?#".contains(char))
                 || self.at(end) == Some(':') && self.at(end + 1).is_some_and(|char| char.is_ascii_digit());
-            let local = self.while_at(end, |char| is_of_word(char) || "._%+-".contains(char));
+            let local = self.while_near(end, LOCAL_PART, |char| is_of_word(char) || "._%+-".contains(char));
             if self.at(local) == Some('@') && self.at(local + 1).is_some_and(is_of_word) {
                 // The first part of a mail address, which is no link.
                 at = local + 1;

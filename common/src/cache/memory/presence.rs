@@ -113,7 +113,9 @@ impl Presence {
         let now = Instant::now();
         let free =
             |lease: &Lease| lease.taken.as_ref().is_none_or(|(taker, until)| taker == by || *until <= now);
-        let (life, lease) = self.up.iter_mut().find(|(_, lease)| lease.is_over(now) && free(lease))?;
+        // A node that was held up for longer than its own lease is not gone.
+        let due = |(life, lease): &(&NodeLife, &mut Lease)| *life != by && lease.is_over(now) && free(lease);
+        let (life, lease) = self.up.iter_mut().find(due)?;
         lease.taken = Some((by.clone(), now + hold));
         let sockets = self.by_life.get(life).into_iter().flatten();
         let users: HashSet<UserKey> = sockets.map(|(user, _)| *user).collect();

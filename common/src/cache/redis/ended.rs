@@ -63,16 +63,16 @@ impl Inner {
     /// Repeats what was said, and forgets those of this process's sockets that somebody has ended.
     pub(super) async fn look_at_ended(&self) -> Result<(), CacheError> {
         let again: Vec<_> = {
-            let mut own = self.presence.own.lock();
-            own.said.retain(|_, said| {
-                let left = said.left.checked_sub(1);
-                said.left = left.unwrap_or(0);
-                left.is_some()
-            });
+            let own = self.presence.own.lock();
             own.said.iter().map(|((user, socket), said)| (*user, *socket, said.at)).collect()
         };
         for (user, socket, at) in again {
             self.say_ended(user, socket, at).await?;
+            let mut own = self.presence.own.lock();
+            if let Some(said) = own.said.get_mut(&(user, socket)).filter(|said| said.at == at) {
+                said.left = said.left.saturating_sub(1);
+            }
+            own.said.retain(|_, said| said.left > 0);
         }
         loop {
             let (ended, upto) = (self.keys.ended_sockets(), self.presence.own.lock().ended_upto.clone());

@@ -69,7 +69,8 @@ impl Inner {
         hold: Duration,
     ) -> Result<Option<Lapsed>, CacheError> {
         let mut failed = None;
-        for (life, renewed) in self.over().await? {
+        // A node that hears nothing of its own lease for a while is not gone.
+        for (life, renewed) in self.over().await?.into_iter().filter(|(life, _)| life != by) {
             match self.take_life(&life, renewed, by, hold).await {
                 Ok(true) => {}
                 Ok(false) => continue,

@@ -239,7 +239,9 @@ impl Inner {
 
     /// Keeps the lives of this process up, and notes its sessions again where they were forgotten.
     async fn renew(&self, all: bool) -> Result<(), CacheError> {
-        self.look_at_ended().await?;
+        if let Err(error) = self.look_at_ended().await {
+            tracing::debug!(%error, "who was ended elsewhere is not known yet");
+        }
         let (lives, behind) = {
             let mut own = self.presence.own.lock();
             let lives: HashSet<NodeLife> =
