@@ -14,6 +14,7 @@ use std::{
     net::TcpListener,
     path::Path,
     process::Command,
+    sync::Arc,
     time::Duration,
 };
 
@@ -154,8 +155,8 @@ async fn no_1_exactly_those_are_notified_who_were_away_once_and_in_a_way_that_ca
     assert_eq!(delivery["id"], one.id());
     assert_eq!((&delivery["state"], &delivery["attempts"]), (&json!("delivered"), &json!(1)));
 
-    // Ben goes and Gus comes: of what is written now it is the other way round.
-    drop(connected);
+    // Ben goes, with a word, and Gus comes: of what is written now it is the other way round.
+    Arc::into_inner(connected).unwrap().stop().await.unwrap();
     let end = Instant::now() + MEND;
     while get(ana, &format!("/api/v1/users/{}/presence", ben.user())).await["status"] != "offline" {
         assert!(Instant::now() < end, "he is still there");
