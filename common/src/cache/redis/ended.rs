@@ -3,6 +3,8 @@
 //! They are said in a stream that every process follows, and looks at before it notes anything again. Whoever has said one repeats it for a
 //! while, as the server may forget the stream before all have read it. It goes by times: what was opened later stays.
 
+use std::collections::hash_map::Entry;
+
 use super::{
     Inner,
     presence::{SESSIONS, beginning, member, parse_member},
@@ -69,10 +71,14 @@ impl Inner {
         for (user, socket, at) in again {
             self.say_ended(user, socket, at).await?;
             let mut own = self.presence.own.lock();
-            if let Some(said) = own.said.get_mut(&(user, socket)).filter(|said| said.at == at) {
-                said.left = said.left.saturating_sub(1);
+            if let Entry::Occupied(mut said) = own.said.entry((user, socket))
+                && said.get().at == at
+            {
+                said.get_mut().left = said.get().left.saturating_sub(1);
+                if said.get().left == 0 {
+                    said.remove();
+                }
             }
-            own.said.retain(|_, said| said.left > 0);
         }
         loop {
             let (ended, upto) = (self.keys.ended_sockets(), self.presence.own.lock().ended_upto.clone());
