@@ -18,7 +18,7 @@ const TOGETHER: usize = 500;
 /// Questions that wait: every session of a node. When it is full the askers wait.
 const WAITING: usize = 20_000;
 /// Who asks within so long after a question is asked for in the next one. Who comes alone does not wait.
-const GATHER: Duration = Duration::from_millis(5);
+const GATHER: Duration = Duration::from_millis(20);
 /// How long the store may take for one question.
 pub(crate) const ANSWER: Duration = Duration::from_secs(5);
 

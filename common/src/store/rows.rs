@@ -10,8 +10,8 @@ use sqlx::{Decode, Row, Sqlite, Type, sqlite::SqliteRow};
 use sqlx::{Postgres, postgres::PgRow};
 
 use super::{
-    Application, Attachment, ChatRow, Contact, Departure, Due, Found, MemberRow, Membership, Pair, Relation,
-    RelationChange, Revocation, SendKey, SignIn, User,
+    Application, Attachment, ChatRow, Contact, Due, Found, MemberRow, Pair, Relation, RelationChange,
+    Revocation, SendKey, SignIn, User,
     plan::KnownChat,
     retention::{Kept, retention_of},
     title, words,
@@ -135,7 +135,6 @@ fn client_id(row: &impl Columns) -> sqlx::Result<Option<ClientId>> {
 /// A row of `messages`.
 pub(super) fn message(row: &impl Columns) -> sqlx::Result<Message> {
     let chat = row.get("chat")?;
-    let list = |column: &str| row.get::<Option<String>>(column);
     Ok(Message {
         id: row.get("id")?,
         chat,
@@ -149,9 +148,9 @@ pub(super) fn message(row: &impl Columns) -> sqlx::Result<Message> {
         deleted: row.get("deleted")?,
         expired: row.get("expired")?,
         reply_to: unsigned_or_null(row, "reply_to")?,
-        attachments: from_json(list("attachments")?)?,
-        reactions: from_json(list("reactions")?)?,
-        mentions: from_json(list("mentions")?)?,
+        attachments: list(row, "attachments")?,
+        reactions: list(row, "reactions")?,
+        mentions: list(row, "mentions")?,
         mention_all: row.get("mention_all")?,
         client_id: client_id(row)?,
     })
@@ -162,8 +161,9 @@ pub(super) fn message_and_reaction(row: &impl Columns) -> sqlx::Result<(Message,
     Ok((message(row)?, row.get("reacts")?))
 }
 
-fn from_json<T: serde::de::DeserializeOwned>(column: Option<String>) -> sqlx::Result<Vec<T>> {
-    let Some(json) = column else { return Ok(Vec::new()) };
+/// What stands under this name as a JSON array.
+pub(super) fn list<T: serde::de::DeserializeOwned>(row: &impl Columns, column: &str) -> sqlx::Result<Vec<T>> {
+    let Some(json) = row.get::<Option<String>>(column)? else { return Ok(Vec::new()) };
     serde_json::from_str(&json).map_err(|error| unreadable(error.to_string()))
 }
 
@@ -220,22 +220,6 @@ pub(super) fn member_view(row: &impl Columns) -> sqlx::Result<MemberView> {
         role: role(row)?,
         joined_at: row.get("joined_at")?,
     })
-}
-
-pub(super) fn membership(row: &impl Columns) -> sqlx::Result<Membership> {
-    Ok(Membership {
-        chat: row.get("chat")?,
-        head: head(row)?,
-        head_upto: unsigned(row, "head_upto")?,
-        members: unsigned(row, "members")?,
-        expired: unsigned(row, "expired_number")?,
-        joined_seq: unsigned(row, "joined_seq")?,
-        joined_upto: unsigned(row, "joined_upto")?,
-    })
-}
-
-pub(super) fn departure(row: &impl Columns) -> sqlx::Result<Departure> {
-    Ok(Departure { chat: row.get("chat")?, left_upto: unsigned(row, "left_upto")? })
 }
 
 /// A chat's row, as a plan needs it.

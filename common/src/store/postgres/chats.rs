@@ -10,7 +10,7 @@ use crate::{
     ids::{AppId, ChatKey, MessageId, Number, UserId, UserKey},
     model::{ChatView, ChatsPage, MemberView, Message, Page, PageRequest, limits::MEMBERS_SHOWN},
     store::{
-        Chats, DEPARTURES, Range, Result, Slice, Standing,
+        Chats, DEPARTURES, Departure, Membership, Range, Result, Slice, Standing,
         rows::{self, Columns, int, unsigned},
     },
 };
@@ -91,11 +91,11 @@ impl Chats for Postgres {
             };
             for row in &memberships {
                 let chats = standing.users.entry(rows::user_key(row)?).or_default();
-                chats.memberships.push(rows::membership(row)?);
+                chats.memberships.push(membership(row)?);
             }
             for row in &departures {
                 let chats = standing.users.entry(rows::user_key(row)?).or_default();
-                chats.departures.push(rows::departure(row)?);
+                chats.departures.push(departure(row)?);
             }
             Ok(standing)
         })
@@ -313,4 +313,20 @@ async fn members(
         members.entry(rows::key(row)?).or_default().push(rows::member_view(row)?);
     }
     Ok(members)
+}
+
+fn membership(row: &PgRow) -> sqlx::Result<Membership> {
+    Ok(Membership {
+        chat: row.get("chat")?,
+        head: rows::head(row)?,
+        head_upto: unsigned(row, "head_upto")?,
+        members: unsigned(row, "members")?,
+        expired: unsigned(row, "expired_number")?,
+        joined_seq: unsigned(row, "joined_seq")?,
+        joined_upto: unsigned(row, "joined_upto")?,
+    })
+}
+
+fn departure(row: &PgRow) -> sqlx::Result<Departure> {
+    Ok(Departure { chat: row.get("chat")?, left_upto: unsigned(row, "left_upto")? })
 }

@@ -8,7 +8,7 @@ use crate::{
     ids::{AppId, ChatKey, MessageId, Number, UserId, UserKey},
     model::{ChatView, ChatsPage, MemberView, Message, Page, PageRequest, limits::MEMBERS_SHOWN},
     store::{
-        Chats, Range, Result, Slice, Standing,
+        Chats, Range, Result, Slice, Standing, UserChats,
         rows::{self, Columns, int, unsigned},
     },
 };
@@ -51,33 +51,32 @@ impl Chats for Sqlite {
             let asked = list(users.iter().map(|user| (user.app, user.user)));
             let mut instant = self.readers.begin().await?;
             let positions = positions(&mut *instant).await?;
-            let memberships = sqlx::query(
-                "SELECT s.app, s.user, c.chat, c.head_number, c.head_seq, c.head_upto, c.members, c.expired_number, s.joined_seq, s.joined_upto
-                 FROM json_each(?) k
-                 CROSS JOIN memberships s ON s.app = unhex(k.value ->> 0) AND s.user = unhex(k.value ->> 1)
-                 CROSS JOIN chats c ON c.app = s.app AND c.chat = s.chat",
-            )
-            .bind(asked.clone())
-            .fetch_all(&mut *instant)
-            .await?;
-            let departures = sqlx::query(
-                "SELECT d.app, d.user, d.chat, d.left_upto
-                 FROM json_each(?) k
-                 CROSS JOIN departures d ON d.app = unhex(k.value ->> 0) AND d.user = unhex(k.value ->> 1)",
+            // A row for each user and not for each chat: every row is handed from the connection's thread to this one, which takes longer
+            // than to find what it says.
+            let rows = sqlx::query(
+                "SELECT k.key AS place,
+                   (SELECT json_group_array(json_array(hex(c.chat), json_array(c.head_number, c.head_seq), c.members, c.head_upto,
+                      c.expired_number, s.joined_seq, s.joined_upto))
+                    FROM memberships s CROSS JOIN chats c ON c.app = s.app AND c.chat = s.chat
+                    WHERE s.app = unhex(k.value ->> 0) AND s.user = unhex(k.value ->> 1)) AS memberships,
+                   (SELECT json_group_array(json_array(hex(d.chat), d.left_upto))
+                    FROM departures d
+                    WHERE d.app = unhex(k.value ->> 0) AND d.user = unhex(k.value ->> 1)) AS departures
+                 FROM json_each(?) k",
             )
             .bind(asked)
             .fetch_all(&mut *instant)
             .await?;
-            let mut standing = Standing {
-                positions, ..Standing::default()
-            };
-            for row in &memberships {
-                let chats = standing.users.entry(rows::user_key(row)?).or_default();
-                chats.memberships.push(rows::membership(row)?);
-            }
-            for row in &departures {
-                let chats = standing.users.entry(rows::user_key(row)?).or_default();
-                chats.departures.push(rows::departure(row)?);
+            let mut standing = Standing { positions, ..Standing::default() };
+            for row in &rows {
+                let chats = UserChats {
+                    memberships: rows::list(row, "memberships")?,
+                    departures: rows::list(row, "departures")?,
+                };
+                let place = usize::try_from(unsigned(row, "place")?).ok();
+                if let Some(user) = place.and_then(|place| users.get(place)) {
+                    standing.users.insert(*user, chats);
+                }
             }
             Ok(standing)
         })
