@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use loadtest::cli::{self, Cli};
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    cli::run(Cli::parse()).await
+fn main() -> std::io::Result<ExitCode> {
+    let cli = Cli::parse();
+    Ok(common::runtime::start()?.block_on(cli::run(cli)))
 }
