@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
-/// From some of them to the next: two ticks of the runtime's clock.
+/// From some of them to the next, at least: two ticks of the runtime's clock.
 const STEP: Duration = Duration::from_millis(2);
 
 /// How fast things are done.
@@ -16,11 +16,12 @@ pub(crate) struct Pace {
 }
 
 impl Pace {
-    /// So many things, evenly over `time`, or longer where steps come late; where they are few, `at_least` at once, and sooner.
+    /// So many things, evenly over `time`, or longer where steps come late; `at_least` so many at once.
     pub(crate) fn over(time: Duration, count: usize, at_least: usize) -> Self {
-        let steps = usize::try_from(time.as_micros() / STEP.as_micros()).unwrap_or(usize::MAX).max(1);
-        let in_a_step = count.div_ceil(steps).max(at_least).max(1);
-        let mut steps = interval(STEP);
+        let most = usize::try_from(time.as_micros() / STEP.as_micros()).unwrap_or(usize::MAX).max(1);
+        let in_a_step = count.div_ceil(most).max(at_least).max(1);
+        let steps = u32::try_from(count.div_ceil(in_a_step)).unwrap_or(u32::MAX).max(1);
+        let mut steps = interval((time / steps).max(STEP));
         steps.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self { steps, in_a_step, begun: 0 }
     }
@@ -50,12 +51,14 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn many_things_take_as_long_as_they_may_and_few_no_time() {
+    async fn things_are_spread_over_their_time_unless_they_are_few() {
         let time = Duration::from_millis(200);
         assert_eq!(took(time, 16, 16).await, Duration::ZERO);
-        assert_eq!(took(time, 17, 16).await, STEP);
-        let long = took(time, 10_000, 16).await;
-        assert!(long <= time && long > time / 2, "{long:?}");
+        assert_eq!(took(time, 17, 16).await, time / 2);
+        for many in [64, 1_000, 10_000] {
+            let long = took(time, many, 16).await;
+            assert!(long <= time && long > time / 2, "{long:?} for {many}");
+        }
         assert_eq!(took(Duration::ZERO, 1_000, 0).await, Duration::ZERO);
     }
 }

@@ -1,41 +1,30 @@
 //! From whom presence is hidden (ID-9): whoever was blocked hears nothing of the blocker, nor what they have read in their direct chat.
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use common::{
     ids::{AppId, ChatId, ChatKey, Number, SocketId, UserId, UserKey},
     store::{Pair, Ties},
     time::Millis,
-    wire::{
-        client::ServerFrame,
-        peer::{Came, Live, Topic},
-    },
+    wire::peer::{Came, Live, Topic},
 };
 use tokio::{sync::Semaphore, time::timeout};
 
-use super::{PATIENCE, TICK, WAITING, heard::Change, view};
-use crate::{
-    deliver::Deliver,
-    pace::Pace,
-    socket::frame::{Frames, framed},
-};
+use super::{PATIENCE, TICK, WAITING, heard::Change};
+use crate::{deliver::Deliver, pace::Pace};
 
 /// Users who are told of at once. Of those their blocks are read: 10,000 of each at the worst are 3 MiB, and a few of each are nothing. With 20
 /// chats each, a frame of 200 topics: some 0.2 ms of the node and of the dispatcher, in which they do nothing else.
 const TOGETHER: usize = 10;
 /// How long it takes to tell of all of them, where they are many: those who came and those who went, each turn.
-const TOLD_IN: Duration = TICK.checked_div(10).unwrap();
+const TOLD_IN: Duration = TICK.checked_div(4).unwrap();
 /// Topics of one frame: 50 KiB with the names of the chats.
 const TOPICS: usize = 1_000;
 /// Users of one frame from whom something is hidden, unless they are of one user: 1 MiB of the 4 MiB that a frame may have.
 const HIDDEN: usize = 50_000;
-/// How long after a block, or its end, the blocked hear how the other is to be seen: what was on its way before was told by then, which takes a
-/// turn on the node that says it, and one on the node that hears it.
-const SETTLED: Duration = TICK.saturating_mul(3);
+/// How long after a block, or its end, it is said how the blocked are to see the other: whatever a node read before of whom something is hidden
+/// from was said by then. Those who hear it keep to the order in which they hear.
+const SETTLED: Duration = TICK.saturating_mul(2);
 /// Pairs that wait for that; of what is more the blocked hear when the other comes or goes.
 const SHOWN: usize = 4_096;
 /// Typing and reading that waits until the store has said whether it is hidden; what is more is not told.
@@ -211,20 +200,5 @@ impl Deliver {
             }
             drop(permit);
         });
-    }
-
-    /// Tells one user's sessions, if they are in one of these chats.
-    pub(super) fn tell_one(&self, user: UserKey, last_seen: Option<Millis>, chats: &[ChatId], only: UserId) {
-        let frame = ServerFrame::Presence(view(user, last_seen));
-        let (mut frames, mut known) = (Frames::default(), HashSet::new());
-        for chat in chats {
-            let Some(room) = self.0.hub.room(ChatKey { app: user.app, chat: *chat }) else { continue };
-            room.company_of(user.user, |handle| {
-                if handle.user.user == only && known.insert(handle.socket) {
-                    let format = handle.outbox.format();
-                    handle.outbox.offer(frames.get(format, || framed(&frame, format)));
-                }
-            });
-        }
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! Every socket is noted in the cache as one of this life of the node, and one lease keeps all of them up: nothing is sent per user. Who comes and who
 //! goes is collected for half a second ([`TICK`]) and then told together, over the topics of the chats they are in ([`Live::Presence`]), so that
-//! only nodes with sessions of these chats hear of it. Whoever hears it tells each session once, however many chats are shared ([`tell`]).
+//! only nodes with sessions of these chats hear of it. Whoever hears it tells each session once, however many chats are shared, and less often
+//! the more are to be told ([`tell`]).
 //!
 //! Who goes is shown for a while yet (the grace), and nobody hears of it who comes back meanwhile, here or on another node: the user's last
 //! socket stays in the cache for so long. A node that dies leaves its sockets in the cache; when its lease has lapsed, one of the other nodes
@@ -48,9 +49,10 @@ pub(crate) use self::typing::Limit;
 use self::{heard::Change, hidden::Hiding, tell::Telling};
 use crate::{deliver::Deliver, hub::Handle};
 
-/// How often who came and went is told: nobody waits for it longer, and in a storm of 1,000 users a second who are in 20 chats each a session
-/// that shares them is written to twice a second.
+/// How often who came and went is told.
 const TICK: Duration = Duration::from_millis(500);
+/// How long those who came and went elsewhere may wait until sessions hear of them, where there are many.
+const LONGEST: Duration = TICK.saturating_mul(4);
 /// Users who may have come or gone and are not told of yet, of each kind: every socket a node takes, several times.
 const WAITING: usize = 100_000;
 /// How long cache and store may take for one step of it.
@@ -265,7 +267,13 @@ impl Deliver {
     pub(crate) async fn keep_presence(self) {
         let shutdown = self.0.shutdown.clone();
         let work = async {
-            tokio::join!(self.tell_presence(), self.keep_lease(), self.bury_lapsed(), self.count_large());
+            tokio::join!(
+                self.say_presence(),
+                self.tell_sessions(),
+                self.keep_lease(),
+                self.bury_lapsed(),
+                self.count_large()
+            );
         };
         if shutdown.run_until_cancelled(work).await.is_none() {
             let signs = self.last_signs();
@@ -273,14 +281,13 @@ impl Deliver {
         }
     }
 
-    async fn tell_presence(&self) {
+    async fn say_presence(&self) {
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
             self.see_who_came().await;
             self.see_who_went().await;
-            self.tell_sessions().await;
         }
     }
 }
