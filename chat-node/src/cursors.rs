@@ -36,7 +36,7 @@ const EVERY_PER_SESSION: Duration = Duration::from_micros(500);
 /// How long rooms may take to show what they know of, and how often they are looked at.
 const PATIENCE: Duration = Duration::from_secs(3);
 const LOOK: Duration = Duration::from_millis(50);
-/// How long it takes to look at every room, where they are many, and to tell every user's sessions; and how many at once in any case.
+/// How long it takes to look at every room, and to tell every user's sessions; and how many at once in any case.
 const LOOKED_AT_IN: Duration = EVERY.checked_div(5).unwrap();
 const TOLD_IN: Duration = EVERY.checked_div(2).unwrap();
 const ROOMS_AT_ONCE: usize = 128;

@@ -9,16 +9,17 @@ use common::{
 };
 use tokio::{
     sync::{mpsc, oneshot},
-    time::{Instant, sleep_until},
+    time::{Instant, timeout_at},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-/// Users in one question: 50 chats each are 25,000 rows, some 50 ms.
+/// Users in one question: 50 chats each are 25,000, some 50 ms.
 const TOGETHER: usize = 500;
 /// Questions that wait: every session of a node. When it is full the askers wait.
 const WAITING: usize = 20_000;
-/// Who asks within so long after a question is asked for in the next one. Who comes alone does not wait.
+/// Who asks within so long after a question is asked for in the next one, unless so many do sooner. Who comes alone does not wait.
 const GATHER: Duration = Duration::from_millis(20);
+const ENOUGH: usize = 32;
 /// How long the store may take for one question.
 pub(crate) const ANSWER: Duration = Duration::from_secs(5);
 
@@ -87,13 +88,10 @@ async fn answer(chats: Arc<dyn Chats>, mut asked: mpsc::Receiver<Question>) {
     let mut farthest = Farthest::default();
     let mut again = Instant::now();
     while asked.recv_many(&mut questions, TOGETHER).await > 0 {
-        if again > Instant::now() && questions.len() < TOGETHER {
-            sleep_until(again).await;
-            while questions.len() < TOGETHER
-                && let Ok(question) = asked.try_recv()
-            {
-                questions.push(question);
-            }
+        while questions.len() < ENOUGH {
+            let room = TOGETHER - questions.len();
+            let more = asked.recv_many(&mut questions, room);
+            let Ok(1..) = timeout_at(again, more).await else { break };
         }
         again = Instant::now() + GATHER;
         let mut askers: HashMap<UserKey, Vec<oneshot::Sender<Answer>>> = HashMap::new();

@@ -18,7 +18,7 @@ use super::Line;
 const TOGETHER: usize = 10_000;
 /// What many sessions register within so long is one frame: in a storm of them a frame for each, and its answer, would be a sixth of
 /// what a session costs. Who comes alone does not wait.
-const GATHER: Duration = Duration::from_millis(20);
+const GATHER: Duration = Duration::from_millis(5);
 /// How long the dispatchers may take to confirm.
 const WAIT: Duration = Duration::from_secs(5);
 

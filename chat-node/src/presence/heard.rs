@@ -16,7 +16,7 @@ use crate::{deliver::Deliver, pace::Pace};
 
 /// Calls of the cache in flight.
 const TOGETHER: usize = 32;
-/// How long it takes to look up the chats of those who came, where they are many, and of how many at once in any case: some 50 µs.
+/// How long it takes to look up the chats of those who came, and of how many at once in any case: some 50 µs.
 const LOOKED_UP_IN: Duration = TICK.checked_div(4).unwrap();
 const USERS_AT_ONCE: usize = 4;
 /// Users whose rows are written at once.
@@ -167,7 +167,7 @@ impl Deliver {
             if only.is_none() && self.is_known_better(key, last_seen.is_some()) {
                 continue;
             }
-            self.0.presence.telling.lock().add(key, only, News { at, last_seen, chats, hidden_from });
+            self.0.presence.telling.lock().add(key, News { at, last_seen, chats, hidden_from, only });
         }
     }
 

@@ -16,7 +16,7 @@ use crate::{deliver::Deliver, pace::Pace};
 /// Users who are told of at once. Of those their blocks are read: 10,000 of each at the worst are 3 MiB, and a few of each are nothing. With 20
 /// chats each, a frame of 200 topics: some 0.2 ms of the node and of the dispatcher, in which they do nothing else.
 const TOGETHER: usize = 10;
-/// How long it takes to tell of all of them, where they are many: those who came and those who went, each turn.
+/// How long it takes to tell of all of them: those who came and those who went, each turn.
 const TOLD_IN: Duration = TICK.checked_div(4).unwrap();
 /// Topics of one frame: 50 KiB with the names of the chats.
 const TOPICS: usize = 1_000;

@@ -10,7 +10,7 @@ use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
 use super::{PATIENCE, heard::Change};
 use crate::deliver::Deliver;
 
-/// Users whose chats are read at once: 50 each are 25,000 rows, some 50 ms.
+/// Users whose chats are read at once: 50 each are 25,000, some 50 ms.
 const STANDINGS: usize = 500;
 
 const _: () = assert!(STANDINGS <= USERS_TOGETHER);

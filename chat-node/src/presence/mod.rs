@@ -49,9 +49,9 @@ pub(crate) use self::typing::Limit;
 use self::{heard::Change, hidden::Hiding, tell::Telling};
 use crate::{deliver::Deliver, hub::Handle};
 
-/// How often who came and went is told.
+/// How often who came and went is said to the nodes, and told to sessions while those are few.
 const TICK: Duration = Duration::from_millis(500);
-/// How long those who came and went elsewhere may wait until sessions hear of them, where there are many.
+/// How often sessions are told where they are many.
 const LONGEST: Duration = TICK.saturating_mul(4);
 /// Users who may have come or gone and are not told of yet, of each kind: every socket a node takes, several times.
 const WAITING: usize = 100_000;
@@ -79,9 +79,9 @@ impl Default for PresenceConfig {
 }
 
 impl PresenceConfig {
-    /// How long what a node said of itself holds: with a [`Self::beat`] until it is noticed, and a second to tell it, within the time-out.
+    /// How long what a node said of itself holds: with a [`Self::beat`] until it is noticed, a third of the time-out is left to tell it.
     fn term(&self) -> Duration {
-        self.timeout * 2 / 3
+        self.timeout / 2
     }
 
     /// How often a node says so, and looks at what the others have said.

@@ -503,8 +503,8 @@ async fn one_after_the_other(stage: &Stage, one: Person, other: Person) -> (Clie
         _ => false,
     };
     stage.until(|| async { stage.hinted.lock().iter().any(told) }).await;
-    // Told here in the same turn.
-    tokio::time::sleep(Duration::from_millis(600)).await;
+    // Told here in the next turn.
+    tokio::time::sleep(Duration::from_secs(1)).await;
     let second = stage.ready(other).await;
     assert_eq!(heard(&mut first).await, online(other));
     (first, second)

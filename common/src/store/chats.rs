@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 
 use async_trait::async_trait;
-use serde::Deserialize;
 
 use super::{Position, Result};
 use crate::{
@@ -11,8 +10,8 @@ use crate::{
     model::{ChatView, ChatsPage, Head, MemberView, Message, Page, PageRequest},
 };
 
-/// A chat that a user is in. As JSON, the values in this order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+/// A chat that a user is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Membership {
     /// The chat.
     pub chat: ChatId,
@@ -31,8 +30,8 @@ pub struct Membership {
     pub joined_upto: Offset,
 }
 
-/// A chat that a user was in. As JSON, the values in this order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+/// A chat that a user was in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Departure {
     /// The chat.
     pub chat: ChatId,

@@ -148,9 +148,9 @@ pub(super) fn message(row: &impl Columns) -> sqlx::Result<Message> {
         deleted: row.get("deleted")?,
         expired: row.get("expired")?,
         reply_to: unsigned_or_null(row, "reply_to")?,
-        attachments: list(row, "attachments")?,
-        reactions: list(row, "reactions")?,
-        mentions: list(row, "mentions")?,
+        attachments: json_list(row, "attachments")?,
+        reactions: json_list(row, "reactions")?,
+        mentions: json_list(row, "mentions")?,
         mention_all: row.get("mention_all")?,
         client_id: client_id(row)?,
     })
@@ -162,9 +162,12 @@ pub(super) fn message_and_reaction(row: &impl Columns) -> sqlx::Result<(Message,
 }
 
 /// What stands under this name as a JSON array.
-pub(super) fn list<T: serde::de::DeserializeOwned>(row: &impl Columns, column: &str) -> sqlx::Result<Vec<T>> {
+pub(super) fn json_list<T: serde::de::DeserializeOwned>(
+    row: &impl Columns,
+    column: &str,
+) -> sqlx::Result<Vec<T>> {
     let Some(json) = row.get::<Option<String>>(column)? else { return Ok(Vec::new()) };
-    serde_json::from_str(&json).map_err(|error| unreadable(error.to_string()))
+    serde_json::from_str(&json).map_err(|error| unreadable(format!("{column}: {error}")))
 }
 
 /// A list as its column has it: attachments, reactions, mentions.

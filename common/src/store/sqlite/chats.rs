@@ -5,10 +5,10 @@ use sqlx::{SqliteConnection, sqlite::SqliteRow};
 
 use super::{Sqlite, drain::positions, fault::bounded, value::list};
 use crate::{
-    ids::{AppId, ChatKey, MessageId, Number, UserId, UserKey},
-    model::{ChatView, ChatsPage, MemberView, Message, Page, PageRequest, limits::MEMBERS_SHOWN},
+    ids::{AppId, ChatId, ChatKey, MessageId, Number, UserId, UserKey},
+    model::{ChatView, ChatsPage, Head, MemberView, Message, Page, PageRequest, limits::MEMBERS_SHOWN},
     store::{
-        Chats, Range, Result, Slice, Standing, UserChats,
+        Chats, Departure, Membership, Range, Result, Slice, Standing, UserChats,
         rows::{self, Columns, int, unsigned},
     },
 };
@@ -70,8 +70,8 @@ impl Chats for Sqlite {
             let mut standing = Standing { positions, ..Standing::default() };
             for row in &rows {
                 let chats = UserChats {
-                    memberships: rows::list(row, "memberships")?,
-                    departures: rows::list(row, "departures")?,
+                    memberships: rows::json_list(row, "memberships")?.into_iter().map(membership).collect(),
+                    departures: rows::json_list(row, "departures")?.into_iter().map(departure).collect(),
                 };
                 let place = usize::try_from(unsigned(row, "place")?).ok();
                 if let Some(user) = place.and_then(|place| users.get(place)) {
@@ -233,6 +233,19 @@ impl Chats for Sqlite {
         })
         .await
     }
+}
+
+/// What `standing` has of a membership, in its order.
+type MembershipRow = (ChatId, Head, u64, u64, u64, u64, u64);
+
+fn membership(
+    (chat, head, members, head_upto, expired, joined_seq, joined_upto): MembershipRow,
+) -> Membership {
+    Membership { chat, head, members, head_upto, expired, joined_seq, joined_upto }
+}
+
+fn departure((chat, left_upto): (ChatId, u64)) -> Departure {
+    Departure { chat, left_upto }
 }
 
 pub(super) async fn view(
