@@ -71,7 +71,7 @@ pub struct PresenceConfig {
 }
 
 impl Default for PresenceConfig {
-    /// [`GRACE`]. Six renewals of the lease: 30 s. 100 members who come and go twice an hour
+    /// [`GRACE`]. Ten renewals of the lease: 30 s. 100 members who come and go twice an hour
     /// each are an event every 18 s for all of them.
     fn default() -> Self {
         Self { grace: GRACE, timeout: Duration::from_secs(30), group: 100 }
@@ -79,14 +79,14 @@ impl Default for PresenceConfig {
 }
 
 impl PresenceConfig {
-    /// How long what a node said of itself holds: with a [`Self::beat`] until it is noticed, a third of the time-out is left to tell it.
+    /// How long what a node said of itself holds: with a [`Self::beat`] until it is noticed, a fifth of the time-out and more is left to tell it.
     fn term(&self) -> Duration {
-        self.timeout / 2
+        self.timeout * 2 / 3
     }
 
     /// How often a node says so, and looks at what the others have said.
     fn beat(&self) -> Duration {
-        (self.timeout / 6).max(Duration::from_millis(1))
+        (self.timeout / 10).max(Duration::from_millis(1))
     }
 }
 

@@ -1,7 +1,7 @@
 //! Telling sessions who came and went: each session once per user, however many chats they share, and all that is to be told in one piece.
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque, hash_map::Entry},
+    collections::{HashMap, HashSet, VecDeque},
     sync::Arc,
     time::Duration,
 };
@@ -31,8 +31,6 @@ const PIECE: usize = 64 * 1024;
 /// Users who are looked up and sessions that are told at once in any case: some 50 µs of either.
 const USERS_AT_ONCE: usize = 2;
 const SESSIONS_AT_ONCE: usize = 8;
-/// Those who wait to be told something of one user alone: of what is more they hear when the user comes or goes.
-const APART: usize = 1_024;
 /// Users of whom it is remembered what was told last, at least, and at most twice as many: 1 MiB.
 const REMEMBERED: usize = 8_192;
 
@@ -41,6 +39,7 @@ const REMEMBERED: usize = 8_192;
 pub(super) struct Telling {
     /// By user, in the order in which it was heard.
     news: HashMap<UserKey, Vec<News>>,
+    waiting: usize,
     order: VecDeque<UserKey>,
     newer: HashMap<UserKey, Millis>,
     older: HashMap<UserKey, Millis>,
@@ -56,6 +55,14 @@ pub(super) struct News {
     pub(super) only: Option<UserId>,
 }
 
+impl News {
+    fn tell_also(&mut self, chats: Vec<ChatId>) {
+        self.chats.extend(chats);
+        self.chats.sort_unstable();
+        self.chats.dedup();
+    }
+}
+
 impl Telling {
     /// Something is heard of a user. What is older than what everybody was told is not told, unless it hides the user from one, nor what is too
     /// much.
@@ -65,33 +72,36 @@ impl Telling {
         if !hides && told.is_some_and(|before| *before > next.at) {
             return;
         }
-        let room = self.news.len() < WAITING;
-        let news = match self.news.entry(user) {
-            Entry::Occupied(news) => news.into_mut(),
-            Entry::Vacant(_) if !room => return,
-            Entry::Vacant(place) => {
-                self.order.push_back(user);
-                place.insert(Vec::new())
-            }
-        };
-        // Of two the newer, where the later one stood: whatever was heard between them is told before it.
-        if let Some(before) = news.iter().position(|before| before.only == next.only) {
-            let before = news.remove(before);
-            next.chats.extend(&before.chats);
-            next.chats.sort_unstable();
-            next.chats.dedup();
-            if before.at > next.at {
-                next = News { chats: next.chats, ..before };
-            }
+        let same = |news: &Vec<News>| news.iter().position(|before| before.only == next.only);
+        let place = self.news.get(&user).and_then(same);
+        if place.is_none() && self.waiting >= WAITING {
+            return;
         }
-        if news.len() < APART {
-            news.push(next);
+        let news = self.news.entry(user).or_insert_with(|| {
+            self.order.push_back(user);
+            Vec::new()
+        });
+        match place.map(|place| (place, news.remove(place))) {
+            Some((place, mut before)) if before.at > next.at && !hides => {
+                before.tell_also(next.chats);
+                news.insert(place, before);
+            }
+            // Behind whatever was heard between the two.
+            Some((_, before)) => {
+                next.tell_also(before.chats);
+                news.push(next);
+            }
+            None => {
+                self.waiting += 1;
+                news.push(next);
+            }
         }
     }
 
     fn next(&mut self) -> Option<(UserKey, Vec<News>)> {
         let user = self.order.pop_front()?;
         let news = self.news.remove(&user)?;
+        self.waiting = self.waiting.saturating_sub(news.len());
         if let Some(to_all) = news.iter().find(|news| news.only.is_none()) {
             self.newer.insert(user, to_all.at);
             if self.newer.len() >= REMEMBERED {
@@ -156,10 +166,10 @@ impl Deliver {
                 break;
             }
             pace.next().await;
-            // Of one user there may be hundreds to tell.
-            tokio::task::yield_now().await;
             let Some((user, news)) = self.0.presence.telling.lock().next() else { break };
             for (place, news) in news.into_iter().enumerate() {
+                // Of one user there may be hundreds to tell.
+                tokio::task::yield_now().await;
                 told += 1 + self.tell_of((user, place), news, &mut pieces);
             }
         }
@@ -236,6 +246,7 @@ mod tests {
         telling.add(user, news(2, None, None));
         telling.add(user, news(3, Some(3), ben));
         telling.add(user, news(4, Some(4), cid));
+        telling.add(user, news(1, Some(1), None));
         assert_eq!(told(&mut telling), [(2, None), (3, ben), (4, cid)]);
         assert!(telling.next().is_none());
 
